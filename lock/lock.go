@@ -1,0 +1,322 @@
+// Package lock reads a manifest, chooses every input of the image it asks
+// for, and writes the choice down: the lock.
+//
+// # The lock
+//
+// A lock is canonical JSON: two-space indentation, keys in the order of the
+// Go types below, no HTML escaping, one final newline. Parse refuses what
+// Format would not print, so a lock has one digest, and that digest is what
+// provenance names. It carries the manifest's steps and image settings as
+// well as the inputs: with a store that holds the inputs it is all that a
+// build needs.
+//
+// Inputs are sorted by kind and name. Each is one file of the store, pinned
+// by its SHA-256. What is local to a project (payload sources, overlay
+// folders, keys) is packed into a canonical tar archive (see Pack) and so
+// becomes a file like any other.
+package lock
+
+import (
+	"strconv"
+	"strings"
+
+	"caisson/lock/digest"
+)
+
+// Version is the version of the lock's own format.
+const Version = 1
+
+// Revision names the bytes that Caisson's own code makes of a lock: writers,
+// compressors, normalisation. It rises whenever the same lock would give
+// another image, and a Caisson of another revision refuses the lock.
+const Revision = 1
+
+// Lock is every input of an image, pinned, and what is made of them.
+type Lock struct {
+	Version  int           `json:"version"`
+	Revision int           `json:"revision"`
+	Name     string        `json:"name"`
+	Manifest digest.Digest `json:"manifest"`
+	// Epoch is SOURCE_DATE_EPOCH of everything, in seconds since 1970: given,
+	// or the newest build time among the locked RPMs.
+	Epoch    int64      `json:"epoch"`
+	Arches   []string   `json:"arches"`
+	RPM      RPMOptions `json:"rpm"`
+	Repos    []Repo     `json:"repos"`
+	Sets     []Set      `json:"sets"`
+	Payloads []Payload  `json:"payloads,omitempty"`
+	Steps    []Step     `json:"steps,omitempty"`
+	Image    Image      `json:"image"`
+	// Variants holds what differs from Image: the whole image settings of
+	// each variant, already merged. A variant's packages are a set of its
+	// own, named by SetName.
+	Variants []Variant `json:"variants,omitempty"`
+	Inputs   []Input   `json:"inputs"`
+}
+
+// RPMOptions are the solver's options, explicit because the hosts' defaults
+// differ.
+type RPMOptions struct {
+	WeakDeps bool `json:"weakDeps"`
+	Best     bool `json:"best"`
+}
+
+// Repo is a repository as it was used: one entry per repository and arch.
+type Repo struct {
+	ID      string `json:"id"`
+	Arch    string `json:"arch"`
+	BaseURL string `json:"baseurl"` // variables expanded, with a final slash
+	// Repomd is the digest of the repomd.xml that was used; an input of kind
+	// KindRepodata has the same one.
+	Repomd digest.Digest `json:"repomd"`
+	// Priority as dnf has it: a lower number wins. 99 unless given.
+	Priority int `json:"priority"`
+	// GPGCheck tells whether packages, RepoGPGCheck whether repomd.xml, had
+	// to be signed by one of Keys.
+	GPGCheck     bool `json:"gpgcheck"`
+	RepoGPGCheck bool `json:"repoGpgcheck"`
+	// Keys are the fingerprints of the trusted keys, upper-case hex; each is
+	// in an input of kind KindKey.
+	Keys []string `json:"keys,omitempty"`
+}
+
+// Set is what was asked for in the packages of one root.
+type Set struct {
+	Name     string   `json:"name"` // tools, initrd, root; see SetName
+	Packages []string `json:"packages"`
+	Exclude  []string `json:"exclude,omitempty"`
+	// Modules are kernel modules, for an initrd.
+	Modules []string `json:"modules,omitempty"`
+}
+
+// SetName is the set that serves name in a variant: "root+debug". The plain
+// name serves where the variant adds no package.
+func SetName(name, variant string) string {
+	if variant == "" {
+		return name
+	}
+	return name + "+" + variant
+}
+
+// Payload is a program's source and what it needs besides.
+type Payload struct {
+	Kind string `json:"kind"` // go or cargo
+	Name string `json:"name"`
+	// Source is the name of the KindTree input that holds the source.
+	Source string `json:"source"`
+	// Toolchain is the locked Go toolchain, such as "go1.26.0"; a Cargo
+	// payload is built by the tools root's cargo.
+	Toolchain string `json:"toolchain,omitempty"`
+}
+
+// Step is one command of the manifest: exactly one of its fields is set.
+type Step struct {
+	Go    *GoStep    `json:"go,omitempty"`
+	Cargo *CargoStep `json:"cargo,omitempty"`
+	Run   string     `json:"run,omitempty"`
+}
+
+// GoStep builds one Go program.
+type GoStep struct {
+	Input   string `json:"input"`   // the payload's name
+	Package string `json:"package"` // "./cmd/agent"
+	To      string `json:"to"`      // absolute path in the root
+	LDFlags string `json:"ldflags,omitempty"`
+}
+
+// CargoStep builds one Rust program.
+type CargoStep struct {
+	Input    string   `json:"input"`
+	Bin      string   `json:"bin"`
+	To       string   `json:"to"`
+	Features []string `json:"features,omitempty"`
+}
+
+// Image is how the disk is to be made.
+type Image struct {
+	// Overlay lists KindTree inputs laid over the root, later ones on top.
+	Overlay  []string `json:"overlay,omitempty"`
+	Services Services `json:"services"`
+	// Cmdline is the kernel's command line without what the build adds: the
+	// root hash.
+	Cmdline string   `json:"cmdline"`
+	Root    string   `json:"root"`   // erofs
+	Verity  string   `json:"verity"` // uki: the root hash is in the UKI's command line
+	Output  []string `json:"output"` // qcow2, raw
+}
+
+// Services are systemd units to enable and to disable.
+type Services struct {
+	Enable  []string `json:"enable,omitempty"`
+	Disable []string `json:"disable,omitempty"`
+}
+
+// Variant is a named departure from the image.
+type Variant struct {
+	Name  string `json:"name"`
+	Image Image  `json:"image"`
+}
+
+// Kinds of input.
+const (
+	KindRPM       = "rpm"       // a package
+	KindRepodata  = "repodata"  // repomd.xml and the metadata files that were read
+	KindKey       = "key"       // an OpenPGP public key
+	KindGo        = "go"        // a Go module's .zip or .mod as the module proxy has it
+	KindToolchain = "toolchain" // a Go toolchain's .zip
+	KindCrate     = "crate"     // a .crate of a registry
+	KindFile      = "file"      // a file by URL
+	KindTree      = "tree"      // a local folder or file, packed by Pack
+)
+
+// Input is one file that a build may read.
+type Input struct {
+	Kind string `json:"kind"`
+	// Name is unique within the kind: a NEVRA, "MODULE@VERSION.zip",
+	// "NAME-VERSION.crate", "REPO-ARCH/repomd.xml", the manifest's own name.
+	Name string `json:"name"`
+	PURL string `json:"purl,omitempty"`
+	// URL is absolute, or relative to the BaseURL of Repo; for Go inputs
+	// relative to a module proxy, for crates to their registry's download
+	// address. A tree's is its path in the project.
+	URL    string        `json:"url"`
+	Repo   string        `json:"repo,omitempty"` // the repository's id
+	Size   int64         `json:"size,omitempty"` // bytes; 0 where the source does not say
+	SHA256 digest.Digest `json:"sha256"`
+
+	RPM  *RPM  `json:"rpm,omitempty"`
+	Go   *Go   `json:"go,omitempty"`
+	Tree *Tree `json:"tree,omitempty"`
+	// Registry is a crate's registry, as Cargo.lock writes its source.
+	Registry string `json:"registry,omitempty"`
+	// Fingerprint is a key's, in upper-case hex.
+	Fingerprint string `json:"fingerprint,omitempty"`
+
+	// For says what the input serves and why it is there; sorted.
+	For []Use `json:"for,omitempty"`
+}
+
+// Use is one reason for an input.
+type Use struct {
+	// Arch is the machine it is for; empty for inputs that serve all.
+	Arch string `json:"arch,omitempty"`
+	// Set is the set or payload it belongs to: "root", "root+debug",
+	// "go:agent", "cargo:guest".
+	Set string `json:"set,omitempty"`
+	// By is what brought it: the request as the manifest has it, or the
+	// NEVRA, module or crate that needs it.
+	By string `json:"by"`
+	// Dep is the dependency by which By needs it; empty for a request.
+	Dep string `json:"dep,omitempty"`
+}
+
+// RPM is what only a package has.
+type RPM struct {
+	Name      string `json:"name"`
+	Epoch     int    `json:"epoch,omitempty"`
+	Version   string `json:"version"`
+	Release   string `json:"release"`
+	Arch      string `json:"arch"`
+	SourceRPM string `json:"sourcerpm,omitempty"`
+	Module    string `json:"module,omitempty"` // name:stream:version:context
+	// BuildTime is in seconds since 1970.
+	BuildTime int64 `json:"buildTime"`
+	// Repos that gpgcheck: the package must be signed by one of their keys.
+	Signed bool `json:"signed"`
+}
+
+// Go is what only a Go module or toolchain has.
+type Go struct {
+	Module  string `json:"module"`
+	Version string `json:"version"`
+	// H1 is the go.sum hash of the zip's files, or of go.mod.
+	H1 string `json:"h1"`
+}
+
+// Tree is what only a local folder has.
+type Tree struct {
+	// Commit is the git commit the folder is at, and Dirty whether it
+	// differs from it; empty outside git.
+	Commit string `json:"commit,omitempty"`
+	Dirty  bool   `json:"dirty,omitempty"`
+}
+
+// EVR is epoch:version-release, without an epoch of 0.
+func (r *RPM) EVR() string {
+	evr := r.Version + "-" + r.Release
+	if r.Epoch != 0 {
+		evr = strconv.Itoa(r.Epoch) + ":" + evr
+	}
+	return evr
+}
+
+// InSet tells whether the input belongs to the set on that machine.
+func (in *Input) InSet(arch, set string) bool {
+	for _, u := range in.For {
+		if u.Set == set && (u.Arch == "" || u.Arch == arch) {
+			return true
+		}
+	}
+	return false
+}
+
+// Find returns the input of that kind and name, or nil.
+func (l *Lock) Find(kind, name string) *Input {
+	for i := range l.Inputs {
+		if in := &l.Inputs[i]; in.Kind == kind && in.Name == name {
+			return in
+		}
+	}
+	return nil
+}
+
+// Of returns the inputs of a set or payload on a machine, in the lock's order.
+func (l *Lock) Of(arch, set string) []*Input {
+	var out []*Input
+	for i := range l.Inputs {
+		if l.Inputs[i].InSet(arch, set) {
+			out = append(out, &l.Inputs[i])
+		}
+	}
+	return out
+}
+
+// SetFor is the name of the set that serves name in a variant: the variant's
+// own where it has one, else name.
+func (l *Lock) SetFor(name, variant string) string {
+	own := SetName(name, variant)
+	for _, s := range l.Sets {
+		if s.Name == own {
+			return own
+		}
+	}
+	return name
+}
+
+// ImageFor is the image settings of a variant; false if there is no such
+// variant. The empty variant is the image itself.
+func (l *Lock) ImageFor(variant string) (Image, bool) {
+	if variant == "" {
+		return l.Image, true
+	}
+	for _, v := range l.Variants {
+		if v.Name == variant {
+			return v.Image, true
+		}
+	}
+	return Image{}, false
+}
+
+// RepoURL is where an input of a repository lies: the repository's base and
+// the input's relative address, for the first arch that uses it.
+func (l *Lock) RepoURL(in *Input) (string, bool) {
+	if in.Repo == "" || strings.Contains(in.URL, "://") {
+		return in.URL, strings.Contains(in.URL, "://")
+	}
+	for _, r := range l.Repos {
+		if r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {
+			return r.BaseURL + in.URL, true
+		}
+	}
+	return "", false
+}
