@@ -1,0 +1,109 @@
+package build
+
+import (
+	"caisson/build/sandbox"
+	"caisson/lock/digest"
+)
+
+// Image is what a build made: the part of image.json that the build itself
+// answers for. Measurements are added from the bytes, by verify/measure.
+type Image struct {
+	Name    string `json:"name"`
+	Variant string `json:"variant,omitempty"`
+	Arch    string `json:"arch"`
+	// Lock is the digest of the lock the image was made from, and Epoch its
+	// time in seconds since 1970.
+	Lock  digest.Digest `json:"lock"`
+	Epoch int64         `json:"epoch"`
+	// Kernel is the version of the kernel, Cmdline the whole command line in
+	// the UKI.
+	Kernel  string `json:"kernel"`
+	Cmdline string `json:"cmdline"`
+	// RootHash is the dm-verity root hash, 64 hex digits.
+	RootHash string `json:"rootHash"`
+	// Files are the files of the output folder, the image first.
+	Files      []Output    `json:"files"`
+	Partitions []Partition `json:"partitions"`
+	// Totals counts the files of root, initrd and ESP by account.
+	Totals map[Account]Total `json:"totals"`
+}
+
+// Output is a file of the output folder.
+type Output struct {
+	Name   string        `json:"name"`
+	Size   int64         `json:"size"` // bytes
+	SHA256 digest.Digest `json:"sha256"`
+}
+
+// Partition is a partition of the disk.
+type Partition struct {
+	Name   string        `json:"name"`
+	Type   string        `json:"type"`  // GUID
+	ID     string        `json:"id"`    // GUID
+	Start  int64         `json:"start"` // bytes
+	Size   int64         `json:"size"`  // bytes
+	SHA256 digest.Digest `json:"sha256"`
+}
+
+// Account says how a file came to be as it is.
+type Account string
+
+// The accounts. Every file of the image has exactly one.
+const (
+	Vendor    Account = "vendor"    // content as the package's signed header has it
+	Changed   Account = "changed"   // packaged, then altered
+	Compiled  Account = "compiled"  // made by a step from locked sources
+	Placed    Account = "placed"    // from an overlay or a file input
+	Generated Account = "generated" // made by scriptlets, or by normalisation
+)
+
+// Total is a number of files and of their bytes.
+type Total struct {
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
+}
+
+// File is a line of files.json: one file of root, initrd or ESP and what it
+// is there for.
+type File struct {
+	Part string `json:"part"` // root, initrd or esp
+	Path string `json:"path"` // absolute within its part
+	// Mode is the type and permissions as stat has them (S_IF*, setuid).
+	Mode   uint32 `json:"mode"`
+	UID    uint32 `json:"uid"`
+	GID    uint32 `json:"gid"`
+	Size   int64  `json:"size"`
+	Target string `json:"target,omitempty"` // of a symbolic link
+	// SHA256 and SHA1 (which SPDX 2.3 demands, section 8.4) of a regular
+	// file's content.
+	SHA256  *digest.Digest `json:"sha256,omitempty"`
+	SHA1    string         `json:"sha1,omitempty"`
+	Account Account        `json:"account"`
+	// Inputs names what it is made of, as KIND/NAME of the lock's inputs:
+	// its package; for a compiled file the source and all modules or crates.
+	Inputs []string `json:"inputs,omitempty"`
+	// By says what made or changed it: "scriptlets", "step 1", "normalise".
+	By string `json:"by,omitempty"`
+}
+
+// Evidence is evidence.json: what the sandbox recorded, step by step.
+type Evidence struct {
+	Version int           `json:"version"`
+	Lock    digest.Digest `json:"lock"`
+	Steps   []StepRecord  `json:"steps"`
+	// Unused are inputs, as KIND/NAME, that belong to this image by the lock
+	// and that no step was given.
+	Unused []string `json:"unused,omitempty"`
+}
+
+// StepRecord is one sandboxed command.
+type StepRecord struct {
+	Name string   `json:"name"`
+	Args []string `json:"args"`
+	// Inputs is the digest over the inputs' names and digests that the step
+	// was given, taken before it ran, and After the same from the bytes that
+	// were there when it had ended.
+	Inputs  digest.Digest    `json:"inputs"`
+	After   digest.Digest    `json:"after"`
+	Sandbox sandbox.Evidence `json:"sandbox"`
+}

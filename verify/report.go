@@ -1,0 +1,81 @@
+package verify
+
+import (
+	"caisson/lock/digest"
+	"caisson/verify/diff"
+)
+
+// Verdict is what a verification found.
+type Verdict string
+
+// The verdicts.
+const (
+	Identical   Verdict = "identical"    // every bit
+	Equivalent  Verdict = "equivalent"   // but for what the published exceptions name
+	Different   Verdict = "different"    // otherwise than the lock says, or measured otherwise than predicted
+	NotVerified Verdict = "not verified" // something could not be checked
+)
+
+// Report is report.json.
+type Report struct {
+	Version int     `json:"version"`
+	Verdict Verdict `json:"verdict"`
+	// Reason is the verdict in one sentence.
+	Reason  string        `json:"reason"`
+	Name    string        `json:"name"`
+	Variant string        `json:"variant,omitempty"`
+	Lock    digest.Digest `json:"lock"`
+	// Image is what was verified, Rebuilt what the rebuild made of the lock.
+	Image   Artifact  `json:"image"`
+	Rebuilt *Artifact `json:"rebuilt,omitempty"`
+	// RootHash and PCRs are predicted from the image's bytes.
+	RootHash string            `json:"rootHash,omitempty"`
+	PCRs     map[string]string `json:"pcrs,omitempty"`
+	// Checks is what the verdict rests on, in order, and what was not asked
+	// for.
+	Checks []Check `json:"checks"`
+	// Conditions is what the rebuild ran under, beside what is usual.
+	Conditions  []Condition  `json:"conditions"`
+	Differences []*diff.Node `json:"differences,omitempty"`
+	// Affected names the measurements that the differences change.
+	Affected []string `json:"affected,omitempty"`
+	// Started and Finished are in RFC 3339.
+	Started  string `json:"started"`
+	Finished string `json:"finished"`
+}
+
+// Artifact is an image by its bytes.
+type Artifact struct {
+	Name   string        `json:"name"`
+	Size   int64         `json:"size"` // bytes
+	SHA256 digest.Digest `json:"sha256"`
+	// Disk is the digest of the disk that the image holds, without the
+	// container format.
+	Disk digest.Digest `json:"disk"`
+}
+
+// Status is how a check ended.
+type Status string
+
+// The statuses.
+const (
+	Passed     Status = "passed"
+	Failed     Status = "failed"
+	NotChecked Status = "not checked" // asked for, but could not be done
+	NotAsked   Status = "not asked for"
+)
+
+// Check is one thing that was looked at.
+type Check struct {
+	Name   string `json:"name"` // rebuild, disk, rootHash, measurements, evidence, boot
+	Status Status `json:"status"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Condition is one thing that the rebuild did under other circumstances.
+type Condition struct {
+	Name   string `json:"name"` // folder, timezone, umask, locale, user, fileOrder, ...
+	Varied bool   `json:"varied"`
+	// Detail is the value, or why it was not varied.
+	Detail string `json:"detail"`
+}
