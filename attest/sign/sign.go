@@ -1,0 +1,123 @@
+// Package sign makes and checks signed in-toto statements, with keys and
+// files as cosign has them. It is the only importer of sigstore.
+//
+// Limits first: keys are key files; there is no keyless signing and no key
+// management service yet. A bundle has no entry in a transparency log and no
+// time stamp: it says who signed what, and not when.
+//
+// A bundle is the JSON of a Sigstore bundle v0.3
+// (application/vnd.dev.sigstore.bundle.v0.3+json) that holds a DSSE envelope
+// of payload type application/vnd.in-toto+json, one signature, and the hint
+// of the key: base64 of the SHA-256 of its DER form. Nothing here reaches a
+// network. An ECDSA signature is random, so a bundle does not reproduce;
+// the statement in it can.
+package sign
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/sigstore/cosign/v2/pkg/cosign"
+	cosignbundle "github.com/sigstore/cosign/v2/pkg/cosign/bundle"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/sigstore/sigstore/pkg/signature/dsse"
+)
+
+// PayloadType is the type of the payload in the envelope.
+const PayloadType = "application/vnd.in-toto+json"
+
+// ErrKey is wrapped by the errors of keys that cannot be used: not a key,
+// or not opened by the password.
+var ErrKey = errors.New("unusable key")
+
+// Signer signs with one private key.
+type Signer struct {
+	key    signature.SignerVerifier
+	public crypto.PublicKey
+	pem    []byte
+	hint   string
+}
+
+// GenerateKey makes an ECDSA P-256 key pair in cosign's files: the private
+// key encrypted with the password (scrypt and secretbox), the public one in
+// SubjectPublicKeyInfo, both PEM. pass is asked once; an empty password is
+// allowed, as cosign allows it.
+func GenerateKey(pass func() ([]byte, error)) (private, public []byte, err error) {
+	kb, err := cosign.GenerateKeyPair(func(bool) ([]byte, error) { return pass() })
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a key pair: %w", err)
+	}
+	return kb.PrivateBytes, kb.PublicBytes, nil
+}
+
+// LoadSigner opens a private key file of cosign's with its password.
+func LoadSigner(keyPEM, pass []byte) (Signer, error) {
+	// Without options an Ed25519 key signs as DSSE has it, not prehashed.
+	key, err := cosign.LoadPrivateKey(keyPEM, pass, &[]signature.LoadOption{})
+	if err != nil {
+		return Signer{}, fmt.Errorf("%w: opening the private key: %w", ErrKey, err)
+	}
+	public, err := key.PublicKey()
+	if err != nil {
+		return Signer{}, fmt.Errorf("%w: its public half: %w", ErrKey, err)
+	}
+	pem, err := cryptoutils.MarshalPublicKeyToPEM(public)
+	if err != nil {
+		return Signer{}, fmt.Errorf("%w: its public half: %w", ErrKey, err)
+	}
+	hint, err := keyHint(public)
+	if err != nil {
+		return Signer{}, err
+	}
+	return Signer{key: key, public: public, pem: pem, hint: hint}, nil
+}
+
+// PublicPEM is the public key, PEM, as cosign's --key reads it.
+func (s Signer) PublicPEM() []byte { return bytes.Clone(s.pem) }
+
+// Hint names the key: it is what a bundle says of its signer.
+func (s Signer) Hint() string { return s.hint }
+
+// Bundle signs a statement. The payload of the bundle is statement, byte for
+// byte.
+func (s Signer) Bundle(ctx context.Context, statement []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if s.key == nil {
+		return nil, fmt.Errorf("%w: the signer has no key", ErrKey)
+	}
+	envelope, err := dsse.WrapSigner(s.key, PayloadType).SignMessage(bytes.NewReader(statement))
+	if err != nil {
+		return nil, fmt.Errorf("signing: %w", err)
+	}
+	b, err := cosignbundle.MakeNewBundle(s.public, nil, statement, envelope, nil, nil)
+	if err != nil {
+		return nil, fmt.Errorf("writing the bundle: %w", err)
+	}
+	return b, nil
+}
+
+// Hint names a public key the way bundles do.
+func Hint(publicPEM []byte) (string, error) {
+	public, err := cryptoutils.UnmarshalPEMToPublicKey(publicPEM)
+	if err != nil {
+		return "", fmt.Errorf("%w: reading the public key: %w", ErrKey, err)
+	}
+	return keyHint(public)
+}
+
+func keyHint(public crypto.PublicKey) (string, error) {
+	der, err := cryptoutils.MarshalPublicKeyToDER(public)
+	if err != nil {
+		return "", fmt.Errorf("%w: its public half: %w", ErrKey, err)
+	}
+	sum := sha256.Sum256(der)
+	return base64.StdEncoding.EncodeToString(sum[:]), nil
+}
