@@ -1,0 +1,183 @@
+package cas
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"caisson/lock/digest"
+)
+
+// Temp is a file on its way into the store: written and hashed, read back by
+// whoever has to prove something about it, then committed or discarded. One
+// goroutine may use it at a time.
+type Temp struct {
+	s    *Store
+	f    *os.File
+	h    hash.Hash
+	size int64
+	done bool
+}
+
+// Create starts a file. Call Discard when done with it; after Commit that
+// does nothing.
+func (s *Store) Create() (*Temp, error) {
+	dir := filepath.Join(s.dir, "tmp")
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, fmt.Errorf("writing to the store: %w", err)
+	}
+	for {
+		var id [12]byte
+		rand.Read(id[:])
+		f, err := os.OpenFile(filepath.Join(dir, hex.EncodeToString(id[:])), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("writing to the store: %w", err)
+		}
+		kept, err := claim(f)
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+			return nil, fmt.Errorf("writing to the store: %w", err)
+		}
+		if kept {
+			return &Temp{s: s, f: f, h: sha256.New()}, nil
+		}
+		f.Close()
+	}
+}
+
+// claim locks a new temporary file. It is false where somebody who looked for
+// stale ones came in between and has removed it.
+func claim(f *os.File) (bool, error) {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return false, fmt.Errorf("locking %s: %w", f.Name(), err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return false, fmt.Errorf("locking %s: %w", f.Name(), err)
+	}
+	return st.Nlink > 0, nil
+}
+
+// removeStale removes the temporary files that nobody has locked. That it
+// cannot is no error: they only take room.
+func (s *Store) removeStale() {
+	dir := filepath.Join(s.dir, "tmp")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			continue
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			os.Remove(path)
+		}
+		f.Close()
+	}
+}
+
+// Write appends p.
+func (t *Temp) Write(p []byte) (int, error) {
+	n, err := t.f.Write(p)
+	t.h.Write(p[:n])
+	t.size += int64(n)
+	return n, err
+}
+
+// ReadAt reads what has been written.
+func (t *Temp) ReadAt(p []byte, off int64) (int, error) { return t.f.ReadAt(p, off) }
+
+// Path is the file's temporary path, for as long as it is neither committed
+// nor discarded.
+func (t *Temp) Path() string { return t.f.Name() }
+
+// Size is the number of bytes written.
+func (t *Temp) Size() int64 { return t.size }
+
+// Sum is the digest of what has been written.
+func (t *Temp) Sum() digest.Digest { return digest.Digest(t.h.Sum(nil)) }
+
+// Restart drops what has been written.
+func (t *Temp) Restart() error {
+	if err := t.f.Truncate(0); err != nil {
+		return fmt.Errorf("writing to the store: %w", err)
+	}
+	if _, err := t.f.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("writing to the store: %w", err)
+	}
+	t.h.Reset()
+	t.size = 0
+	return nil
+}
+
+// Commit gives the file its final name, which is want's. It tells whether a
+// damaged file was there and has been replaced. Where the bytes are not
+// want's, nothing is stored and the error is a *MismatchError.
+func (t *Temp) Commit(want digest.Digest) (replaced bool, err error) {
+	if t.done {
+		return false, fmt.Errorf("committing %s: %w", want, fs.ErrClosed)
+	}
+	if got := t.Sum(); got != want {
+		return false, &MismatchError{Got: got, Want: want}
+	}
+	damaged := new(DamagedError)
+	switch err := t.s.Verify(want); {
+	case err == nil: // somebody else was faster
+		t.Discard()
+		return false, nil
+	case errors.As(err, &damaged):
+		replaced = true
+	}
+	path := t.s.Path(want)
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return false, fmt.Errorf("writing to the store: %w", err)
+	}
+	if err := t.f.Chmod(0o444); err != nil {
+		return false, fmt.Errorf("writing to the store: %w", err)
+	}
+	if err := t.f.Sync(); err != nil {
+		return false, fmt.Errorf("writing to the store: %w", err)
+	}
+	if err := replace(t.f.Name(), path); err != nil {
+		return false, fmt.Errorf("writing to the store: %w", err)
+	}
+	t.done = true
+	return replaced, t.f.Close()
+}
+
+// replace renames old to path, where something that is no file may be in the way.
+func replace(old, path string) error {
+	fi, err := os.Lstat(path)
+	if err == nil && fi.IsDir() {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return os.Rename(old, path)
+}
+
+// Discard removes the file, unless it has been committed.
+func (t *Temp) Discard() {
+	if t.done {
+		return
+	}
+	t.done = true
+	os.Remove(t.f.Name())
+	t.f.Close()
+}

@@ -1,0 +1,285 @@
+package rpmsig
+
+import (
+	"bytes"
+	"crypto"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+
+	"caisson/lock/digest"
+)
+
+// maxDetached is the size in bytes above which a detached signature is refused.
+const maxDetached = 1 << 20
+
+// CheckRPM reads an RPM file of that many bytes and checks it as Check does.
+func (k Keyring) CheckRPM(r io.ReaderAt, size int64) (Signature, error) {
+	p, err := Open(r, size)
+	if err != nil {
+		return Signature{}, err
+	}
+	return k.Check(p)
+}
+
+// HeaderDigest is the SHA-256 of the main header, as rpm's SHA256HEADER has it.
+func (p *Package) HeaderDigest() (digest.Digest, error) {
+	d, _, err := digest.Reader(p.headerBytes())
+	return d, err
+}
+
+// rpmSig is a signature of the signature header.
+type rpmSig struct {
+	*sigPacket
+	payload bool // over header and payload, not over the header alone
+	h       hash.Hash
+	err     error // why the hash cannot be made
+}
+
+// Check tells who signed the package. It is an error when the package is not
+// signed (ErrUnsigned), when no signature is by a key of the keyring
+// (*UnknownKeyError), when any that is by one is not good (ErrBad), and when
+// what is signed is not all of main header and payload (ErrPayload).
+func (k Keyring) Check(p *Package) (Signature, error) {
+	sigs, err := p.signatures()
+	if err != nil {
+		return Signature{}, err
+	}
+	if len(sigs) == 0 {
+		return Signature{}, ErrUnsigned
+	}
+	bound, err := p.hash(sigs)
+	if err != nil {
+		return Signature{}, err
+	}
+	var unknown error
+	var overHeader, overAll *Signature
+	for _, s := range sigs {
+		if s.err != nil && len(k.signers(s.sigPacket)) > 0 {
+			return Signature{}, s.err
+		}
+		good, err := k.check(s.sigPacket, s.h)
+		var u *UnknownKeyError
+		switch {
+		case errors.As(err, &u):
+			unknown = err
+		case err != nil:
+			return Signature{}, err
+		case s.payload:
+			overAll = &good
+		default:
+			overHeader = &good
+		}
+	}
+	switch {
+	case bound == payloadDiffers && (overHeader != nil || overAll != nil):
+		return Signature{}, fmt.Errorf("%w: its digest differs from the header's", ErrPayload)
+	case overHeader != nil && bound == payloadBound:
+		overHeader.Covers = "the header by the signature, the payload by the header's digest of it"
+		return *overHeader, nil
+	case overAll != nil:
+		overAll.Covers = "header and payload by the signature"
+		return *overAll, nil
+	case overHeader != nil:
+		return Signature{}, fmt.Errorf("%w: the signature of %s covers only the header, which has no SHA-2 digest of the payload", ErrPayload, overHeader.KeyID)
+	}
+	return Signature{}, unknown
+}
+
+// signatures reads the OpenPGP signatures that the package has.
+func (p *Package) signatures() ([]*rpmSig, error) {
+	var out []*rpmSig
+	add := func(blob []byte, payload bool) error {
+		packets, err := parsePackets(blob)
+		if err != nil {
+			return err
+		}
+		for _, sp := range packets {
+			out = append(out, &rpmSig{sigPacket: sp, payload: payload})
+		}
+		return nil
+	}
+	for _, t := range []struct {
+		tag     uint32
+		payload bool
+	}{{sigRSAHeader, false}, {sigDSAHeader, false}, {sigPGP, true}, {sigGPG, true}, {sigPGP5, true}} {
+		blob, err := p.sig.bin(t.tag)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrBad, err)
+		}
+		if blob == nil {
+			continue
+		}
+		if err := add(blob, t.payload); err != nil {
+			return nil, err
+		}
+	}
+	texts, err := p.sig.strs(sigOpenPGP, maxPackets)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBad, err)
+	}
+	for _, text := range texts {
+		blob, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrBad, err)
+		}
+		if err := add(blob, false); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// How the header binds the payload.
+const (
+	payloadUnbound = iota // it has no digest that counts
+	payloadBound          // its digest is the payload's
+	payloadDiffers        // its digest is another's
+)
+
+// hash reads main header and payload once, for all signatures, and says
+// whether the payload is what the header says.
+func (p *Package) hash(sigs []*rpmSig) (bound int, err error) {
+	want, h, err := p.payloadDigest()
+	if err != nil {
+		return payloadUnbound, err
+	}
+	var overHeader, overPayload []io.Writer
+	for _, s := range sigs {
+		if s.h, s.err = s.hasher(); s.err != nil {
+			continue
+		}
+		overHeader = append(overHeader, s.h)
+		if s.payload {
+			overPayload = append(overPayload, s.h)
+		}
+	}
+	if h != nil {
+		overPayload = append(overPayload, h)
+	}
+	if err := copyAll(overHeader, p.headerBytes()); err != nil {
+		return payloadUnbound, err
+	}
+	if err := copyAll(overPayload, p.payload()); err != nil {
+		return payloadUnbound, err
+	}
+	switch {
+	case h == nil:
+		return payloadUnbound, nil
+	case bytes.Equal(h.Sum(nil), want):
+		return payloadBound, nil
+	}
+	return payloadDiffers, nil
+}
+
+func copyAll(to []io.Writer, from io.Reader) error {
+	if len(to) == 0 {
+		return nil
+	}
+	if _, err := io.Copy(io.MultiWriter(to...), from); err != nil {
+		return fmt.Errorf("reading an RPM: %w", err)
+	}
+	return nil
+}
+
+// payloadDigest is what the main header says of the payload, and the hash to
+// compare it with; nil where it says nothing that counts.
+func (p *Package) payloadDigest() ([]byte, hash.Hash, error) {
+	text, err := p.main.str(tagPayloadDigest)
+	if err != nil || text == "" {
+		return nil, nil, err
+	}
+	algo, ok, err := p.main.num(tagPayloadDigestAlgo)
+	if err != nil {
+		return nil, nil, err
+	}
+	fn := crypto.SHA256
+	if ok {
+		switch algo { // RFC 9580, section 9.5
+		case 8:
+		case 9:
+			fn = crypto.SHA384
+		case 10:
+			fn = crypto.SHA512
+		default:
+			return nil, nil, nil
+		}
+	}
+	want, err := hex.DecodeString(text)
+	if err != nil || len(want) != fn.Size() {
+		return nil, nil, fmt.Errorf("payload digest %q: want %d hex digits", text, 2*fn.Size())
+	}
+	return want, fn.New(), nil
+}
+
+// CheckDetached checks a detached signature, armored or binary, such as
+// repomd.xml.asc. Where it has several packets, one good one by a key of the
+// keyring is enough, and one bad one by such a key is too many.
+func (k Keyring) CheckDetached(signed, signature io.Reader) (Signature, error) {
+	packets, err := readDetached(signature)
+	if err != nil {
+		return Signature{}, err
+	}
+	hs := make([]hash.Hash, len(packets))
+	var all []io.Writer
+	for i, p := range packets {
+		if hs[i], err = p.hasher(); err != nil {
+			if len(k.signers(p)) > 0 {
+				return Signature{}, err
+			}
+			continue
+		}
+		all = append(all, hs[i])
+	}
+	if len(all) > 0 {
+		if _, err := io.Copy(io.MultiWriter(all...), signed); err != nil {
+			return Signature{}, fmt.Errorf("reading what is signed: %w", err)
+		}
+	}
+	var good *Signature
+	var unknown error
+	for i, p := range packets {
+		s, err := k.check(p, hs[i])
+		var u *UnknownKeyError
+		switch {
+		case errors.As(err, &u):
+			unknown = err
+		case err != nil:
+			return Signature{}, err
+		default:
+			good = &s
+		}
+	}
+	if good == nil {
+		return Signature{}, unknown
+	}
+	return *good, nil
+}
+
+func readDetached(r io.Reader) ([]*sigPacket, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxDetached+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading a signature: %w", err)
+	}
+	if len(b) > maxDetached {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrBad, maxDetached)
+	}
+	if len(bytes.TrimSpace(b)) == 0 {
+		return nil, ErrUnsigned
+	}
+	if i := bytes.Index(b, []byte("-----BEGIN PGP SIGNATURE-----")); i >= 0 {
+		a, err := armor.Decode(bytes.NewReader(b[i:]))
+		if err != nil {
+			return nil, fmt.Errorf("%w: armor: %w", ErrBad, err)
+		}
+		if b, err = io.ReadAll(a.Body); err != nil {
+			return nil, fmt.Errorf("%w: armor: %w", ErrBad, err)
+		}
+	}
+	return parsePackets(b)
+}
