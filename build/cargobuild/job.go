@@ -1,0 +1,123 @@
+package cargobuild
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"caisson/lock/cargo"
+)
+
+// Job is one program to build. Paths are absolute, as the command sees them;
+// only Tmp needs to be writable. The command has to be run in Source, where
+// cargo finds the configuration that belongs to the source.
+type Job struct {
+	Cargo  string // the program, beside its rustc; "/usr/bin/cargo" if not set
+	Config string // a file with what Config returns
+	Source string // the folder with Cargo.toml and Cargo.lock
+	Tmp    string // a folder for caches and output, empty before the build; "/tmp" if not set
+
+	Bin      string // which program of the package or workspace
+	Features []string
+	Epoch    int64 // SOURCE_DATE_EPOCH, seconds since 1970
+}
+
+// Config is a cargo configuration that replaces crates.io and the crates'
+// other registries by what LocalRegistry laid out below registries, and that
+// keeps paths out of the program. It is given with --config, and so wins over
+// the source's own, whose rustflags stay in force.
+func Config(registries string, job Job, crates []cargo.Crate) []byte {
+	sources := []string{cargo.CratesIO}
+	for _, c := range crates {
+		sources = append(sources, c.Source)
+	}
+	slices.Sort(sources)
+	var b bytes.Buffer
+	for _, source := range slices.Compact(sources) {
+		name := registryName(source)
+		if source == cargo.CratesIO {
+			fmt.Fprintf(&b, "[source.crates-io]\n")
+		} else {
+			fmt.Fprintf(&b, "[source.%s]\nregistry = %s\n", name, quote(strings.TrimPrefix(source, "registry+")))
+		}
+		fmt.Fprintf(&b, "replace-with = \"caisson-%s\"\n\n", name)
+		fmt.Fprintf(&b, "[source.caisson-%s]\nlocal-registry = %s\n\n", name, quote(path.Join(registries, name)))
+	}
+	// rustc takes the last one that matches: Source may be below Tmp.
+	remap := []string{
+		"--remap-path-prefix=" + job.target() + "=/target",
+		"--remap-path-prefix=" + path.Join(job.home(), "registry/src") + "=/crates",
+		"--remap-path-prefix=" + job.Source + "=/source",
+	}
+	for i := range remap {
+		remap[i] = quote(remap[i])
+	}
+	fmt.Fprintf(&b, "[build]\nincremental = false\nrustflags = [%s]\n\n", strings.Join(remap, ", "))
+	b.WriteString("[net]\noffline = true\n")
+	return b.Bytes()
+}
+
+// quote writes a TOML basic string.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < 0x20 || r == 0x7f:
+			fmt.Fprintf(&b, "\\u%04X", r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// Args is the command: its path and its arguments.
+func (j Job) Args() []string {
+	args := []string{
+		j.cargo(), "build",
+		"--config", j.Config,
+		"--manifest-path", path.Join(j.Source, "Cargo.toml"),
+		"--target-dir", j.target(),
+		"--release", "--locked", "--offline",
+		"--bin", j.Bin,
+	}
+	if len(j.Features) > 0 {
+		args = append(args, "--features", strings.Join(j.Features, ","))
+	}
+	return args
+}
+
+// Program is where the command leaves the program.
+func (j Job) Program() string { return path.Join(j.target(), "release", j.Bin) }
+
+// Env is the command's whole environment. Release builds have a fixed number
+// of codegen units, whatever the number of CPUs, unless the source's profile
+// gives another.
+func (j Job) Env() []string {
+	return []string{
+		"PATH=" + path.Dir(j.cargo()) + ":/usr/bin:/bin",
+		"HOME=" + path.Join(j.tmp(), "home"),
+		"TMPDIR=" + j.tmp(),
+		"LC_ALL=C",
+		"TZ=UTC",
+		"SOURCE_DATE_EPOCH=" + strconv.FormatInt(j.Epoch, 10),
+		"CARGO_HOME=" + j.home(),
+		"CARGO_INCREMENTAL=0",
+		"CARGO_NET_OFFLINE=true",
+		"CARGO_TERM_COLOR=never",
+	}
+}
+
+func (j Job) cargo() string  { return cmp.Or(j.Cargo, "/usr/bin/cargo") }
+func (j Job) tmp() string    { return cmp.Or(j.Tmp, "/tmp") }
+func (j Job) home() string   { return path.Join(j.tmp(), "cargo-home") }
+func (j Job) target() string { return path.Join(j.tmp(), "cargo-target") }
