@@ -1,0 +1,158 @@
+// Package slsa writes what Caisson signs: in-toto statements about an image.
+//
+// # Form
+//
+// A statement is an in-toto Statement v1 in canonical JSON: one line without
+// blanks, keys in the order of the Go types below and sorted in maps, no HTML
+// escaping, no final newline. The same arguments give the same bytes. The
+// subject of each is the disk image: its file's name and SHA-256.
+//
+//	SBOM             https://spdx.dev/Document                           the SPDX document, unaltered
+//	Provenance       https://slsa.dev/provenance/v1                      what the image was made from, and how
+//	TestResult       https://in-toto.io/attestation/test-result/v0.1     what a verification found
+//	VSA              https://slsa.dev/verification_summary/v1            the same as a summary, a failed one too
+//	ReferenceValues  https://caisson.dev/reference-values/v1             what a machine measures that boots it
+//
+// SBOM and ReferenceValues are functions of lock and image: whoever rebuilds
+// the image gets the same bytes. The others name who says so, and when.
+//
+// # Build type https://caisson.dev/build/v1
+//
+// The image is what `caisson build` makes of a lock. External parameters, all
+// that a caller decides, are these and no other; a verifier refuses what it
+// does not know:
+//
+//	lock     the digest of caisson.lock, "sha256:HEX": everything else follows from it
+//	name     the name in the lock
+//	variant  the variant built; absent for the image itself
+//	arch     the machine the image is for, as RPM calls it
+//
+// Internal parameters: "epoch" (SOURCE_DATE_EPOCH, from the lock), "revision"
+// (of the bytes that Caisson makes of a lock) and "evidence", which sums up
+// evidence.json; they are for people, nothing is to be decided by them.
+//
+// Resolved dependencies: the lock, then every input that it names, in its
+// order. Name is KIND/NAME as the lock has them, URI the package URL or else
+// the address, digest the SHA-256 of the file. The annotation "use" says what
+// the input is for in this image (image, tool, source, metadata); an input
+// without it serves another machine or variant of the same lock. Further
+// annotations: "h1" (go.sum's hash), "sourceRPM", "module", "repository",
+// "trustedKeys" (fingerprints, one of which had to sign the package),
+// "fingerprint" (of a key), "commit" and "dirty" (where a folder came from),
+// "path" (of a folder in its project).
+package slsa
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"caisson/lock/digest"
+)
+
+// StatementType is the type of every statement.
+const StatementType = "https://in-toto.io/Statement/v1"
+
+// The predicate types.
+const (
+	TypeSBOM            = "https://spdx.dev/Document"
+	TypeProvenance      = "https://slsa.dev/provenance/v1"
+	TypeTestResult      = "https://in-toto.io/attestation/test-result/v0.1"
+	TypeVSA             = "https://slsa.dev/verification_summary/v1"
+	TypeReferenceValues = "https://caisson.dev/reference-values/v1"
+)
+
+// Resource is an in-toto ResourceDescriptor v1.
+type Resource struct {
+	Name             string            `json:"name,omitempty"`
+	URI              string            `json:"uri,omitempty"`
+	Digest           map[string]string `json:"digest,omitempty"`
+	DownloadLocation string            `json:"downloadLocation,omitempty"`
+	MediaType        string            `json:"mediaType,omitempty"`
+	Annotations      map[string]any    `json:"annotations,omitempty"`
+}
+
+// File describes a file by its name and digest.
+func File(name string, d digest.Digest) Resource {
+	return Resource{Name: name, Digest: sha256Of(d)}
+}
+
+func sha256Of(d digest.Digest) map[string]string {
+	return map[string]string{"sha256": d.Hex()}
+}
+
+// Statement is a statement that was read; its predicate is left as it is.
+type Statement struct {
+	Type          string          `json:"_type"`
+	Subject       []Resource      `json:"subject"`
+	PredicateType string          `json:"predicateType"`
+	Predicate     json.RawMessage `json:"predicate"`
+}
+
+// SBOM is the statement that an SPDX document describes the image.
+func SBOM(image Resource, document []byte) ([]byte, error) {
+	return marshal(image, TypeSBOM, json.RawMessage(document))
+}
+
+// marshal writes a statement in its canonical form.
+func marshal(image Resource, predicateType string, predicate any) ([]byte, error) {
+	if image.Name == "" || image.Digest["sha256"] == "" {
+		return nil, fmt.Errorf("statement of type %s: no name or no digest of the image given", predicateType)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(struct {
+		Type          string     `json:"_type"`
+		Subject       []Resource `json:"subject"`
+		PredicateType string     `json:"predicateType"`
+		Predicate     any        `json:"predicate"`
+	}{StatementType, []Resource{image}, predicateType, predicate})
+	if err != nil {
+		return nil, fmt.Errorf("statement of type %s: %w", predicateType, err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// Parse reads a statement of one predicate type with exactly one subject.
+// Fields that Statement does not have are an error.
+func Parse(b []byte, predicateType string) (*Statement, error) {
+	var st Statement
+	if err := strict(b, &st); err != nil {
+		return nil, fmt.Errorf("reading a statement: %w", err)
+	}
+	switch {
+	case st.Type != StatementType:
+		return nil, fmt.Errorf("statement of type %q, want %q", st.Type, StatementType)
+	case st.PredicateType != predicateType:
+		return nil, fmt.Errorf("predicate of type %q, want %q", st.PredicateType, predicateType)
+	case len(st.Subject) != 1:
+		return nil, fmt.Errorf("statement with %d subjects, want 1", len(st.Subject))
+	}
+	return &st, nil
+}
+
+// strict reads one JSON value and no unknown field.
+func strict(b []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one JSON value")
+	}
+	return nil
+}
+
+// timestamp is a time as in-toto writes it: RFC 3339, in UTC, whole seconds.
+// The zero time gives nothing.
+func timestamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05Z")
+}
