@@ -90,20 +90,12 @@ type File struct {
 type Evidence struct {
 	Version int           `json:"version"`
 	Lock    digest.Digest `json:"lock"`
-	Steps   []StepRecord  `json:"steps"`
-	// Unused are inputs, as KIND/NAME, that belong to this image by the lock
-	// and that no step was given.
+	// Inputs are the Merkle roots over the names and the bytes of all inputs
+	// that the image's steps were given: read before the first step and again
+	// after the last.
+	Inputs sandbox.Inputs     `json:"inputs"`
+	Steps  []sandbox.Evidence `json:"steps"`
+	// Unused are inputs, as KIND/NAME, that the lock has for this image and
+	// that no step was given.
 	Unused []string `json:"unused,omitempty"`
-}
-
-// StepRecord is one sandboxed command.
-type StepRecord struct {
-	Name string   `json:"name"`
-	Args []string `json:"args"`
-	// Inputs is the digest over the inputs' names and digests that the step
-	// was given, taken before it ran, and After the same from the bytes that
-	// were there when it had ended.
-	Inputs  digest.Digest    `json:"inputs"`
-	After   digest.Digest    `json:"after"`
-	Sandbox sandbox.Evidence `json:"sandbox"`
 }

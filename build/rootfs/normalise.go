@@ -81,14 +81,15 @@ func Rules(initrd bool) []Rule {
 // build's log.
 func (t *Tree) Normalise(rules []Rule) []Rule {
 	var used []Rule
+	all := t.Entries()
 	for _, r := range rules {
 		n := 0
-		for _, e := range t.Entries() {
-			if ok, _ := path.Match(r.Match, e.Path); !ok || t.Get(e.Path) == nil {
+		for _, e := range all {
+			if ok, _ := path.Match(r.Match, e.Path); !ok || t.Get(e.Path) != e {
 				continue
 			}
 			if r.Keep {
-				n += t.empty(e)
+				n += t.empty(e, all)
 			} else {
 				n += t.Remove(e.Path)
 			}
@@ -101,13 +102,13 @@ func (t *Tree) Normalise(rules []Rule) []Rule {
 }
 
 // empty removes what is below a folder and says how much there was.
-func (t *Tree) empty(dir *Entry) int {
+func (t *Tree) empty(dir *Entry, all []*Entry) int {
 	if !dir.Is(unix.S_IFDIR) {
 		return 0
 	}
 	n := 0
-	for _, e := range t.Entries() {
-		if d := path.Dir(e.Path); d == dir.Path && e.Path != "" && t.Get(e.Path) != nil {
+	for _, e := range all {
+		if path.Dir(e.Path) == dir.Path && t.Get(e.Path) == e {
 			n += t.Remove(e.Path)
 		}
 	}

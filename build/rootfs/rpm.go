@@ -14,6 +14,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 	"github.com/ulikunitz/xz/lzma"
+	"golang.org/x/sys/unix"
 )
 
 // Tags of an RPM header that the library has no method for (rpm's rpmtag.h).
@@ -160,3 +161,6 @@ func (p *Package) Payload(r io.Reader) (io.ReadCloser, error) {
 	}
 	return nil, fmt.Errorf("%s: payload compressed with %s, which is not known", p.NEVRA, strconv.Quote(p.Compression))
 }
+
+// IsFIFO tells whether the file is a named pipe.
+func (f *PackageFile) IsFIFO() bool { return f.Mode&unix.S_IFMT == unix.S_IFIFO }

@@ -33,7 +33,7 @@ func Scan(ctx context.Context, dir string) (*Tree, error) {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				return hashFile(e)
+				return e.Hash()
 			})
 		}
 	}

@@ -229,8 +229,8 @@ func (t *Tree) ReadFile(p string) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// hashFile fills in an entry's digests and size from its source.
-func hashFile(e *Entry) error {
+// Hash fills in the entry's digests and size from its content.
+func (e *Entry) Hash() error {
 	r, err := e.Open()
 	if err != nil {
 		return err

@@ -1,0 +1,179 @@
+package build
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"caisson/build/rootfs"
+	"caisson/build/sandbox"
+	"caisson/lock"
+)
+
+// kernelVersion is the version of the one kernel in the root: the folder of
+// /usr/lib/modules that has a vmlinuz.
+func kernelVersion(t *rootfs.Tree) (string, error) {
+	var found []string
+	for _, e := range t.Entries() {
+		if ok, _ := path.Match("usr/lib/modules/*/vmlinuz", e.Path); ok && e.Is(unix.S_IFREG) {
+			found = append(found, path.Base(path.Dir(e.Path)))
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return "", fmt.Errorf("the root has no /usr/lib/modules/*/vmlinuz: add a kernel package to the root set")
+	}
+	return "", fmt.Errorf("the root has %d kernels (%s): leave all but one out of the root set", len(found), strings.Join(found, ", "))
+}
+
+// moduleName is a kernel module's name by its file: '-' and '_' are one.
+func moduleName(file string) string {
+	base, _, _ := strings.Cut(path.Base(file), ".ko")
+	return strings.ReplaceAll(base, "-", "_")
+}
+
+// moduleClosure returns the files, relative to the modules' folder, of the
+// modules named and of all that they depend on, sorted. modules.dep(5) has one
+// line a module: its file, a colon, the files it needs. Modules that are built
+// into the kernel need no file.
+func moduleClosure(dep, builtin []byte, names []string) ([]string, error) {
+	files, needs := map[string]string{}, map[string][]string{}
+	sc := bufio.NewScanner(bytes.NewReader(dep))
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		file, list, ok := strings.Cut(sc.Text(), ":")
+		if !ok {
+			return nil, fmt.Errorf("modules.dep: %q has no colon", sc.Text())
+		}
+		files[moduleName(file)] = file
+		needs[file] = strings.Fields(list)
+	}
+	if err := sc.Err(); err != nil {
+		return nil, fmt.Errorf("modules.dep: %w", err)
+	}
+	inKernel := map[string]bool{}
+	for _, f := range strings.Fields(string(builtin)) {
+		inKernel[moduleName(f)] = true
+	}
+	want := map[string]bool{}
+	var add func(file string)
+	add = func(file string) {
+		if want[file] {
+			return
+		}
+		want[file] = true
+		for _, n := range needs[file] {
+			add(n)
+		}
+	}
+	for _, n := range names {
+		name := moduleName(n)
+		switch {
+		case files[name] != "":
+			add(files[name])
+		case !inKernel[name]:
+			return nil, fmt.Errorf("sets.initrd.modules: the kernel has no module %q", n)
+		}
+	}
+	return slices.Sorted(maps.Keys(want)), nil
+}
+
+// moduleLists are the files beside modules.dep from which depmod makes its
+// indexes.
+var moduleLists = []string{"modules.builtin", "modules.builtin.modinfo", "modules.order"}
+
+// addModules copies the initrd's kernel modules out of the root and has the
+// initrd's own depmod index them.
+func (b *builder) addModules(ctx context.Context, root, initrd *installed, version string) error {
+	dir := path.Join("usr/lib/modules", version)
+	dep, err := root.tree.ReadFile(path.Join(dir, "modules.dep"))
+	if err != nil {
+		return fmt.Errorf("%w: the kernel package's scriptlets should have run depmod", err)
+	}
+	builtin, err := root.tree.ReadFile(path.Join(dir, "modules.builtin"))
+	if err != nil {
+		return err
+	}
+	files, err := moduleClosure(dep, builtin, b.initrdModules())
+	if err != nil {
+		return err
+	}
+	for _, f := range slices.Concat(files, moduleLists) {
+		e := root.tree.Get(path.Join(dir, f))
+		if e == nil {
+			if slices.Contains(moduleLists, f) {
+				continue
+			}
+			return fmt.Errorf("/%s/%s is in modules.dep but not in the root", dir, f)
+		}
+		if err := b.copyModule(root, initrd, e); err != nil {
+			return err
+		}
+	}
+	res, _, err := b.run(ctx, nil, sandbox.Spec{
+		Name: "depmod initrd", Root: initrd.dir, RootWritable: true, FakeOwnership: true,
+		Args: []string{"depmod", "-a", version},
+	})
+	if err != nil {
+		return err
+	}
+	initrd.note(res)
+	return nil
+}
+
+func (b *builder) copyModule(root, initrd *installed, e *rootfs.Entry) error {
+	dst := filepath.Join(initrd.dir, e.Path)
+	if err := makeDirs(initrd.dir, path.Dir(e.Path)); err != nil {
+		return err
+	}
+	r, err := os.Open(filepath.Join(root.dir, e.Path))
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	w, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err := w.ReadFrom(r); err != nil {
+		w.Close()
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	initrd.copied[e.Path] = root.inputs(e.Path)
+	return os.Chmod(dst, 0o644)
+}
+
+// inputs are the packages, as KIND/NAME, that name a path.
+func (i *installed) inputs(p string) []string {
+	var out []string
+	for _, c := range i.claims[p] {
+		out = append(out, i.inputOf[c.Package])
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// initrdModules are the kernel modules that the initrd's set asks for.
+func (b *builder) initrdModules() []string {
+	name := b.Lock.SetFor(lock.SetInitrd, b.Variant)
+	for _, s := range b.Lock.Sets {
+		if s.Name == name {
+			return s.Modules
+		}
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"caisson/build/sandbox"
+	"caisson/lock"
+	"caisson/lock/digest"
+	"caisson/prefetch/cas"
+)
+
+// storeMount is where the store lies in every sandbox, read-only.
+const storeMount = "/store"
+
+// inStore is an input's path inside a sandbox.
+func inStore(in *lock.Input) string {
+	h := in.SHA256.Hex()
+	return path.Join(storeMount, "sha256", h[:2], h)
+}
+
+// of is the inputs of one of this image's sets.
+func (b *builder) of(set string) []*lock.Input {
+	return b.Lock.Of(b.Arch, b.Lock.SetFor(set, b.Variant))
+}
+
+// inputs are all inputs that the image is made of: its sets, its steps'
+// payloads, its overlays, and the files. Keys and metadata are for those who
+// check the lock.
+func (b *builder) inputs() []*lock.Input {
+	all := map[*lock.Input]bool{}
+	for _, set := range []string{lock.SetTools, lock.SetInitrd, lock.SetRoot} {
+		for _, in := range b.of(set) {
+			all[in] = true
+		}
+	}
+	for _, p := range b.Lock.Payloads {
+		for _, in := range b.Lock.Of(b.Arch, p.Kind+":"+p.Name) {
+			all[in] = true
+		}
+	}
+	for i := range b.Lock.Inputs {
+		in := &b.Lock.Inputs[i]
+		if in.Kind == lock.KindFile || in.Kind == lock.KindTree && slices.Contains(b.image.Overlay, in.Name) {
+			all[in] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(all), func(a, c *lock.Input) int { return strings.Compare(ref(a), ref(c)) })
+}
+
+// ref is an input's name in files.json and evidence.json.
+func ref(in *lock.Input) string { return in.Kind + "/" + in.Name }
+
+// merkle reads the inputs' bytes and returns the root of the two-level tree
+// over them: the SHA-256 of the lines "sha256:HEX KIND/NAME\n", sorted by
+// name.
+func (b *builder) merkle(ctx context.Context, inputs []*lock.Input) (digest.Digest, error) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for _, in := range inputs {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return named(b.Store.Verify(in.SHA256), in)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return digest.Digest{}, err
+	}
+	h := sha256.New()
+	for _, in := range inputs {
+		fmt.Fprintf(h, "%s %s\n", in.SHA256, ref(in))
+	}
+	return digest.Digest(h.Sum(nil)), nil
+}
+
+// named puts the input's name into the store's errors.
+func named(err error, in *lock.Input) error {
+	var missing *cas.MissingError
+	var damaged *cas.DamagedError
+	switch {
+	case errors.As(err, &missing):
+		missing.Name = ref(in)
+	case errors.As(err, &damaged):
+		damaged.Name = ref(in)
+	}
+	return err
+}
+
+// open reads an input from the store; its last Read says whether the bytes
+// are the locked ones.
+func (b *builder) open(in *lock.Input) (io.ReadCloser, error) {
+	f, err := b.Store.Open(in.SHA256)
+	if err != nil {
+		return nil, named(err, in)
+	}
+	return f, nil
+}
+
+// maxOutput is how much of a step's output is kept, in bytes.
+const maxOutput = 16 << 20
+
+// capped keeps the first maxOutput bytes written to it.
+type capped struct{ bytes.Buffer }
+
+func (c *capped) Write(p []byte) (int, error) {
+	if room := maxOutput - c.Len(); room > 0 {
+		c.Buffer.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}
+
+// run runs a step and records it. Whatever ends otherwise than by exit code 0
+// and without a network attempt is an error.
+func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec) (res *sandbox.Result, stderr string, err error) {
+	var out, errs capped
+	s.Stdout, s.Stderr = &out, &errs
+	s.Timeout = StepTimeout
+	s.Env = append(s.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.Lock.Epoch))
+	s.Mounts = append(s.Mounts, sandbox.Mount{Source: b.Store.Dir(), Target: storeMount})
+	res, err = sandbox.Run(ctx, s)
+	printed := out.String() + errs.String()
+	if logErr := b.log.Append(s.Name, printed); logErr != nil && err == nil {
+		err = logErr
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	b.mu.Lock()
+	b.steps[s.Name] = res.Evidence
+	for _, in := range inputs {
+		b.given[in] = true
+	}
+	b.mu.Unlock()
+	if a := res.Evidence.NetworkAttempts(); len(a) > 0 {
+		return nil, "", &NetworkError{Step: s.Name, Attempts: a}
+	}
+	if res.ExitCode != 0 {
+		return nil, "", &StepError{Step: s.Name, Reason: fmt.Sprintf("%s ended with exit code %d", s.Args[0], res.ExitCode), Tail: tail(printed, 20)}
+	}
+	return res, errs.String(), nil
+}
+
+// tail is the last n lines of s.
+func tail(s string, n int) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// evidence is the steps' records in the order of their names, which do not
+// depend on which of them ran first.
+func (b *builder) evidence() []sandbox.Evidence {
+	var out []sandbox.Evidence
+	for _, name := range slices.Sorted(maps.Keys(b.steps)) {
+		out = append(out, b.steps[name])
+	}
+	return out
+}
+
+func (b *builder) unused(inputs []*lock.Input) []string {
+	var out []string
+	for _, in := range inputs {
+		if !b.given[in] {
+			out = append(out, ref(in))
+		}
+	}
+	return out
+}

@@ -1,0 +1,272 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"caisson/build/cargobuild"
+	"caisson/build/gobuild"
+	"caisson/build/sandbox"
+	"caisson/lock"
+	"caisson/lock/cargo"
+	"caisson/lock/gomod"
+)
+
+// runSteps runs the manifest's steps in their order and leaves what they made
+// in b.out.
+func (b *builder) runSteps(ctx context.Context) error {
+	for i, s := range b.Lock.Steps {
+		n := i + 1
+		var err error
+		switch {
+		case s.Go != nil:
+			b.say("compiling %s (Go)", s.Go.To)
+			err = b.goStep(ctx, n, s.Go)
+		case s.Cargo != nil:
+			b.say("compiling %s (Rust)", s.Cargo.To)
+			err = b.cargoStep(ctx, n, s.Cargo)
+		default:
+			b.say("running step %d", n)
+			err = b.runStep(ctx, n, s.Run)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// payload is the payload of that kind and name, with its source unpacked into
+// a folder of the step's own.
+func (b *builder) payload(n int, kind, name string) (p lock.Payload, src string, inputs []*lock.Input, err error) {
+	i := slices.IndexFunc(b.Lock.Payloads, func(p lock.Payload) bool { return p.Kind == kind && p.Name == name })
+	if i < 0 {
+		return p, "", nil, fmt.Errorf("step %d: the lock has no %s payload %q", n, kind, name)
+	}
+	p = b.Lock.Payloads[i]
+	tree := b.Lock.Find(lock.KindTree, p.Source)
+	if tree == nil {
+		return p, "", nil, fmt.Errorf("step %d: the lock has no source %q", n, p.Source)
+	}
+	src = b.stepDir(n, "src")
+	if err := b.unpackTree(tree, src); err != nil {
+		return p, "", nil, err
+	}
+	inputs = b.Lock.Of(b.Arch, kind+":"+name)
+	if !slices.Contains(inputs, tree) {
+		inputs = append(inputs, tree)
+	}
+	return p, src, inputs, nil
+}
+
+// stepDir is a folder of one step's own.
+func (b *builder) stepDir(n int, what string) string {
+	return filepath.Join(b.work, fmt.Sprintf("step-%d-%s", n, what))
+}
+
+// program moves a step's result to where it belongs and keeps account of it.
+func (b *builder) program(from, to string, n int, inputs []*lock.Input) error {
+	dst := filepath.Join(b.out, filepath.FromSlash(to))
+	if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+		return err
+	}
+	if err := os.Rename(from, dst); err != nil {
+		return fmt.Errorf("step %d left no program: %w", n, err)
+	}
+	if err := os.Chmod(dst, 0o755); err != nil {
+		return err
+	}
+	b.placed[strings.TrimPrefix(to, "/")] = placing{account: Compiled, inputs: refs(inputs), by: fmt.Sprintf("step %d", n)}
+	return nil
+}
+
+func refs(inputs []*lock.Input) []string {
+	var out []string
+	for _, in := range inputs {
+		out = append(out, ref(in))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) error {
+	_, src, inputs, err := b.payload(n, "go", s.Input)
+	if err != nil {
+		return err
+	}
+	proxy, toolchain, out := b.stepDir(n, "proxy"), b.stepDir(n, "toolchain"), b.stepDir(n, "out")
+	if err := makeDir(out); err != nil {
+		return err
+	}
+	var files []gobuild.File
+	var locked []gomod.Module
+	for _, in := range inputs {
+		switch in.Kind {
+		case lock.KindToolchain:
+			if err := gobuild.Toolchain(ctx, b.Store.Path(in.SHA256), toolchain); err != nil {
+				return fmt.Errorf("%s: %w", ref(in), err)
+			}
+		case lock.KindGo:
+			kind := strings.TrimPrefix(filepath.Ext(in.Name), ".")
+			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: inStore(in)})
+			if kind == gobuild.KindZip {
+				locked = append(locked, gomod.Module{Path: in.Go.Module, Version: in.Go.Version, ZipH1: in.Go.H1})
+			}
+		}
+	}
+	if err := gobuild.Proxy(proxy, files); err != nil {
+		return err
+	}
+	job := gobuild.Job{
+		Toolchain: "/toolchain", Proxy: "/proxy", Source: "/src", Out: "/out/program",
+		Package: s.Package, LDFlags: s.LDFlags, Epoch: b.Lock.Epoch, Workspace: gomod.Workspace(os.DirFS(src)),
+	}
+	_, _, err = b.run(ctx, inputs, sandbox.Spec{
+		Name: fmt.Sprintf("step %d: go build %s", n, s.Package), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src",
+		Mounts: []sandbox.Mount{
+			{Source: toolchain, Target: "/toolchain"}, {Source: proxy, Target: "/proxy"},
+			{Source: src, Target: "/src"}, {Source: out, Target: "/out", Writable: true},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := checkModules(filepath.Join(out, "program"), locked); err != nil {
+		return fmt.Errorf("step %d: %w", n, err)
+	}
+	if err := removeAll(toolchain); err != nil {
+		return err
+	}
+	return b.program(filepath.Join(out, "program"), s.To, n, inputs)
+}
+
+// checkModules compares what the program says it was made of with the lock.
+func checkModules(program string, locked []gomod.Module) error {
+	f, err := os.Open(program)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	used, _, err := gobuild.Modules(f)
+	if err != nil {
+		return err
+	}
+	return gobuild.CheckSubset(used, locked)
+}
+
+func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) error {
+	_, src, inputs, err := b.payload(n, "cargo", s.Input)
+	if err != nil {
+		return err
+	}
+	registry, target := b.stepDir(n, "registry"), b.stepDir(n, "target")
+	if err := makeDir(target); err != nil {
+		return err
+	}
+	crates, err := cargo.Read(os.DirFS(src))
+	if err != nil {
+		return err
+	}
+	byFile := map[string]*lock.Input{}
+	for _, in := range inputs {
+		if in.Kind == lock.KindCrate {
+			byFile[in.Name] = in
+		}
+	}
+	var files []cargobuild.File
+	for _, c := range crates {
+		in := byFile[c.File()]
+		if in == nil || in.SHA256.Hex() != c.Checksum {
+			return fmt.Errorf("step %d: Cargo.lock names %s with checksum %s, which the lock does not have", n, c.File(), c.Checksum)
+		}
+		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: inStore(in)})
+	}
+	if err := cargobuild.LocalRegistry(registry, files); err != nil {
+		return err
+	}
+	job := cargobuild.Job{
+		Config: "/registry/config.toml", Source: "/src", Tmp: "/target",
+		Bin: s.Bin, Features: s.Features, Epoch: b.Lock.Epoch,
+	}
+	config := cargobuild.Config("/registry", job, crates)
+	if err := os.WriteFile(filepath.Join(registry, "config.toml"), config, 0o644); err != nil { //nolint:gosec // read inside the sandbox
+		return err
+	}
+	_, _, err = b.run(ctx, inputs, sandbox.Spec{
+		Name: fmt.Sprintf("step %d: cargo build %s", n, s.Bin), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src",
+		Mounts: []sandbox.Mount{
+			{Source: registry, Target: "/registry"}, {Source: src, Target: "/src"}, {Source: target, Target: "/target", Writable: true},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel("/target", job.Program())
+	if err != nil {
+		return err
+	}
+	return b.program(filepath.Join(target, rel), s.To, n, inputs)
+}
+
+// runStep runs a line of shell with the file inputs in $IN and everything it
+// leaves in $OUT going into the root.
+func (b *builder) runStep(ctx context.Context, n int, script string) error {
+	in, out := b.stepDir(n, "in"), b.stepDir(n, "out")
+	for _, d := range []string{in, out} {
+		if err := makeDir(d); err != nil {
+			return err
+		}
+	}
+	var inputs []*lock.Input
+	for i := range b.Lock.Inputs {
+		f := &b.Lock.Inputs[i]
+		if f.Kind != lock.KindFile {
+			continue
+		}
+		if err := os.Symlink(inStore(f), filepath.Join(in, f.Name)); err != nil {
+			return err
+		}
+		inputs = append(inputs, f)
+	}
+	_, _, err := b.run(ctx, inputs, sandbox.Spec{
+		Name: fmt.Sprintf("step %d: run", n), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", script},
+		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp",
+		Mounts: []sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}},
+	})
+	if err != nil {
+		return err
+	}
+	return b.collect(out, placing{account: Compiled, inputs: refs(inputs), by: fmt.Sprintf("step %d", n)})
+}
+
+// collect moves what a run step left into b.out. A file that an earlier step
+// made there is replaced.
+func (b *builder) collect(out string, how placing) error {
+	return filepath.WalkDir(out, func(full string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(out, full)
+		if err != nil || rel == "." {
+			return err
+		}
+		dst := filepath.Join(b.out, rel)
+		if d.IsDir() {
+			if err := os.MkdirAll(dst, 0o755); err != nil {
+				return err
+			}
+			return nil
+		}
+		if st, err := os.Lstat(dst); err == nil && st.IsDir() {
+			return errors.New("$OUT/" + rel + " is a folder from an earlier step")
+		}
+		b.placed[rel] = how
+		return os.Rename(full, dst)
+	})
+}
