@@ -1,0 +1,128 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxMessages bounds how many messages of one sendmmsg are looked at; the kernel
+// itself takes no more (UIO_MAXIOV).
+const maxMessages = 1024
+
+// typeMask takes SOCK_NONBLOCK and SOCK_CLOEXEC off a socket's type.
+const typeMask = 0xf
+
+func familyName(f int) string {
+	names := map[int]string{
+		unix.AF_UNSPEC: "AF_UNSPEC", unix.AF_UNIX: "AF_UNIX", unix.AF_INET: "AF_INET", unix.AF_INET6: "AF_INET6",
+		unix.AF_NETLINK: "AF_NETLINK", unix.AF_PACKET: "AF_PACKET", unix.AF_VSOCK: "AF_VSOCK", unix.AF_ALG: "AF_ALG",
+		unix.AF_BLUETOOTH: "AF_BLUETOOTH", unix.AF_XDP: "AF_XDP", unix.AF_CAN: "AF_CAN", unix.AF_TIPC: "AF_TIPC",
+	}
+	if n, ok := names[f]; ok {
+		return n
+	}
+	return fmt.Sprint("AF_", f)
+}
+
+// socket decides socket(domain, type, protocol), from numbers alone: nothing here
+// can be raced.
+func (l *listener) socket(r *request) answer {
+	family, kind := int(r.arg(0)), int(r.arg(1))&typeMask
+	switch family {
+	case unix.AF_INET, unix.AF_INET6:
+		if kind == unix.SOCK_RAW || kind == unix.SOCK_PACKET {
+			l.record.attempt(r, familyName(family)+" raw", "", unix.EPERM)
+			return fail(unix.EPERM)
+		}
+	case unix.AF_NETLINK:
+	case unix.AF_PACKET, unix.AF_VSOCK:
+		l.record.attempt(r, familyName(family), "", unix.EAFNOSUPPORT)
+		return fail(unix.EAFNOSUPPORT)
+	default:
+		l.record.refusedAs(r, "socket "+familyName(family), unix.EAFNOSUPPORT)
+		return fail(unix.EAFNOSUPPORT)
+	}
+	l.record.socket(r, familyName(family))
+	return carryOut
+}
+
+func (l *listener) connect(r *request) answer { return l.towards(r, r.args[1], r.args[2]) }
+func (l *listener) sendto(r *request) answer  { return l.towards(r, r.args[4], r.args[5]) }
+
+// sendmsg decides sendmsg(fd, msg, flags): a struct msghdr begins with the address
+// and its length.
+func (l *listener) sendmsg(r *request) answer {
+	w, err := r.words(r.args[1], 2)
+	if err != nil {
+		return carryOut // the kernel will find the same fault
+	}
+	if w[0] == 0 {
+		return carryOut
+	}
+	return l.towards(r, w[0], uint64(uint32(w[1])))
+}
+
+// sendmmsg decides sendmmsg(fd, messages, n, flags) by its first destination that
+// is refused.
+func (l *listener) sendmmsg(r *request) answer {
+	const size = 64 // struct mmsghdr
+	n := min(int(uint32(r.args[2])), maxMessages)
+	for i := range n {
+		w, err := r.words(r.args[1]+uint64(i*size), 2)
+		if err != nil || w[0] == 0 {
+			continue
+		}
+		if a := l.towards(r, w[0], uint64(uint32(w[1]))); !a.goOn {
+			return a
+		}
+	}
+	return carryOut
+}
+
+// towards decides a call with the address of length n at addr.
+func (l *listener) towards(r *request, addr, n uint64) answer {
+	if addr == 0 {
+		return carryOut
+	}
+	b, err := r.memory(addr, int(min(n, unix.SizeofSockaddrAny)))
+	if err != nil || len(b) < 2 {
+		return carryOut // the kernel will find the same fault
+	}
+	family := int(binary.LittleEndian.Uint16(b))
+	to, ok := inetAddress(family, b)
+	switch {
+	case ok && isLoopback(to.Addr()):
+		l.record.socket(r, to.String())
+		return carryOut
+	case ok:
+		l.record.attempt(r, familyName(family), to.String(), unix.ENETUNREACH)
+		return fail(unix.ENETUNREACH)
+	case family == unix.AF_UNIX || family == unix.AF_NETLINK || family == unix.AF_UNSPEC:
+		l.record.socket(r, familyName(family))
+		return carryOut
+	}
+	// There is no socket of another family to use it with.
+	l.record.refusedAs(r, r.call.name+" "+familyName(family), unix.EAFNOSUPPORT)
+	return fail(unix.EAFNOSUPPORT)
+}
+
+// inetAddress is the address in a struct sockaddr_in or sockaddr_in6.
+func inetAddress(family int, b []byte) (netip.AddrPort, bool) {
+	switch {
+	case family == unix.AF_INET && len(b) >= 8:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), binary.BigEndian.Uint16(b[2:])), true
+	case family == unix.AF_INET6 && len(b) >= 24:
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:24])), binary.BigEndian.Uint16(b[2:])), true
+	}
+	return netip.AddrPort{}, false
+}
+
+// isLoopback says whether Linux sends to a without leaving the machine: loopback,
+// or the unspecified address, which stands for it.
+func isLoopback(a netip.Addr) bool {
+	a = a.Unmap()
+	return a.IsLoopback() || a.IsUnspecified()
+}
