@@ -1,0 +1,195 @@
+// Package prefetch fills the store with the inputs of a lock, and proves them.
+//
+// # The promise
+//
+// Nothing gets its final name in the store before it has been proved:
+//
+//	all inputs   SHA-256 and size as the lock has them
+//	rpm          name, epoch, version, release and architecture are the lock's; where the
+//	             lock says so, signed by one of the keys that its repository trusts
+//	go           h1 of the zip or of go.mod, as go.sum has it
+//	toolchain    h1, as the checksum database has it
+//	crate        Cargo.lock's checksum, which is the SHA-256
+//	tree         the local folder packs to the SHA-256 that was locked
+//
+// A proof that took reading is remembered in the store with what it was made
+// against (the file, the fingerprint, the key's own digest), so that a second
+// run over a full store reads no file. Fill looks at the sizes of what is
+// there; VerifyAll reads everything, and a build calls it.
+//
+// # Limits
+//
+// Go modules come from module proxies only, never from a version control
+// system; crates from registries with a sparse index and no token. A file
+// whose transfer is cut is resumed within one run, and started afresh by the
+// next. An idle server is given up on, a slow one is not. There is no limit
+// on time but the context's.
+//
+// This is the only package of the five stages before attest that uses the
+// network.
+package prefetch
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxRedirects is how often one request may be sent elsewhere.
+const maxRedirects = 10
+
+// downFor is how long a host that could not be reached is left alone.
+const downFor = 30 * time.Second
+
+// Client fetches files by HTTP, HTTPS and from file:// addresses. It may be
+// used from many goroutines; its limits hold for all of them together.
+type Client struct {
+	cfg      Config
+	http     *http.Client
+	netrc    netrc
+	requests atomic.Int64
+
+	mu    sync.Mutex
+	hosts map[string]*host
+}
+
+// host is what the client knows of one server.
+type host struct {
+	slots chan struct{} // one for each request that may run
+
+	mu   sync.Mutex
+	down time.Time // when it could not be reached
+	err  error
+}
+
+// NewClient makes a client. It reads cfg.Netrc; that file may be absent.
+func NewClient(cfg Config) (*Client, error) {
+	cfg = cfg.withDefaults()
+	rc, err := readNetrc(cfg.Netrc)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{cfg: cfg, netrc: rc, hosts: make(map[string]*host)}
+	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 30 * time.Second}
+	t := &http.Transport{
+		DialContext:         dialer.DialContext,
+		TLSClientConfig:     &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: cfg.ConnectTimeout,
+		ForceAttemptHTTP2:   true,
+		DisableCompression:  true, // the bytes that are locked are those on the wire
+		MaxIdleConnsPerHost: cfg.PerHost,
+		IdleConnTimeout:     90 * time.Second,
+	}
+	if cfg.Proxy != nil {
+		t.Proxy = func(r *http.Request) (*url.URL, error) { return cfg.Proxy(r.URL) }
+	}
+	c.http = &http.Client{Transport: t, CheckRedirect: checkRedirect}
+	return c, nil
+}
+
+// Requests is how many HTTP requests have been sent, retries included.
+func (c *Client) Requests() int64 { return c.requests.Load() }
+
+// CloseIdle closes the connections that are kept for later requests.
+func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
+
+// errRedirect says that a redirect was not followed.
+var errRedirect = errors.New("redirect refused")
+
+// checkRedirect refuses to be led from https to http, to anything that is no
+// HTTP, and from another host to this machine or its link; and keeps
+// passwords and addresses from other hosts.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	first, last := via[0].URL, via[len(via)-1].URL
+	to := req.URL.Scheme + "://" + req.URL.Host
+	switch {
+	case len(via) > maxRedirects:
+		return fmt.Errorf("%w: more than %d of them", errRedirect, maxRedirects)
+	case req.URL.Scheme != "http" && req.URL.Scheme != "https":
+		return fmt.Errorf("%w: to %s", errRedirect, to)
+	case last.Scheme == "https" && req.URL.Scheme == "http":
+		return fmt.Errorf("%w: from https to %s", errRedirect, to)
+	case isLocal(req.URL.Hostname()) && !isLocal(first.Hostname()):
+		return fmt.Errorf("%w: from %s to this machine's %s", errRedirect, first.Hostname(), to)
+	}
+	req.Header.Del("Referer")
+	if req.URL.Host != first.Host || req.URL.Scheme != first.Scheme {
+		req.Header.Del("Authorization")
+		req.Header.Del("Cookie")
+	}
+	return nil
+}
+
+// isLocal tells whether a host is, by its name, this machine or on its link.
+func isLocal(name string) bool {
+	name = strings.TrimSuffix(strings.ToLower(name), ".")
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(name)
+	ip = ip.Unmap()
+	return err == nil && (ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast())
+}
+
+// hostOf returns what is known of a URL's server.
+func (c *Client) hostOf(u *url.URL) *host {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.hosts[u.Host]
+	if h == nil {
+		h = &host{slots: make(chan struct{}, c.cfg.PerHost)}
+		c.hosts[u.Host] = h
+	}
+	return h
+}
+
+// enter waits for a place at the host; leave gives it back.
+func (h *host) enter(ctx context.Context) error {
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (h *host) leave() { <-h.slots }
+
+// isDown is why the host is not to be tried now, or nil.
+func (h *host) isDown() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err != nil && time.Since(h.down) < downFor {
+		return h.err
+	}
+	return nil
+}
+
+// report says how reaching the host went.
+func (h *host) report(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.down, h.err = time.Now(), err
+}
+
+// safeURL is a URL without user and password, for errors and keys.
+func safeURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		if _, rest, ok := strings.Cut(raw, "@"); ok {
+			return "…@" + rest
+		}
+		return raw
+	}
+	u.User = nil
+	return u.String()
+}

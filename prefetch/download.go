@@ -1,0 +1,432 @@
+package prefetch
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"caisson/lock/digest"
+	"caisson/prefetch/cas"
+)
+
+// worthARetry is how many bytes a try has to bring for the count of retries
+// to start again.
+const worthARetry = 1 << 20
+
+// maxRetryAfter is the longest that a server may ask us to wait.
+const maxRetryAfter = 30 * time.Second
+
+// Request is one file to get.
+type Request struct {
+	// URL is an http, https or file address.
+	URL string
+	// Size in bytes, and a limit: the transfer ends as soon as it is
+	// exceeded. 0 where it is not known.
+	Size int64
+	// Digest is what the bytes have to be; zero where it is not known.
+	Digest digest.Digest
+	// Progress is told of bytes as they come, and by a negative number of
+	// those that have to come again. It may be nil.
+	Progress func(n int64)
+}
+
+// FetchError says which address could not be had, and why.
+type FetchError struct {
+	URL    string // without user and password
+	Status int    // the server's, 0 where it gave none
+	Err    error
+}
+
+func (e *FetchError) Error() string { return fmt.Sprintf("fetching %s: %v", e.URL, e.Err) }
+
+// Unwrap returns the reason.
+func (e *FetchError) Unwrap() error { return e.Err }
+
+// Is makes a FetchError a fs.ErrNotExist where the server says so.
+func (e *FetchError) Is(target error) bool {
+	return target == fs.ErrNotExist && (e.Status == http.StatusNotFound || e.Status == http.StatusGone)
+}
+
+// SizeError says that a file does not have the size it should have.
+type SizeError struct {
+	Got, Want int64 // bytes
+	// More: there are at least Got bytes.
+	More bool
+}
+
+func (e *SizeError) Error() string {
+	if e.More {
+		return fmt.Sprintf("got more than %d bytes", e.Want)
+	}
+	return fmt.Sprintf("got %d bytes, want %d", e.Got, e.Want)
+}
+
+// transfer is one file on its way, over all tries.
+type transfer struct {
+	c   *Client
+	req Request
+	url *url.URL
+	to  *cas.Temp
+	// validator is what If-Range is to say; empty where the server gave
+	// nothing by which a file can be told from its successor.
+	validator string
+	resumed   bool
+	wait      time.Duration // what the server asked for
+}
+
+// temporary marks an error after which another try makes sense.
+type temporary struct{ error }
+
+func (e temporary) Unwrap() error { return e.error }
+
+// Get writes a file to an empty to. It retries what may pass: failed
+// connections, answers 408, 429 and 5xx, and bodies that end early or stop
+// coming, which are resumed where the server can. Every error is a
+// *FetchError or the context's.
+func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
+	u, err := url.Parse(req.URL)
+	if err != nil {
+		return &FetchError{URL: safeURL(req.URL), Err: errors.New("not a URL")}
+	}
+	t := &transfer{c: c, req: req, url: u, to: to}
+	switch u.Scheme {
+	case "http", "https":
+		err = t.run(ctx)
+	case "file":
+		err = t.file(ctx)
+	default:
+		err = fmt.Errorf("scheme %q is not supported", u.Scheme)
+	}
+	if err == nil && !req.Digest.IsZero() && to.Sum() != req.Digest {
+		err = &cas.MismatchError{Got: to.Sum(), Want: req.Digest}
+		if t.resumed { // the parts may be of two files
+			t.validator = ""
+			if err = t.run(ctx); err == nil && to.Sum() != req.Digest {
+				err = &cas.MismatchError{Got: to.Sum(), Want: req.Digest}
+			}
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	fe := &FetchError{URL: safeURL(req.URL), Err: err}
+	var se *statusError
+	if errors.As(err, &se) {
+		fe.Status = se.status
+	}
+	return fe
+}
+
+// run tries until there is the whole file or no hope.
+func (t *transfer) run(ctx context.Context) error {
+	h := t.c.hostOf(t.url)
+	if err := h.enter(ctx); err != nil {
+		return err
+	}
+	defer h.leave()
+	if err := h.isDown(); err != nil {
+		return fmt.Errorf("not tried, %s could not be reached: %w", t.url.Host, err)
+	}
+	backoff := t.c.cfg.Backoff
+	for left := t.c.cfg.Retries; ; left-- {
+		before := t.to.Size()
+		err := t.try(ctx)
+		if err == nil {
+			h.report(nil)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var temp temporary
+		if !errors.As(err, &temp) {
+			return err
+		}
+		if t.to.Size()-before >= worthARetry {
+			left, backoff = t.c.cfg.Retries, t.c.cfg.Backoff
+		}
+		if left <= 0 {
+			if unreachable(err) {
+				h.report(temp.error)
+			}
+			if t.c.cfg.Retries > 0 {
+				return fmt.Errorf("%w (after %d retries)", err, t.c.cfg.Retries)
+			}
+			return err
+		}
+		if err := sleep(ctx, max(t.wait, backoff/2+rand.N(backoff))); err != nil {
+			return err
+		}
+		backoff, t.wait = 2*backoff, 0
+	}
+}
+
+// unreachable tells whether the server was not met at all.
+func unreachable(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// errIdle is the cause of a context that the watchdog cancelled.
+var errIdle = errors.New("the server sends nothing")
+
+// try sends one request and reads its body to the end.
+func (t *transfer) try(ctx context.Context) error {
+	if t.to.Size() > 0 && t.validator == "" {
+		if err := t.restart(); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := t.c.cfg.IdleTimeout
+	dog := time.AfterFunc(idle, func() { cancel(fmt.Errorf("%w for %s", errIdle, idle)) })
+	defer dog.Stop()
+
+	resp, err := t.send(ctx)
+	if err != nil {
+		return sendError(ctx, err)
+	}
+	defer resp.Body.Close()
+	if err := t.accept(resp); err != nil {
+		return err
+	}
+	if err := t.copy(resp.Body, func() { dog.Reset(idle) }); err != nil {
+		var temp temporary
+		if cause := context.Cause(ctx); errors.As(err, &temp) && errors.Is(cause, errIdle) {
+			return temporary{cause}
+		}
+		return err
+	}
+	if t.req.Size > 0 && t.to.Size() < t.req.Size {
+		return temporary{fmt.Errorf("the body ends early: %w", &SizeError{Got: t.to.Size(), Want: t.req.Size})}
+	}
+	return nil
+}
+
+func (t *transfer) send(ctx context.Context) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.url.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", "caisson/"+t.c.cfg.Version)
+	req.Header.Set("Accept-Encoding", "identity")
+	if login, password, ok := t.c.netrc.find(t.url); ok && t.url.User == nil {
+		req.SetBasicAuth(login, password)
+	}
+	if have := t.to.Size(); have > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
+		req.Header.Set("If-Range", t.validator)
+	}
+	t.c.requests.Add(1)
+	return t.c.http.Do(req)
+}
+
+// sendError takes the URL out of net/http's errors, and tells those apart
+// after which another try makes sense.
+func sendError(ctx context.Context, err error) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, errIdle) {
+		return temporary{cause}
+	}
+	var cert *tls.CertificateVerificationError
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, errRedirect), errors.As(err, &cert):
+		return err
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return err
+	}
+	return temporary{err}
+}
+
+// statusError is an answer other than the file.
+type statusError struct {
+	status int
+	text   string // "404 Not Found", and what the server said
+}
+
+func (e *statusError) Error() string { return e.text }
+
+// accept looks at the answer's head: is this the file, or the rest of it?
+func (t *transfer) accept(resp *http.Response) error {
+	have := t.to.Size()
+	switch {
+	case resp.StatusCode == http.StatusPartialContent && have > 0:
+		if !continues(resp.Header.Get("Content-Range"), have) {
+			t.validator = ""
+			return temporary{fmt.Errorf("asked for bytes from %d, got %q", have, resp.Header.Get("Content-Range"))}
+		}
+		t.resumed = true
+	case resp.StatusCode == http.StatusOK:
+		if have > 0 {
+			if err := t.restart(); err != nil {
+				return err
+			}
+		}
+		t.resumed = false
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0:
+		t.validator = ""
+		return temporary{errors.New("the server has fewer bytes than it sent")}
+	default:
+		return t.refused(resp)
+	}
+	t.validator = validator(resp.Header, !t.req.Digest.IsZero())
+	if total := t.to.Size() + resp.ContentLength; resp.ContentLength >= 0 && t.req.Size > 0 && total != t.req.Size {
+		return &SizeError{Got: total, Want: t.req.Size}
+	}
+	return nil
+}
+
+// continues tells whether a Content-Range begins at that byte (RFC 9110,
+// section 14.4).
+func continues(header string, from int64) bool {
+	s, ok := strings.CutPrefix(header, "bytes ")
+	start, _, dash := strings.Cut(s, "-")
+	n, err := strconv.ParseInt(start, 10, 64)
+	return ok && dash && err == nil && n == from
+}
+
+// validator is what names this version of the file: a strong entity tag, or,
+// where a digest will tell parts of two files apart, the date (RFC 9110,
+// section 13.1.5).
+func validator(h http.Header, checked bool) string {
+	if tag := h.Get("ETag"); strings.HasPrefix(tag, `"`) {
+		return tag
+	}
+	if checked {
+		return h.Get("Last-Modified")
+	}
+	return ""
+}
+
+// refused makes an error of an answer that is not the file.
+func (t *transfer) refused(resp *http.Response) error {
+	err := &statusError{status: resp.StatusCode, text: resp.Status}
+	if err.text == "" {
+		err.text = strconv.Itoa(resp.StatusCode)
+	}
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
+		if said := firstLine(resp.Body); said != "" {
+			err.text += ": " + said
+		}
+	}
+	switch resp.StatusCode {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		if s, e := strconv.Atoi(resp.Header.Get("Retry-After")); e == nil && s > 0 {
+			t.wait = min(time.Duration(s)*time.Second, maxRetryAfter)
+		}
+		return temporary{err}
+	}
+	return err
+}
+
+// firstLine is the first line of a server's message, without what a terminal
+// would obey.
+func firstLine(r io.Reader) string {
+	b, _ := io.ReadAll(io.LimitReader(r, 512))
+	line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
+	line = strings.Map(func(c rune) rune {
+		if !strconv.IsPrint(c) {
+			return -1
+		}
+		return c
+	}, line)
+	return line[:min(len(line), 200)]
+}
+
+// copy appends the body, up to the limit.
+func (t *transfer) copy(body io.Reader, alive func()) error {
+	limit := t.c.cfg.MaxSize
+	if t.req.Size > 0 {
+		limit = t.req.Size
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := body.Read(buf)
+		if n > 0 {
+			alive()
+			if t.to.Size()+int64(n) > limit {
+				return &SizeError{Got: t.to.Size() + int64(n), Want: limit, More: true}
+			}
+			if _, err := t.to.Write(buf[:n]); err != nil {
+				return fmt.Errorf("writing to the store: %w", err)
+			}
+			t.progress(int64(n))
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return temporary{fmt.Errorf("the body ends early, after %d bytes: %w", t.to.Size(), err)}
+		}
+	}
+}
+
+// restart drops what has come.
+func (t *transfer) restart() error {
+	t.progress(-t.to.Size())
+	return t.to.Restart()
+}
+
+func (t *transfer) progress(n int64) {
+	if t.req.Progress != nil && n != 0 {
+		t.req.Progress(n)
+	}
+}
+
+// file copies a local file.
+func (t *transfer) file(ctx context.Context) error {
+	if t.url.Host != "" && t.url.Host != "localhost" {
+		return fmt.Errorf("a file of another host, %q", t.url.Host)
+	}
+	fi, err := os.Stat(t.url.Path)
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", t.url.Path)
+	}
+	if t.req.Size > 0 && fi.Size() != t.req.Size {
+		return &SizeError{Got: fi.Size(), Want: t.req.Size}
+	}
+	f, err := os.Open(t.url.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return t.copy(f, func() {
+		if ctx.Err() != nil {
+			f.Close() // the next Read fails
+		}
+	})
+}

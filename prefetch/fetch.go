@@ -1,0 +1,155 @@
+package prefetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"caisson/lock"
+	"caisson/lock/digest"
+	"caisson/prefetch/cas"
+)
+
+// Fetcher brings single files into a store.
+type Fetcher struct {
+	store  *cas.Store
+	client *Client
+	cfg    Config
+	cargo  func() (*cargoConfig, error)
+	dl     downloads
+}
+
+// NewFetcher makes a Fetcher. cfg should be the client's.
+func NewFetcher(store *cas.Store, client *Client, cfg Config) *Fetcher {
+	f := &Fetcher{store: store, client: client, cfg: cfg.withDefaults()}
+	f.cargo = sync.OnceValues(func() (*cargoConfig, error) {
+		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex)
+	})
+	return f
+}
+
+// Fetch brings a file into the store; it is a lock.Fetch. A file of a known
+// digest that the store has is verified and used, as is the copy of an
+// address that is immutable; both need no network. What does not exist gives
+// an error that is fs.ErrNotExist.
+func (f *Fetcher) Fetch(ctx context.Context, w lock.Want) (lock.Blob, error) {
+	if !w.SHA256.IsZero() && f.store.Verify(w.SHA256) == nil {
+		return f.blob(w.SHA256)
+	}
+	key := strings.Join([]string{"address", w.Kind, w.Registry, w.URL}, "\x00")
+	if w.Immutable && w.SHA256.IsZero() {
+		if d, ok := f.store.Lookup(key); ok && f.store.Verify(d) == nil {
+			return f.blob(d)
+		}
+	}
+	places, err := f.locate(ctx, w)
+	if err != nil {
+		return lock.Blob{}, fmt.Errorf("%s %s: %w", w.Kind, safeURL(w.URL), err)
+	}
+	to, err := f.store.Create()
+	if err != nil {
+		return lock.Blob{}, err
+	}
+	defer to.Discard()
+	if err := f.get(ctx, places, Request{Size: w.Size, Digest: w.SHA256}, to); err != nil {
+		return lock.Blob{}, err
+	}
+	d := to.Sum()
+	if _, err := to.Commit(d); err != nil {
+		return lock.Blob{}, err
+	}
+	if w.Immutable {
+		if err := f.store.Remember(key, d); err != nil {
+			return lock.Blob{}, err
+		}
+	}
+	return f.blob(d)
+}
+
+// blob describes a file that the store has.
+func (f *Fetcher) blob(d digest.Digest) (lock.Blob, error) {
+	size, ok := f.store.Size(d)
+	if !ok {
+		return lock.Blob{}, &cas.MissingError{Digest: d}
+	}
+	return lock.Blob{Path: f.store.Path(d), SHA256: d, Size: size}, nil
+}
+
+// get tries the places in turn. Of several errors it returns the first that
+// says more than that the file is not there.
+func (f *Fetcher) get(ctx context.Context, places []candidate, req Request, to *cas.Temp) error {
+	var said error
+	for _, p := range places {
+		err := p.err
+		if err == nil {
+			req.URL = p.url
+			if err = to.Restart(); err == nil {
+				err = f.client.Get(ctx, req, to)
+			}
+		}
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		gone := errors.Is(err, fs.ErrNotExist)
+		switch {
+		case said == nil, errors.Is(said, fs.ErrNotExist) && !gone && p.err == nil:
+			said = err
+		case p.err != nil:
+			said = fmt.Errorf("%w; then %w", said, p.err)
+		}
+		if !gone && !p.any {
+			break
+		}
+		if req.Progress != nil && to.Size() > 0 {
+			req.Progress(-to.Size())
+		}
+	}
+	return said
+}
+
+// locate lists where a file may be.
+func (f *Fetcher) locate(ctx context.Context, w lock.Want) ([]candidate, error) {
+	switch w.Kind {
+	case lock.KindSumDB:
+		return f.goSumDB(w.URL)
+	case lock.KindGo, lock.KindToolchain:
+		if !strings.Contains(w.URL, "://") {
+			return f.goModule(w.URL)
+		}
+	case lock.KindCrate:
+		if !strings.Contains(w.URL, "://") {
+			sum := ""
+			if !w.SHA256.IsZero() {
+				sum = w.SHA256.Hex()
+			}
+			return f.crate(ctx, w.Registry, w.URL, sum)
+		}
+	case lock.KindFile, lock.KindKey:
+		if !strings.Contains(w.URL, "://") {
+			u, err := f.local(w.URL)
+			return []candidate{{url: u}}, err
+		}
+	}
+	u, err := url.Parse(w.URL)
+	if err != nil || u.Scheme == "" {
+		return nil, errors.New("the address is not absolute")
+	}
+	return []candidate{{url: w.URL}}, nil
+}
+
+// local is the address of a plain path.
+func (f *Fetcher) local(path string) (string, error) {
+	if !filepath.IsAbs(path) {
+		if f.cfg.Dir == "" {
+			return "", errors.New("the path is relative, and there is no project folder")
+		}
+		path = filepath.Join(f.cfg.Dir, path)
+	}
+	u := url.URL{Scheme: "file", Path: path}
+	return u.String(), nil
+}

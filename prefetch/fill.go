@@ -1,0 +1,422 @@
+package prefetch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"caisson/lock"
+	"caisson/lock/digest"
+	"caisson/prefetch/cas"
+)
+
+// maxUnreachable is after how many files that a server did not give Fill
+// leaves the others alone.
+const maxUnreachable = 32
+
+// Options are Fill's.
+type Options struct {
+	// Client and Config are where the network is. A nil Client is made from
+	// Config.
+	Client *Client
+	Config Config
+	// Tree packs the local folder of a tree, as lock.Pack does. An error that
+	// is fs.ErrNotExist says that there is no such folder: then the store's
+	// copy will do. Nil where there is no project.
+	Tree func(in *lock.Input) (io.ReadCloser, error)
+	// Parallel is how many inputs are worked on at the same time; 16.
+	Parallel int
+	// Verify hashes also what the store has.
+	Verify   bool
+	Progress Progress
+}
+
+// Stats says what Fill did. Counts are of inputs.
+type Stats struct {
+	Fetched  int   // by the network
+	Packed   int   // from the project's folder
+	Present  int   // in the store before
+	Repaired int   // of those fetched or packed: damaged before
+	Bytes    int64 // that have been fetched or packed
+	Requests int64 // HTTP requests, retries included
+}
+
+// InputError says which input an error is of.
+type InputError struct {
+	Kind, Name string
+	Err        error
+}
+
+func (e *InputError) Error() string { return fmt.Sprintf("%s %s: %v", e.Kind, e.Name, e.Err) }
+
+// Unwrap returns the reason.
+func (e *InputError) Unwrap() error { return e.Err }
+
+// TreeChangedError says that what lies in the project's folder is not what
+// was locked.
+type TreeChangedError struct {
+	Path      string
+	Got, Want digest.Digest
+}
+
+func (e *TreeChangedError) Error() string {
+	return fmt.Sprintf("%s is not what was locked: got %s, want %s", e.Path, e.Got, e.Want)
+}
+
+// job is one file of the store, and all inputs that are that file.
+type job struct {
+	inputs  []*lock.Input
+	present bool // under its name, with the right size
+}
+
+func (j *job) first() *lock.Input { return j.inputs[0] }
+
+// filler is one run of Fill.
+type filler struct {
+	l       *lock.Lock
+	s       *cas.Store
+	opts    Options
+	fetcher *Fetcher
+	trust   *trust
+	track   tracker
+
+	mu          sync.Mutex
+	stats       Stats
+	errs        []*InputError
+	unreachable int
+	skipped     int
+}
+
+// Fill brings into the store what is missing of a lock's inputs, and proves
+// all of them as the package comment says. What failed is in the error, one
+// *InputError each, joined and sorted; the rest is in the store all the same,
+// and a further run goes on from there. After Fill has been interrupted the
+// error is the context's.
+func Fill(ctx context.Context, l *lock.Lock, s *cas.Store, opts Options) (Stats, error) {
+	if opts.Parallel <= 0 {
+		opts.Parallel = 16
+	}
+	if opts.Client == nil {
+		c, err := NewClient(opts.Config)
+		if err != nil {
+			return Stats{}, err
+		}
+		defer c.CloseIdle()
+		opts.Client = c
+	}
+	f := &filler{l: l, s: s, opts: opts, trust: new(trust), fetcher: NewFetcher(s, opts.Client, opts.Config)}
+	f.track.tell = opts.Progress
+	before := opts.Client.Requests()
+	err := f.run(ctx)
+	f.track.finish()
+	f.stats.Requests = opts.Client.Requests() - before
+	return f.stats, err
+}
+
+// run fetches the keys first: packages are checked against them.
+func (f *filler) run(ctx context.Context) error {
+	keys, others := f.plan()
+	if err := f.work(ctx, f.unproved(keys)); err != nil {
+		return err
+	}
+	var err error
+	if f.trust, err = readTrust(f.l, f.s); err != nil {
+		return err
+	}
+	return f.work(ctx, f.unproved(others))
+}
+
+// plan makes one job of all inputs that are the same file.
+func (f *filler) plan() (keys, others []*job) {
+	byDigest := make(map[digest.Digest]*job)
+	for i := range f.l.Inputs {
+		in := &f.l.Inputs[i]
+		j := byDigest[in.SHA256]
+		if j == nil {
+			j = &job{present: isPresent(in, f.s)}
+			byDigest[in.SHA256] = j
+			if in.Kind == lock.KindKey {
+				keys = append(keys, j)
+			} else {
+				others = append(others, j)
+			}
+			if !j.present {
+				f.track.event.TotalBytes += in.Size
+			}
+		}
+		j.inputs = append(j.inputs, in)
+	}
+	f.track.event.Total = len(f.l.Inputs)
+	return keys, others
+}
+
+// isPresent looks for a file of the input's digest and size.
+func isPresent(in *lock.Input, s *cas.Store) bool {
+	size, ok := s.Size(in.SHA256)
+	return ok && (in.Size == 0 || size == in.Size)
+}
+
+// unproved is the jobs that are something to do, the largest first.
+func (f *filler) unproved(jobs []*job) []*job {
+	var out []*job
+	for _, j := range jobs {
+		done := j.present && !f.opts.Verify
+		for _, in := range j.inputs {
+			done = done && !f.isLocal(in) && f.trust.proved(in, f.s)
+		}
+		if done {
+			f.stats.Present += len(j.inputs)
+			f.track.event.Done += len(j.inputs)
+			continue
+		}
+		out = append(out, j)
+	}
+	slices.SortStableFunc(out, func(a, b *job) int { return cmp.Compare(b.first().Size, a.first().Size) })
+	return out
+}
+
+// isLocal tells whether the input has to be compared with the project.
+func (f *filler) isLocal(in *lock.Input) bool {
+	switch in.Kind {
+	case lock.KindTree:
+		return f.opts.Tree != nil
+	case lock.KindKey, lock.KindFile:
+		return !strings.Contains(in.URL, "://") && f.opts.Config.Dir != ""
+	}
+	return false
+}
+
+// work does jobs in parallel, and returns all that went wrong so far.
+func (f *filler) work(ctx context.Context, jobs []*job) error {
+	var g errgroup.Group
+	g.SetLimit(f.opts.Parallel)
+	for _, j := range jobs {
+		if ctx.Err() != nil || f.givenUp(j) {
+			continue
+		}
+		g.Go(func() error {
+			name := j.first().Name
+			f.track.begin(name)
+			defer f.track.end(name, len(j.inputs))
+			f.do(ctx, j)
+			return nil
+		})
+	}
+	g.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return f.err()
+}
+
+// givenUp tells whether so much could not be fetched that the job is left alone.
+func (f *filler) givenUp(j *job) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.unreachable < maxUnreachable {
+		return false
+	}
+	f.skipped += len(j.inputs)
+	return true
+}
+
+// err is everything that went wrong, sorted.
+func (f *filler) err() error {
+	slices.SortFunc(f.errs, func(a, b *InputError) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	var errs []error
+	for _, e := range f.errs {
+		errs = append(errs, e)
+	}
+	if f.skipped > 0 {
+		errs = append(errs, fmt.Errorf("%d more inputs were not tried", f.skipped))
+	}
+	return errors.Join(errs...)
+}
+
+func (f *filler) fail(in *lock.Input, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.errs = append(f.errs, &InputError{Kind: in.Kind, Name: in.Name, Err: err})
+	var fe *FetchError
+	var temp temporary
+	if errors.As(err, &fe) && errors.As(err, &temp) {
+		f.unreachable++
+	}
+}
+
+func (f *filler) count(j *job, into *int, size int64, repaired bool) {
+	f.mu.Lock()
+	*into += len(j.inputs)
+	f.stats.Bytes += size
+	if repaired {
+		f.stats.Repaired += len(j.inputs)
+	}
+	f.mu.Unlock()
+	if repaired {
+		f.track.repaired(j.first().Name)
+	}
+}
+
+// do brings one file in, if it has to, and proves all its inputs.
+func (f *filler) do(ctx context.Context, j *job) {
+	for _, in := range j.inputs {
+		if f.isLocal(in) {
+			f.doLocal(ctx, j, in)
+			return
+		}
+	}
+	if j.present {
+		switch err := f.recheck(j); {
+		case err == nil:
+			f.count(j, &f.stats.Present, 0, false)
+			return
+		case !isDamage(err):
+			return
+		}
+	}
+	in := j.first()
+	to, err := f.s.Create()
+	if err != nil {
+		f.fail(in, err)
+		return
+	}
+	defer to.Discard()
+	if err := f.fetch(ctx, in, to); err != nil {
+		if ctx.Err() == nil {
+			f.fail(in, err)
+		}
+		return
+	}
+	f.commit(j, to, &f.stats.Fetched)
+}
+
+// recheck proves a file that the store has. Damage is returned and not
+// counted as a failure: the file can be fetched again.
+func (f *filler) recheck(j *job) error {
+	in := j.first()
+	c, err := f.s.Open(in.SHA256)
+	if err == nil {
+		defer c.Close()
+		err = c.Verify()
+	}
+	if err != nil {
+		if !isDamage(err) {
+			f.fail(in, err)
+		}
+		return err
+	}
+	return f.prove(j, c)
+}
+
+func isDamage(err error) bool {
+	var damaged *cas.DamagedError
+	var missing *cas.MissingError
+	return errors.As(err, &damaged) || errors.As(err, &missing)
+}
+
+// fetch gets an input from wherever it is.
+func (f *filler) fetch(ctx context.Context, in *lock.Input, to *cas.Temp) error {
+	w := lock.Want{Kind: in.Kind, URL: in.URL, Registry: in.Registry, SHA256: in.SHA256, Size: in.Size}
+	if in.Kind == lock.KindTree {
+		return &cas.MissingError{Digest: in.SHA256}
+	}
+	if in.Repo != "" {
+		u, ok := f.l.RepoURL(in)
+		if !ok {
+			return fmt.Errorf("the lock has no address for its repository %q", in.Repo)
+		}
+		w.URL = u
+	}
+	places, err := f.fetcher.locate(ctx, w)
+	if err != nil {
+		return err
+	}
+	return f.fetcher.get(ctx, places, Request{Size: in.Size, Digest: in.SHA256, Progress: f.track.bytes}, to)
+}
+
+// commit proves a file and gives it its name.
+func (f *filler) commit(j *job, to *cas.Temp, into *int) {
+	if f.prove(j, to) != nil {
+		return
+	}
+	size := to.Size()
+	replaced, err := to.Commit(j.first().SHA256)
+	if err != nil {
+		f.fail(j.first(), err)
+		return
+	}
+	f.count(j, into, size, replaced)
+}
+
+// prove proves all inputs that are one file, and remembers what it found.
+func (f *filler) prove(j *job, c content) error {
+	var errs []error
+	for _, in := range j.inputs {
+		key, err := f.trust.prove(in, c)
+		if err == nil && key != "" {
+			err = f.s.Remember(key, in.SHA256)
+		}
+		if err != nil {
+			f.fail(in, err)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// doLocal packs a tree, or copies a local file, and compares it with the lock.
+func (f *filler) doLocal(ctx context.Context, j *job, in *lock.Input) {
+	to, err := f.s.Create()
+	if err != nil {
+		f.fail(in, err)
+		return
+	}
+	defer to.Discard()
+	err = f.pack(ctx, in, to)
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, fs.ErrNotExist) && j.present:
+		if err := f.recheck(j); err == nil {
+			f.count(j, &f.stats.Present, 0, false)
+		} else if isDamage(err) {
+			f.fail(in, err)
+		}
+	case err != nil:
+		f.fail(in, err)
+	case to.Sum() != in.SHA256:
+		f.fail(in, &TreeChangedError{Path: in.URL, Got: to.Sum(), Want: in.SHA256})
+	case j.present && f.s.Verify(in.SHA256) == nil:
+		if f.prove(j, to) == nil {
+			f.count(j, &f.stats.Present, 0, false)
+		}
+	default:
+		f.commit(j, to, &f.stats.Packed)
+	}
+}
+
+// pack writes what is local.
+func (f *filler) pack(ctx context.Context, in *lock.Input, to *cas.Temp) error {
+	if in.Kind != lock.KindTree {
+		u, err := f.fetcher.local(in.URL)
+		if err != nil {
+			return err
+		}
+		return f.opts.Client.Get(ctx, Request{URL: u}, to)
+	}
+	r, err := f.opts.Tree(in)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, r)
+	return errors.Join(err, r.Close())
+}

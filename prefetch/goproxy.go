@@ -1,0 +1,139 @@
+package prefetch
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"golang.org/x/mod/module"
+)
+
+// candidate is one place where a file may be. The next one is tried where
+// this one does not have it, and, where any is set, after any other error.
+type candidate struct {
+	url string
+	any bool
+	err error // why this place cannot be asked
+}
+
+// errDirect is what "direct" in GOPROXY comes to.
+var errDirect = errors.New(`GOPROXY says "direct": fetching modules from version control is not supported yet; name a module proxy`)
+
+// errProxyOff is what "off" in GOPROXY comes to.
+var errProxyOff = errors.New(`GOPROXY says "off": no module may be downloaded`)
+
+// parseGoProxy reads GOPROXY as go does: addresses, "direct" and "off",
+// separated by "," (the next is asked when this one does not have it) or "|"
+// (after any error). What follows "direct" or "off" is never reached.
+func parseGoProxy(s string) ([]candidate, error) {
+	var out []candidate
+	for rest := s; rest != ""; {
+		item, anyError := rest, false
+		if i := strings.IndexAny(rest, ",|"); i >= 0 {
+			item, anyError, rest = rest[:i], rest[i] == '|', rest[i+1:]
+		} else {
+			rest = ""
+		}
+		switch item = strings.TrimSpace(item); item {
+		case "":
+			continue
+		case "direct":
+			return append(out, candidate{err: errDirect}), nil
+		case "off":
+			return append(out, candidate{err: errProxyOff}), nil
+		}
+		if !strings.ContainsAny(item, ".:/") {
+			return nil, fmt.Errorf("GOPROXY: %q is not an address", item)
+		}
+		if !strings.Contains(item, "://") {
+			item = "https://" + item
+		}
+		u, err := url.Parse(item)
+		if err != nil {
+			return nil, fmt.Errorf("GOPROXY: %q is not an address", safeURL(item))
+		}
+		switch u.Scheme {
+		case "http", "https", "file":
+		default:
+			return nil, fmt.Errorf("GOPROXY: %q: scheme %q is not supported", safeURL(item), u.Scheme)
+		}
+		out = append(out, candidate{url: strings.TrimSuffix(item, "/"), any: anyError})
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("GOPROXY: %q names no proxy", s)
+	}
+	return out, nil
+}
+
+// goModule lists where a path of a module proxy, such as
+// "github.com/google/uuid/@v/v1.6.0.zip", can be had.
+func (f *Fetcher) goModule(path string) ([]candidate, error) {
+	escaped, file, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/@")
+	if !ok || file == "" || strings.Contains(file, "..") {
+		return nil, fmt.Errorf("%q is no file of a module proxy", path)
+	}
+	name, err := module.UnescapePath(escaped)
+	if err != nil {
+		return nil, err
+	}
+	if module.MatchPrefixPatterns(f.cfg.GoNoProxy, name) {
+		return nil, fmt.Errorf("GONOPROXY or GOPRIVATE names %s: %w", name, errDirect)
+	}
+	proxies, err := parseGoProxy(f.cfg.GoProxy)
+	if err != nil {
+		return nil, err
+	}
+	for i := range proxies {
+		if proxies[i].err == nil {
+			proxies[i].url += "/" + escaped + "/@" + file
+		}
+	}
+	return proxies, nil
+}
+
+// goSumDB lists where a path of the checksum database, such as
+// "/lookup/golang.org/toolchain@v0.0.1-go1.26.0.linux-amd64", can be had: from
+// each module proxy, then from the database itself.
+func (f *Fetcher) goSumDB(path string) ([]candidate, error) {
+	name, direct, err := sumDBAddress(f.cfg.GoSumDB)
+	if err != nil {
+		return nil, err
+	}
+	path = "/" + strings.TrimPrefix(path, "/")
+	proxies, err := parseGoProxy(f.cfg.GoProxy)
+	if err != nil {
+		return nil, err
+	}
+	var out []candidate
+	for _, p := range proxies {
+		switch p.err {
+		case nil:
+			out = append(out, candidate{url: p.url + "/sumdb/" + name + path, any: p.any})
+		case errProxyOff:
+			return append(out, p), nil
+		}
+	}
+	return append(out, candidate{url: direct + path}), nil
+}
+
+// sumDBAddress reads GOSUMDB: a known name, or a verifier key
+// "NAME+HASH+KEY", and for either perhaps the address to use.
+func sumDBAddress(s string) (name, direct string, err error) {
+	fields := strings.Fields(s)
+	if len(fields) == 0 || len(fields) > 2 {
+		return "", "", fmt.Errorf("GOSUMDB: %q: want a name or a key, and perhaps an address", s)
+	}
+	name, _, _ = strings.Cut(fields[0], "+")
+	switch {
+	case name == "off":
+		return "", "", errors.New(`GOSUMDB says "off": the checksum database may not be asked`)
+	case len(fields) == 2:
+		direct = strings.TrimSuffix(fields[1], "/")
+	case name == "sum.golang.google.cn": // the same database, by another way
+		name, direct = "sum.golang.org", "https://sum.golang.google.cn"
+	default:
+		direct = "https://" + name
+	}
+	return name, direct, nil
+}
