@@ -48,6 +48,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"time"
 
 	"caisson/lock/digest"
@@ -78,6 +79,12 @@ type Resource struct {
 // File describes a file by its name and digest.
 func File(name string, d digest.Digest) Resource {
 	return Resource{Name: name, Digest: sha256Of(d)}
+}
+
+// ImageURI is the package URL of an image: its file's name and checksum,
+// which is all that names it before it is pushed anywhere.
+func ImageURI(image Resource) string {
+	return "pkg:generic/" + url.PathEscape(image.Name) + "?checksum=sha256:" + image.Digest["sha256"]
 }
 
 func sha256Of(d digest.Digest) map[string]string {

@@ -78,19 +78,17 @@ type summaryOf struct {
 		ID      string            `json:"id"`
 		Version map[string]string `json:"version"`
 	} `json:"verifier"`
-	TimeVerified       string     `json:"timeVerified"`
-	ResourceURI        string     `json:"resourceUri"`
-	Policy             Resource   `json:"policy"`
-	InputAttestations  []Resource `json:"inputAttestations"`
-	VerificationResult string     `json:"verificationResult"` // PASSED or FAILED
-	VerifiedLevels     []string   `json:"verifiedLevels"`
-	SLSAVersion        string     `json:"slsaVersion"`
+	TimeVerified       string   `json:"timeVerified"`
+	ResourceURI        string   `json:"resourceUri"`
+	Policy             Resource `json:"policy"`
+	VerificationResult string   `json:"verificationResult"` // PASSED or FAILED
+	VerifiedLevels     []string `json:"verifiedLevels"`
+	SLSAVersion        string   `json:"slsaVersion"`
 }
 
 // VSA is the statement of a report as a SLSA verification summary. Only
-// identical and equivalent pass. inputs are the statements that the
-// verification started from.
-func VSA(image Resource, v Verification, inputs []Resource) ([]byte, error) {
+// identical and equivalent pass.
+func VSA(image Resource, v Verification) ([]byte, error) {
 	if err := v.check(); err != nil {
 		return nil, fmt.Errorf("verification summary: %w", err)
 	}
@@ -99,11 +97,10 @@ func VSA(image Resource, v Verification, inputs []Resource) ([]byte, error) {
 		return nil, fmt.Errorf("verification summary: the report's time: %w", err)
 	}
 	s := summaryOf{
-		TimeVerified:      timestamp(finished),
-		ResourceURI:       "pkg:generic/" + image.Name + "?checksum=sha256:" + image.Digest["sha256"],
-		Policy:            Resource{URI: Policy},
-		InputAttestations: inputs,
-		SLSAVersion:       "1.0",
+		TimeVerified: timestamp(finished),
+		ResourceURI:  ImageURI(image),
+		Policy:       Resource{URI: Policy},
+		SLSAVersion:  "1.0",
 	}
 	s.Verifier.ID = v.Role.ID()
 	s.Verifier.Version = v.versions()

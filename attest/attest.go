@@ -1,0 +1,265 @@
+// Package attest signs what a build and a verification left in an output
+// folder, so that cosign, Conforma and Trustee can read it.
+//
+// It believes nothing in the folder that it can compute: the digest of the
+// image and of every file beside it, the lock that the image names, and the
+// measurements, which are derived from the image's bytes once more. Where
+// the folder says otherwise it refuses, and writes nothing. What it cannot
+// compute it does not vouch for: evidence.json and files.json are the
+// build's own word, the report the verification's; the statements carry
+// their digests and the role of who signs.
+//
+// Written are DIR/sbom.spdx.json, and in DIR/statements the payloads
+// NAME.json, byte for byte what was signed, with a bundle NAME.sigstore.json
+// each (see attest/slsa for their form, attest/sign for the bundles'):
+//
+//	sbom, provenance, reference-values    always
+//	test-result, vsa                      where there is a report.json
+//
+// Files get their final names together, after all have been written; a
+// statement of an earlier run that this one does not make is removed.
+package attest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"caisson/attest/sign"
+	"caisson/attest/slsa"
+	"caisson/attest/spdx"
+	"caisson/build"
+	"caisson/lock"
+	"caisson/lock/digest"
+	"caisson/prefetch/cas"
+	"caisson/verify"
+)
+
+// Why Attest and VerifyDir refuse a folder.
+var (
+	// ErrLock: the image was made from another lock.
+	ErrLock = errors.New("made from another lock")
+	// ErrFolder: the folder says otherwise than its bytes, or than itself.
+	ErrFolder = errors.New("the output folder contradicts itself")
+)
+
+// Options say what to sign, and who signs.
+type Options struct {
+	// Dir is the output folder.
+	Dir string
+	// Lock is the lock and LockBytes its text.
+	Lock      *lock.Lock
+	LockBytes []byte
+	// Store holds the lock's inputs; the RPMs of the image are read for what
+	// their headers say.
+	Store  *cas.Store
+	Signer sign.Signer
+	Role   slsa.Role
+	Tool   slsa.Tool
+	// Invocation is the run of the build; zero parts are left out.
+	Invocation slsa.Invocation
+	// Measure derives the measurements from the image's bytes.
+	Measure func(ctx context.Context, image string) (Measured, error)
+}
+
+// Measured is what a machine will measure that boots the image.
+type Measured struct {
+	// RootHash is the dm-verity root hash, hex.
+	RootHash string
+	// PCRs are the registers as the kernel takes over: bank ("sha256"),
+	// number ("4"), hex.
+	PCRs map[string]map[string]string
+	// Measurements is measurements.json: those at login.
+	Measurements []byte
+}
+
+// Summary is what Attest signed.
+type Summary struct {
+	Image build.Output
+	Lock  digest.Digest
+	// Key is the hint of the signing key.
+	Key     string
+	SBOM    build.Output
+	Signed  []Signed
+	LeftOut []LeftOut
+}
+
+// Signed is one statement and its bundle.
+type Signed struct {
+	Name          string // "provenance"
+	PredicateType string
+	Statement     string // path in the folder
+	Bundle        string
+	SHA256        digest.Digest // of the statement
+}
+
+// LeftOut is a statement that was not made, and why.
+type LeftOut struct {
+	Name, Reason string
+}
+
+// names are the statements in the order in which they are made.
+// Those that need a report are optional.
+var names = [...]struct {
+	name, predicateType string
+	optional            bool
+}{
+	{"sbom", slsa.TypeSBOM, false},
+	{"provenance", slsa.TypeProvenance, false},
+	{"reference-values", slsa.TypeReferenceValues, false},
+	{"test-result", slsa.TypeTestResult, true},
+	{"vsa", slsa.TypeVSA, true},
+}
+
+// Attest checks the folder, writes the statements and signs them. Inputs
+// that the store lacks or has damaged are a *cas.MissingError or
+// *cas.DamagedError; a folder that is not what it says is an ErrLock or
+// ErrFolder.
+func Attest(ctx context.Context, o Options) (Summary, error) {
+	f, err := readFolder(ctx, o.Dir)
+	if err != nil {
+		return Summary{}, err
+	}
+	lockDigest, err := checkLock(o.Lock, o.LockBytes, f.image.Lock)
+	if err != nil {
+		return Summary{}, err
+	}
+	if err := f.check(o.Lock, lockDigest); err != nil {
+		return Summary{}, err
+	}
+	measured, err := f.measure(ctx, o.Measure)
+	if err != nil {
+		return Summary{}, err
+	}
+	sum := Summary{Image: f.disk, Lock: lockDigest, Key: o.Signer.Hint()}
+	if f.report == nil {
+		const reason = "there is no report.json: the image was not verified"
+		sum.LeftOut = []LeftOut{{"test-result", reason}, {"vsa", reason}}
+	}
+	sbom, err := document(o, f, lockDigest)
+	if err != nil {
+		return Summary{}, err
+	}
+	sum.SBOM = build.Output{Name: sbomName, Size: int64(len(sbom)), SHA256: digest.Of(sbom)}
+	statements, err := f.statements(o, lockDigest, sbom, measured)
+	if err != nil {
+		return Summary{}, err
+	}
+	files := []output{{sbomName, sbom}}
+	for _, n := range names {
+		payload, ok := statements[n.name]
+		if !ok {
+			continue
+		}
+		bundle, err := o.Signer.Bundle(ctx, payload)
+		if err != nil {
+			return Summary{}, fmt.Errorf("%s: %w", n.name, err)
+		}
+		s := Signed{Name: n.name, PredicateType: n.predicateType,
+			Statement: statementName(n.name), Bundle: bundleName(n.name), SHA256: digest.Of(payload)}
+		files = append(files, output{s.Statement, payload}, output{s.Bundle, bundle})
+		sum.Signed = append(sum.Signed, s)
+	}
+	return sum, publish(o.Dir, files)
+}
+
+// checkLock checks that text, lock and image belong together.
+func checkLock(l *lock.Lock, text []byte, image digest.Digest) (digest.Digest, error) {
+	got := digest.Of(text)
+	canon, err := l.Digest()
+	if err != nil {
+		return digest.Digest{}, err
+	}
+	if canon != got {
+		return digest.Digest{}, fmt.Errorf("the lock's text is not its canonical form: got %s, want %s", got, canon)
+	}
+	if image != got {
+		return digest.Digest{}, fmt.Errorf("%w: image.json names the lock %s, and the lock given is %s", ErrLock, image, got)
+	}
+	return got, nil
+}
+
+// document writes the bill of materials.
+func document(o Options, f *folder, lockDigest digest.Digest) ([]byte, error) {
+	doc, err := spdx.Document(spdx.Subject{
+		Lock:       o.Lock,
+		LockDigest: lockDigest,
+		Image:      f.image.Image,
+		Disk:       f.disk,
+		PURL:       slsa.ImageURI(f.subject()),
+		Files:      f.files,
+		Header:     headers(o.Store),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bill of materials: %w", err)
+	}
+	var b bytes.Buffer
+	if err := spdx.Write(&b, doc); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// statements makes the payloads, by name.
+func (f *folder) statements(o Options, lockDigest digest.Digest, sbom []byte, m Measured) (map[string][]byte, error) {
+	image := f.subject()
+	speaker := slsa.Speaker{Role: o.Role, Tool: o.Tool}
+	makers := map[string]func() ([]byte, error){
+		"sbom": func() ([]byte, error) { return slsa.SBOM(image, sbom) },
+		"provenance": func() ([]byte, error) {
+			return slsa.Provenance(image, slsa.Build{
+				Speaker:    speaker,
+				Lock:       o.Lock,
+				LockDigest: lockDigest,
+				Image:      f.image.Image,
+				Evidence:   f.evidence,
+				Invocation: o.Invocation,
+				Byproducts: f.byproducts,
+			})
+		},
+		"reference-values": func() ([]byte, error) {
+			return slsa.ReferenceValues(image, slsa.Values{
+				Lock:         lockDigest,
+				Name:         f.image.Name,
+				Variant:      f.image.Variant,
+				Arch:         f.image.Arch,
+				RootHash:     m.RootHash,
+				PCRs:         m.PCRs,
+				Measurements: f.measurements.Measurements,
+			})
+		},
+	}
+	if f.report != nil {
+		v := slsa.Verification{Speaker: speaker, Report: f.report, ReportDigest: f.reportDigest}
+		makers["test-result"] = func() ([]byte, error) { return slsa.TestResult(image, v) }
+		makers["vsa"] = func() ([]byte, error) { return slsa.VSA(image, v) }
+	}
+	payloads := map[string][]byte{}
+	for _, n := range names {
+		if payload := makers[n.name]; payload != nil {
+			b, err := payload()
+			if err != nil {
+				return nil, err
+			}
+			payloads[n.name] = b
+		}
+	}
+	return payloads, nil
+}
+
+// verdictFollows checks that a report's verdict follows from what it lists.
+func verdictFollows(r *verify.Report) error {
+	if r.Verdict != verify.Identical && r.Verdict != verify.Equivalent {
+		return nil
+	}
+	for _, c := range r.Checks {
+		if c.Status == verify.Failed || c.Status == verify.NotChecked {
+			return fmt.Errorf("%w: report.json says %s, and %s %s", ErrFolder, r.Verdict, c.Name, c.Status)
+		}
+	}
+	if r.Verdict == verify.Identical && r.Rebuilt != nil && r.Rebuilt.Disk != r.Image.Disk {
+		return fmt.Errorf("%w: report.json says %s of the disks %s and %s", ErrFolder, r.Verdict, r.Image.Disk, r.Rebuilt.Disk)
+	}
+	return nil
+}

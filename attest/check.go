@@ -1,0 +1,149 @@
+package attest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"caisson/attest/sign"
+	"caisson/attest/slsa"
+	"caisson/build"
+	"caisson/lock/digest"
+)
+
+// Checked is what VerifyDir found to be signed.
+type Checked struct {
+	Image build.Output
+	// Lock is the lock that the provenance names.
+	Lock digest.Digest
+	// Key is the hint of the key.
+	Key    string
+	Signed []Signed
+}
+
+// VerifyDir checks, with no network, every statement of an output folder:
+// the key signed it, it is about the image as its bytes are, and the payload
+// beside the bundle is the one that was signed. The bare SPDX document must
+// be the signed one, and every file that the provenance names as a byproduct
+// must be there, unaltered. Errors of signatures are those of sign.Verify;
+// what else does not fit is an ErrFolder.
+//
+// It does not check that the statements are true: that takes a rebuild.
+func VerifyDir(ctx context.Context, dir string, publicPEM []byte) (Checked, error) {
+	hint, err := sign.Hint(publicPEM)
+	if err != nil {
+		return Checked{}, err
+	}
+	// image.json is needed for a name only; a byproduct, it is checked below.
+	var image imageJSON
+	if _, err := readJSON(filepath.Join(dir, "image.json"), &image); err != nil {
+		return Checked{}, err
+	}
+	if len(image.Files) == 0 {
+		return Checked{}, fmt.Errorf("%w: image.json lists no file", ErrFolder)
+	}
+	disk, err := sumFile(ctx, dir, image.Files[0].Name)
+	if err != nil {
+		return Checked{}, err
+	}
+	c := Checked{Image: disk, Key: hint}
+	for _, n := range names {
+		payload, err := checkBundle(dir, n.name, n.predicateType, publicPEM, disk)
+		if errors.Is(err, fs.ErrNotExist) && n.optional {
+			continue
+		}
+		if err != nil {
+			return Checked{}, fmt.Errorf("%s: %w", n.name, err)
+		}
+		switch n.name {
+		case "sbom":
+			err = checkDocument(dir, payload)
+		case "provenance":
+			c.Lock, err = checkProvenance(ctx, dir, payload)
+		}
+		if err != nil {
+			return Checked{}, fmt.Errorf("%s: %w", n.name, err)
+		}
+		c.Signed = append(c.Signed, Signed{Name: n.name, PredicateType: n.predicateType,
+			Statement: statementName(n.name), Bundle: bundleName(n.name), SHA256: digest.Of(payload)})
+	}
+	return c, nil
+}
+
+// checkBundle checks one bundle and its payload's file, and returns the
+// payload.
+func checkBundle(dir, name, predicateType string, publicPEM []byte, disk build.Output) ([]byte, error) {
+	bundle, err := os.ReadFile(filepath.Join(dir, bundleName(name)))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, statErr := os.Lstat(filepath.Join(dir, statementName(name))); statErr == nil {
+			return nil, fmt.Errorf("%w: %s has no bundle beside it", ErrFolder, statementName(name))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	payload, err := sign.Verify(bundle, publicPEM, disk.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	beside, err := os.ReadFile(filepath.Join(dir, statementName(name)))
+	if err != nil {
+		return nil, fmt.Errorf("%w: the bundle's payload: %w", ErrFolder, err)
+	}
+	if !bytes.Equal(payload, beside) {
+		return nil, fmt.Errorf("%w: %s is not what was signed: got %s, want %s",
+			ErrFolder, statementName(name), digest.Of(beside), digest.Of(payload))
+	}
+	st, err := slsa.Parse(payload, predicateType)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFolder, err)
+	}
+	if got := st.Subject[0].Name; got != disk.Name {
+		return nil, fmt.Errorf("%w: a statement about %q, want %q", ErrFolder, got, disk.Name)
+	}
+	return payload, nil
+}
+
+// checkDocument compares the bare SPDX document with the signed one.
+func checkDocument(dir string, payload []byte) error {
+	st, err := slsa.Parse(payload, slsa.TypeSBOM)
+	if err != nil {
+		return err
+	}
+	bare, err := os.ReadFile(filepath.Join(dir, sbomName))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrFolder, err)
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, bare); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrFolder, sbomName, err)
+	}
+	if !bytes.Equal(compact.Bytes(), st.Predicate) {
+		return fmt.Errorf("%w: %s is not the document that was signed", ErrFolder, sbomName)
+	}
+	return nil
+}
+
+// checkProvenance checks the byproducts of a provenance and returns its lock.
+func checkProvenance(ctx context.Context, dir string, payload []byte) (digest.Digest, error) {
+	params, byproducts, err := slsa.ParseProvenance(payload)
+	if err != nil {
+		return digest.Digest{}, fmt.Errorf("%w: %w", ErrFolder, err)
+	}
+	for _, want := range byproducts {
+		got, err := sumFile(ctx, dir, want.Name)
+		if err != nil {
+			return digest.Digest{}, err
+		}
+		if got.SHA256.Hex() != want.Digest["sha256"] {
+			return digest.Digest{}, fmt.Errorf("%w: %s is %s, the provenance says sha256:%s",
+				ErrFolder, want.Name, got.SHA256, want.Digest["sha256"])
+		}
+	}
+	return params.Lock, nil
+}
