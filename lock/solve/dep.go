@@ -1,0 +1,247 @@
+package solve
+
+import (
+	"fmt"
+	"strings"
+
+	"caisson/lock/rpmmd"
+)
+
+// depID is a dependency, simple or rich, interned.
+type depID = int32
+
+type op uint8
+
+const (
+	opName    op = iota // name, flags and evr
+	opAnd               // left and right …
+	opOr                //
+	opIf                // left if right; right may be opElse
+	opUnless            // left unless right; right may be opElse
+	opElse              // only as the right of opIf and opUnless
+	opWith              // one package that is both
+	opWithout           // one package that is left and not right
+	opNever             // what no package ever meets
+)
+
+var opWords = map[string]op{"and": opAnd, "or": opOr, "if": opIf, "unless": opUnless, "else": opElse, "with": opWith, "without": opWithout}
+
+// dep is a node of a dependency.
+type dep struct {
+	op          op
+	flags       rpmmd.Flags // opName
+	name, evr   int32       // opName
+	left, right depID       // the other operators
+}
+
+func (p *Pool) depNumber(d dep) depID {
+	if n, ok := p.depIDs[d]; ok {
+		return n
+	}
+	n := depID(len(p.deps))
+	p.depIDs[d] = n
+	p.deps = append(p.deps, d)
+	p.found = append(p.found, providers{})
+	return n
+}
+
+func (p *Pool) simpleDep(name string, flags rpmmd.Flags, evr rpmmd.EVR) depID {
+	d := dep{op: opName, flags: flags, name: p.nameNumber(name)}
+	if flags != 0 {
+		d.evr = p.evrNumber(evr)
+	}
+	return p.depNumber(d)
+}
+
+// parseDep interns a dependency of the metadata. ok is false for a rich
+// dependency that cannot be parsed, which is left out as libsolv leaves it out.
+func (p *Pool) parseDep(d rpmmd.Dep) (n depID, ok bool) {
+	switch {
+	case d.Flags == 0 && strings.HasPrefix(d.Name, "("):
+		n, err := p.parseRich(d.Name)
+		return n, err == nil
+	case d.Flags == 0 && strings.HasSuffix(d.Name, ")") && strings.Contains(d.Name, "("):
+		return p.parseNamespace(d.Name), true
+	}
+	return p.simpleDep(d.Name, d.Flags, d.EVR), true
+}
+
+// parseNamespace reads the notations that came before rich dependencies:
+// packageand(a:b), which is (a and b), and locale(…), which never holds here
+// since an image has no language of its own. All else is a plain name.
+func (p *Pool) parseNamespace(s string) depID {
+	if args, ok := strings.CutPrefix(s, "packageand("); ok {
+		parts := strings.Split(strings.TrimSuffix(args, ")"), ":")
+		n := p.simpleDep(parts[0], 0, rpmmd.EVR{})
+		for _, part := range parts[1:] {
+			n = p.depNumber(dep{op: opAnd, left: n, right: p.simpleDep(part, 0, rpmmd.EVR{})})
+		}
+		return n
+	}
+	if strings.HasPrefix(s, "locale(") {
+		return p.depNumber(dep{op: opNever})
+	}
+	return p.simpleDep(s, 0, rpmmd.EVR{})
+}
+
+// maxRichDepth bounds how deep parentheses nest in a rich dependency, and
+// maxRichLength its bytes, which bounds the operators in one chain.
+const (
+	maxRichDepth  = 100
+	maxRichLength = 64 << 10
+)
+
+// parseRich interns a rich dependency, such as "(a or b >= 2)". Its grammar
+// is rpm's: one operator a parenthesis, repeated; if and unless once, with an
+// optional else.
+func (p *Pool) parseRich(s string) (depID, error) {
+	if len(s) > maxRichLength {
+		return 0, fmt.Errorf("rich dependency %.40q… is longer than %d bytes", s, maxRichLength)
+	}
+	r := &richParser{p: p, s: s}
+	n, err := r.parens(0)
+	if err == nil && r.s != "" {
+		err = fmt.Errorf("%q follows the closing parenthesis", r.s)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("rich dependency %q: %w", s, err)
+	}
+	return n, nil
+}
+
+type richParser struct {
+	p *Pool
+	s string // what is still to be read
+}
+
+// parens reads "(" … ")".
+func (r *richParser) parens(depth int) (depID, error) {
+	if !strings.HasPrefix(r.s, "(") {
+		return 0, fmt.Errorf("want ( at %q", r.s)
+	}
+	if depth == maxRichDepth {
+		return 0, fmt.Errorf("nested deeper than %d", maxRichDepth)
+	}
+	r.s = r.s[1:]
+	return r.chain(opName, depth)
+}
+
+// chain reads the rest of a parenthesis: an operand, then an operator and the
+// rest. chained is the operator before this operand, opName at the start.
+func (r *richParser) chain(chained op, depth int) (depID, error) {
+	left, err := r.operand(depth)
+	if err != nil {
+		return 0, err
+	}
+	r.s = strings.TrimLeft(r.s, " ")
+	if rest, ok := strings.CutPrefix(r.s, ")"); ok {
+		r.s = rest
+		return left, nil
+	}
+	word, rest, _ := strings.Cut(r.s, " ")
+	o, ok := opWords[word]
+	switch {
+	case !ok:
+		return 0, fmt.Errorf("%q is not an operator", word)
+	case o == opElse && chained != opIf && chained != opUnless,
+		o != opElse && chained != opName && (o != chained || o == opIf || o == opUnless):
+		return 0, fmt.Errorf("operator %q cannot follow here", word)
+	}
+	r.s = rest
+	right, err := r.chain(o, depth)
+	if err != nil {
+		return 0, err
+	}
+	return r.p.depNumber(dep{op: o, left: left, right: right}), nil
+}
+
+// operand reads a parenthesis, or a name with an optional version.
+func (r *richParser) operand(depth int) (depID, error) {
+	r.s = strings.TrimLeft(r.s, " ")
+	if strings.HasPrefix(r.s, "(") {
+		return r.parens(depth + 1)
+	}
+	name := r.word()
+	if name == "" {
+		return 0, fmt.Errorf("want a name at %q", r.s)
+	}
+	r.s = strings.TrimLeft(r.s, " ")
+	flags := r.flags()
+	if flags == 0 {
+		return r.p.simpleDep(name, 0, rpmmd.EVR{}), nil
+	}
+	r.s = strings.TrimLeft(r.s, " ")
+	evr, err := rpmmd.ParseEVR(r.word())
+	if err != nil {
+		return 0, err
+	}
+	return r.p.simpleDep(name, flags, evr), nil
+}
+
+// word cuts off a name or version. Parentheses that open inside of it belong
+// to it.
+func (r *richParser) word() string {
+	depth, i := 0, 0
+loop:
+	for ; i < len(r.s); i++ {
+		switch r.s[i] {
+		case ' ', ',':
+			break loop
+		case '(':
+			depth++
+		case ')':
+			if depth == 0 {
+				break loop
+			}
+			depth--
+		}
+	}
+	w := r.s[:i]
+	r.s = r.s[i:]
+	return w
+}
+
+func (r *richParser) flags() (f rpmmd.Flags) {
+	for r.s != "" {
+		switch r.s[0] {
+		case '<':
+			f |= rpmmd.Less
+		case '=':
+			f |= rpmmd.Equal
+		case '>':
+			f |= rpmmd.Greater
+		default:
+			return f
+		}
+		r.s = r.s[1:]
+	}
+	return f
+}
+
+// text returns a dependency as rpm writes it.
+func (p *Pool) text(n depID) string {
+	d := p.deps[n]
+	switch d.op {
+	case opName:
+		return rpmmd.Dep{Name: p.nameText[d.name], Flags: d.flags, EVR: p.evrText[d.evr]}.String()
+	case opNever:
+		return "locale()"
+	}
+	return "(" + p.chainText(n) + ")"
+}
+
+// chainText is text without the outer parentheses.
+func (p *Pool) chainText(n depID) string {
+	d := p.deps[n]
+	for word, o := range opWords {
+		if o != d.op {
+			continue
+		}
+		right := p.deps[d.right]
+		if right.op == opElse || right.op == d.op && d.op != opIf && d.op != opUnless {
+			return p.text(d.left) + " " + word + " " + p.chainText(d.right)
+		}
+		return p.text(d.left) + " " + word + " " + p.text(d.right)
+	}
+	return p.text(n)
+}

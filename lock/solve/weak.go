@@ -1,0 +1,267 @@
+package solve
+
+import "slices"
+
+// weakState is what the chosen packages recommend and suggest, kept up to
+// date with the decisions.
+type weakState struct {
+	recommended []bool // by id
+	suggested   []bool
+	seen        int // how many decisions are accounted for
+	stale       bool
+	rich        []richWish
+}
+
+// richWish is a rich dependency that a chosen package recommends or suggests.
+type richWish struct {
+	dep       depID
+	suggested bool
+}
+
+// reverted notes that only n decisions are left.
+func (w *weakState) reverted(n int) {
+	if w.seen > n {
+		w.stale = true
+	}
+}
+
+// updateWeak accounts for the decisions since the last call.
+func (s *solver) updateWeak() {
+	w := &s.weak
+	if w.stale {
+		clear(w.recommended)
+		clear(w.suggested)
+		w.rich, w.seen, w.stale = nil, 0, false
+	}
+	if w.seen == len(s.decided) {
+		return
+	}
+	for ; w.seen < len(s.decided); w.seen++ {
+		q := s.decided[w.seen]
+		if q < firstID {
+			continue
+		}
+		k := &s.p.pkgs[q]
+		s.wish(k.recommends, w.recommended, false)
+		s.wish(k.suggests, w.suggested, true)
+	}
+	for _, r := range w.rich {
+		set := w.recommended
+		if r.suggested {
+			set = w.suggested
+		}
+		s.richWanted(r.dep, func(q id) { set[q] = true })
+	}
+}
+
+func (s *solver) wish(deps []depID, set []bool, suggested bool) {
+	for _, d := range deps {
+		if s.p.isRich(d) {
+			s.weak.rich = append(s.weak.rich, richWish{d, suggested})
+			continue
+		}
+		for _, q := range s.p.providers(d) {
+			set[q] = true
+		}
+	}
+}
+
+// richWanted calls visit with the packages that a rich dependency asks for,
+// given what is chosen: those of the blocks of which all negated packages are
+// chosen.
+func (s *solver) richWanted(d depID, visit func(id)) {
+	blocks, v := s.p.normalize(d, false)
+	if v != depends {
+		return
+	}
+	for _, b := range blocks {
+		open := slices.ContainsFunc(b, func(l id) bool { return l < 0 && s.level[-l] <= 0 })
+		if open {
+			continue
+		}
+		for _, l := range b {
+			if l > 0 {
+				visit(l)
+			}
+		}
+	}
+}
+
+// fulfilled reports whether a dependency holds for what is chosen.
+func (s *solver) fulfilled(n depID) bool {
+	d := s.p.deps[n]
+	switch d.op {
+	case opAnd:
+		return s.fulfilled(d.left) && s.fulfilled(d.right)
+	case opOr:
+		return s.fulfilled(d.left) || s.fulfilled(d.right)
+	case opIf:
+		if e := s.p.deps[d.right]; e.op == opElse {
+			if s.fulfilled(e.left) {
+				return s.fulfilled(d.left)
+			}
+			return s.fulfilled(e.right)
+		}
+		return s.fulfilled(d.left) || !s.fulfilled(d.right)
+	case opUnless:
+		if e := s.p.deps[d.right]; e.op == opElse {
+			if !s.fulfilled(e.left) {
+				return s.fulfilled(d.left)
+			}
+			return s.fulfilled(e.right)
+		}
+		return s.fulfilled(d.left) && !s.fulfilled(d.right)
+	}
+	return slices.ContainsFunc(s.p.providers(n), func(q id) bool { return s.level[q] > 0 })
+}
+
+func (s *solver) supplementing(q id) bool {
+	return slices.ContainsFunc(s.p.pkgs[q].supplements, s.fulfilled)
+}
+
+func (s *solver) enhancing(q id) bool {
+	return slices.ContainsFunc(s.p.pkgs[q].enhances, s.fulfilled)
+}
+
+// possible reports whether a dependency might hold with the members.
+func (s *solver) possible(n depID) bool {
+	d := s.p.deps[n]
+	switch d.op {
+	case opIf, opUnless:
+		return true
+	case opAnd:
+		return s.possible(d.left) && s.possible(d.right)
+	case opOr:
+		return s.possible(d.left) || s.possible(d.right)
+	}
+	return slices.ContainsFunc(s.p.providers(n), func(q id) bool { return s.member[q] })
+}
+
+// open returns the packages that would meet a recommendation of a chosen
+// package, undecided so far; none where it is met already.
+func (s *solver) open(d depID) []id {
+	var list []id
+	if s.p.isRich(d) {
+		blocks, v := s.p.normalize(d, false)
+		if v != depends {
+			return nil
+		}
+		for _, b := range blocks {
+			list = append(list, s.openBlock(b)...)
+		}
+		slices.Sort(list)
+		return slices.Compact(list)
+	}
+	for _, q := range s.p.providers(d) {
+		switch {
+		case s.level[q] > 0:
+			return nil
+		case s.level[q] == 0:
+			list = append(list, q)
+		}
+	}
+	return list
+}
+
+func (s *solver) openBlock(b []id) []id {
+	var list []id
+	for _, l := range b {
+		switch {
+		case l < 0 && s.level[-l] <= 0, l > 0 && s.level[l] > 0:
+			return nil
+		case l > 0 && s.level[l] == 0:
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+// resolveWeak installs what is recommended or supplements. It returns the
+// level reached, and whether it decided anything.
+func (s *solver) resolveWeak(level int32) (int32, bool) {
+	all, supplements := s.weakCandidates()
+	if len(all) == 0 {
+		return level, false
+	}
+	if len(all) == 1 {
+		return s.try(level, all[0], 0), true
+	}
+	best := make(map[id]bool, len(all))
+	for _, q := range s.filter(all, recommend) {
+		best[q] = true
+	}
+	supplements = slices.DeleteFunc(supplements, func(q id) bool { return !best[q] })
+	if len(supplements) > 1 {
+		s.order(supplements)
+	}
+	before := len(s.decided)
+	for _, q := range supplements {
+		if s.level[q] != 0 {
+			continue
+		}
+		was := level
+		if level = s.try(level, q, 0); level <= was {
+			return level, true
+		}
+	}
+	if len(s.decided) < before {
+		return level, true
+	}
+	for i := 0; i < before; i++ {
+		q := s.decided[i]
+		if q < firstID {
+			continue
+		}
+		for _, d := range s.p.pkgs[q].recommends {
+			list := slices.DeleteFunc(s.open(d), func(q id) bool { return !best[q] })
+			if len(list) == 0 {
+				continue
+			}
+			list = s.filter(list, choose)
+			s.addBranch(level, list)
+			was := level
+			if level = s.try(level, list[0], 0); level <= was || len(s.decided) < before {
+				return level, true
+			}
+		}
+	}
+	return level, true
+}
+
+// weakCandidates returns all packages that the chosen ones recommend or that
+// supplement them, and the latter on their own.
+func (s *solver) weakCandidates() (all, supplements []id) {
+	seen := map[id]bool{}
+	for _, q := range s.members {
+		k := &s.p.pkgs[q]
+		switch {
+		case s.level[q] < 0:
+		case s.level[q] > 0:
+			for _, d := range k.recommends {
+				for _, o := range s.open(d) {
+					if !seen[o] {
+						seen[o] = true
+						all = append(all, o)
+					}
+				}
+			}
+		case len(k.supplements) > 0 && s.supplementing(q) && !s.otherVersionChosen(q):
+			supplements = append(supplements, q)
+		}
+	}
+	for _, q := range supplements {
+		if !seen[q] {
+			all = append(all, q)
+		}
+	}
+	return all, supplements
+}
+
+// otherVersionChosen reports whether a package of the same name is chosen, in
+// another architecture or, for install-only ones, in any.
+func (s *solver) otherVersionChosen(q id) bool {
+	k := &s.p.pkgs[q]
+	return slices.ContainsFunc(s.p.byName[k.name], func(o id) bool {
+		return s.level[o] > 0 && (k.installOnly || s.p.pkgs[o].Arch != k.Arch)
+	})
+}
