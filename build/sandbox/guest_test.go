@@ -126,6 +126,18 @@ func leaveChroot() error {
 	return err
 }
 
+// reportErrors is a process's exit code: 1 where there are errors.
+func reportErrors(errs ...error) int {
+	code := 0
+	for i, err := range errs {
+		if err != nil {
+			fmt.Printf("step %d: %v\n", i, err)
+			code = 1
+		}
+	}
+	return code
+}
+
 // guest is what this test's executable does inside a sandbox.
 func guest(name string) int {
 	switch name {
@@ -146,6 +158,19 @@ func guest(name string) int {
 		for i := range maxListed + 10 {
 			_ = dial("udp", fmt.Sprintf("192.0.2.1:%d", i+1))
 		}
+	case "xattrs":
+		return reportErrors(
+			os.WriteFile("/a", nil, 0o644), os.WriteFile("/b", nil, 0o644), os.WriteFile("/chowned", nil, 0o644),
+			unix.Setxattr("/a", "security.capability", []byte("one"), 0),
+			unix.Lsetxattr("/a", "security.capability", []byte("two"), 0),
+			unix.Setxattr("/a", "security.selinux", nil, 0),
+			unix.Setxattr("/b", "security.x", []byte("v"), 0),
+			unix.Removexattr("/b", "security.x"),
+			unix.Setxattr("/chowned", "security.capability", []byte("v"), 0),
+			unix.Setxattr("/chowned", "security.selinux", []byte("label"), 0),
+			os.Chown("/chowned", 1, 1),
+			unix.Setxattr("/a", "user.plain", []byte("v"), 0),
+		)
 	case "interfaces":
 		all, err := net.Interfaces()
 		for _, i := range all {

@@ -98,9 +98,14 @@ func (l *listener) inRoot(r *request, dirfd int32, name string) (root int, abs s
 	return root, dir + "/" + name, err
 }
 
-// cutDescriptor takes "/proc/self/fd/N", "/proc/thread-self/fd/N" or "/dev/fd/N"
-// off the front of name.
+// cutDescriptor takes "/proc/self/fd/N", its other names, or "/proc/self/cwd" off
+// the front of name.
 func cutDescriptor(name string) (fd int32, rest string, ok bool) {
+	for _, prefix := range []string{"/proc/self/cwd", "/proc/thread-self/cwd"} {
+		if after, found := strings.CutPrefix(name, prefix); found && (after == "" || after[0] == '/') {
+			return unix.AT_FDCWD, strings.TrimLeft(after, "/"), true
+		}
+	}
 	for _, prefix := range []string{"/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"} {
 		after, found := strings.CutPrefix(name, prefix)
 		if !found {
@@ -108,7 +113,7 @@ func cutDescriptor(name string) (fd int32, rest string, ok bool) {
 		}
 		number, rest, _ := strings.Cut(after, "/")
 		n, err := strconv.ParseInt(number, 10, 32)
-		return int32(n), rest, err == nil && n >= 0
+		return int32(n), strings.TrimLeft(rest, "/"), err == nil && n >= 0
 	}
 	return 0, "", false
 }
