@@ -5,17 +5,8 @@ import "slices"
 // newSolver prepares a request: what is excluded and preferred, the jobs of
 // its specs, the packages that may come in, and the rules.
 func (p *Pool) newSolver(req *Request) (*solver, error) {
-	s := &solver{p: p, req: req, excluded: make([]bool, len(p.pkgs))}
-	s.exclude()
-	s.preferences()
-	for _, spec := range req.Specs {
-		jobs, err := s.jobsOf(spec)
-		if err != nil {
-			return nil, err
-		}
-		s.jobs = append(s.jobs, jobs...)
-	}
-	if err := s.findMembers(); err != nil {
+	s, err := p.collect(req)
+	if err != nil {
 		return nil, err
 	}
 	n := len(p.pkgs)
@@ -37,6 +28,31 @@ func (p *Pool) newSolver(req *Request) (*solver, error) {
 		s.watch(int32(i))
 	}
 	return s, nil
+}
+
+// collect finds the jobs and the packages that may come in. Where that needed
+// the filelists for the first time, what was found without them may be
+// incomplete, and is found again.
+func (p *Pool) collect(req *Request) (*solver, error) {
+	for {
+		had := p.paths.loaded
+		s := &solver{p: p, req: req, excluded: make([]bool, len(p.pkgs))}
+		s.exclude()
+		s.preferences()
+		for _, spec := range req.Specs {
+			jobs, err := s.jobsOf(spec)
+			if err != nil {
+				return nil, err
+			}
+			s.jobs = append(s.jobs, jobs...)
+		}
+		if err := s.findMembers(); err != nil {
+			return nil, err
+		}
+		if p.paths.loaded == had {
+			return s, nil
+		}
+	}
 }
 
 // preferences marks the packages that the request prefers.
@@ -77,8 +93,9 @@ func (s *solver) findMembers() error {
 			q := todo[len(todo)-1]
 			todo = todo[:len(todo)-1]
 			s.members = append(s.members, q)
+			had := p.paths.loaded
 			r, err := p.rulesOf(q)
-			if err != nil {
+			if err != nil || p.paths.loaded != had {
 				return err
 			}
 			for _, d := range r.follow {

@@ -55,6 +55,9 @@ type Request struct {
 	Specs    []string
 	WeakDeps bool // install what is recommended and supplemented
 	Best     bool // a spec must get its best candidate, or it is a problem
+	// KeepObsoleted takes a name at its word, as dnf does with obsoletes=0.
+	// Otherwise a package that obsoletes the named one is a candidate too.
+	KeepObsoleted bool
 	// Exclude are names, NEVRA forms or globs of packages that must not be chosen.
 	Exclude []string
 	// Prefer are NEVRAs ("name-[epoch:]version-release.arch") that are chosen

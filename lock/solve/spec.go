@@ -233,8 +233,12 @@ func (s *solver) splitJobs(list []id, key func(*pkg) string, make func([]id) job
 	return jobs
 }
 
-// withObsoleters adds the packages that obsolete one of a list.
+// withObsoleters adds the packages that obsolete one of a list, unless the
+// request does not want them.
 func (s *solver) withObsoleters(list []id) []id {
+	if s.req.KeepObsoleted {
+		return list
+	}
 	p := s.p
 	p.indexObsoletes()
 	out := list
