@@ -84,8 +84,8 @@ type Job struct {
 	Arch    string // GOARCH; empty: the toolchain's own
 	Epoch   int64  // SOURCE_DATE_EPOCH for a C compiler, seconds since 1970
 	Cgo     bool   // allow cgo; its compiler is found in /usr/bin
-	// Workspace builds with the go.work of Source, which is passed over
-	// otherwise.
+	// Workspace tells whether Source has a go.work: see gomod.Workspace. One in
+	// a folder above is passed over.
 	Workspace bool
 }
 
