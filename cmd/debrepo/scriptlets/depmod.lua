@@ -1,0 +1,11 @@
+-- The dependencies of each kernel's modules.
+local modules, depmod = "/usr/lib/modules", "/usr/sbin/depmod"
+if posix.access(depmod, "x") then
+  local versions = posix.dir(modules) or {}
+  table.sort(versions)
+  for _, version in ipairs(versions) do
+    if posix.stat(modules .. "/" .. version .. "/kernel", "type") == "directory" then
+      assert(rpm.execute(depmod, version), "depmod " .. version)
+    end
+  end
+end
