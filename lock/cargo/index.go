@@ -53,7 +53,7 @@ type indexDep struct {
 	Target          *string  `json:"target"`
 	Kind            string   `json:"kind"`               // normal, build or dev
 	Registry        *string  `json:"registry,omitempty"` // null: the crate's own
-	Package         *string  `json:"package,omitempty"`  // the crate's name, where Name is another
+	Package         *string  `json:"package,omitempty"`  // the crate's name, where Name may be another
 }
 
 // IndexLine is the line, without a newline, by which a registry's index
@@ -246,7 +246,7 @@ func dependency(name string, v any, source string) (indexDep, error) {
 			return d, fmt.Errorf("%s: %w", key, err)
 		}
 	}
-	if pkg != "" && pkg != name {
+	if pkg != "" {
 		d.Package = &pkg
 	}
 	d.Registry = registryOf(registry, source)
