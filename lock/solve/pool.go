@@ -27,6 +27,7 @@ type pkg struct {
 	arch        uint8 // rank, see archScores
 	width       uint8
 	installOnly bool
+	hidden      bool
 	requires    []depID
 	conflicts   []depID
 	obsoletes   []depID
@@ -126,7 +127,8 @@ func (p *Pool) addPackages() {
 				p.foreign[k.Name] = k.Arch
 				continue
 			}
-			p.pkgs = append(p.pkgs, pkg{Package: k, repo: int32(r), arch: score, width: archWidth(k.Arch)})
+			p.pkgs = append(p.pkgs, pkg{Package: k, repo: int32(r), arch: score, width: archWidth(k.Arch),
+				hidden: p.repos[r].Hidden != nil && p.repos[r].Hidden(k)})
 		}
 		slices.SortFunc(p.pkgs[start:], func(a, b pkg) int {
 			return cmp.Or(strings.Compare(a.Name, b.Name), a.EVR.Compare(b.EVR), strings.Compare(a.EVR.String(), b.EVR.String()),

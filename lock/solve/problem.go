@@ -94,6 +94,9 @@ func (s *solver) labels(list []id) string {
 
 // describeBroken says why a package can never be installed.
 func (s *solver) describeBroken(q id) []string {
+	if s.p.pkgs[q].hidden {
+		return []string{fmt.Sprintf("%s is hidden by a module", s.p.label(q))}
+	}
 	if s.excluded[q] {
 		return []string{fmt.Sprintf("%s is excluded", s.p.label(q))}
 	}

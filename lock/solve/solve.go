@@ -4,8 +4,8 @@
 // each package.
 //
 // Limits first. Nothing is ever installed already, so there are no updates,
-// downgrades or removals. Module streams are not known: what a module hides
-// must be left out of Repo.Packages. locale() never holds.
+// downgrades or removals. Module streams are not known: the caller says which
+// packages they hide. locale() never holds.
 //
 // The order of the packages in Repo.Packages does not matter, and the same
 // question always gets the same answer. The order of the repositories decides
@@ -32,7 +32,11 @@ type Repo struct {
 	Priority int // as dnf's: the lower number wins; 0 stands for 99
 	Cost     int // as dnf's: breaks ties between equal packages; 0 stands for 1000
 	Packages []rpmmd.Package
-	Comps    *rpmmd.Comps // groups and environments; may be nil
+	// Hidden reports the packages that no request gets, because a module hides
+	// them. As with dnf, they still count when old versions are disliked. nil
+	// hides none.
+	Hidden func(*rpmmd.Package) bool
+	Comps  *rpmmd.Comps // groups and environments; may be nil
 	// Filelists opens the repository's filelists.xml, compressed or not. It is
 	// called at most once, and only if a path is asked for that primary.xml
 	// does not answer. nil: the repository has none.

@@ -272,10 +272,13 @@ func (p *Pool) indexObsoletes() {
 	}
 }
 
-// exclude marks the packages that the request excludes: by NEVRA forms, as
-// dnf's exclude option has them.
+// exclude marks the packages that are hidden, and those that the request
+// excludes: by NEVRA forms, as dnf's exclude option has them.
 func (s *solver) exclude() {
 	all := func(id) bool { return true }
+	for i := range s.p.pkgs {
+		s.excluded[i] = s.p.pkgs[i].hidden
+	}
 	for _, spec := range s.req.Exclude {
 		list, _ := s.p.selectNEVRA(spec, all)
 		for _, q := range list {
@@ -287,7 +290,11 @@ func (s *solver) exclude() {
 // noMatch says why a spec matches nothing.
 func (s *solver) noMatch(spec string) string {
 	list, _ := s.p.selectNEVRA(spec, func(id) bool { return true })
-	if len(list) > 0 {
+	hidden := func(q id) bool { return s.p.pkgs[q].hidden }
+	switch {
+	case len(list) > 0 && !slices.ContainsFunc(list, func(q id) bool { return !hidden(q) }):
+		return fmt.Sprintf("every package that matches %q is hidden by a module", spec)
+	case len(list) > 0:
 		return fmt.Sprintf("every package that matches %q is excluded", spec)
 	}
 	for _, n := range forms(spec) {
