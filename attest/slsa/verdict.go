@@ -100,7 +100,7 @@ func VSA(image Resource, v Verification) ([]byte, error) {
 		TimeVerified: timestamp(finished),
 		ResourceURI:  ImageURI(image),
 		Policy:       Resource{URI: Policy},
-		SLSAVersion:  "1.0",
+		SLSAVersion:  "1.1",
 	}
 	s.Verifier.ID = v.Role.ID()
 	s.Verifier.Version = v.versions()

@@ -47,8 +47,8 @@ func (w *writer) inputPackage(in *lock.Input) (*v2_3.Package, error) {
 	case in.Kind == lock.KindCrate:
 		p.PackageName, p.PackageVersion = crate(in.Name)
 		p.PackageSourceInfo = "registry: " + in.Registry
-		if u, err := url.Parse(in.Registry[strings.Index(in.Registry, "+")+1:]); err == nil && u.Host != "" {
-			p.PackageSupplier = organization(u.Host)
+		if name := registryName(in.Registry); name != "" {
+			p.PackageSupplier = organization(name)
 		}
 	case in.Tree != nil:
 		p.PackageSourceInfo = treeInfo(in)
@@ -96,6 +96,21 @@ func (w *writer) describeRPM(p *v2_3.Package, in *lock.Input) error {
 	}
 	p.PackageSummary = oneLine(h.Summary)
 	return nil
+}
+
+// registryName is the host that a registry's crates come from, by its source
+// as Cargo.lock has it. The index of crates.io is on other hosts than its
+// crates.
+func registryName(source string) string {
+	_, address, _ := strings.Cut(source, "+")
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return ""
+	case u.Host == "index.crates.io", u.Host == "github.com" && u.Path == "/rust-lang/crates.io-index":
+		return "crates.io"
+	}
+	return u.Host
 }
 
 // purpose is the primary purpose (section 7.24) of a kind of input.

@@ -58,9 +58,9 @@ func bySet(l *lock.Lock, kind, set, variant string) Use {
 		return byKind(kind)
 	}
 	switch set {
-	case l.SetFor("root", variant), l.SetFor("initrd", variant):
+	case l.SetFor(lock.SetRoot, variant), l.SetFor(lock.SetInitrd, variant):
 		return Image
-	case l.SetFor("tools", variant):
+	case l.SetFor(lock.SetTools, variant):
 		return Tool
 	}
 	return 0
