@@ -1,0 +1,198 @@
+// Package boot boots a disk in a virtual machine and reports what its TPM
+// measured.
+//
+// Limits first: x86-64 machines, emulated in software (QEMU, TCG), so that
+// neither /dev/kvm nor privileges are needed; UEFI without Secure Boot
+// (OVMF); a TPM 2.0 (swtpm). The disk is not changed: what the machine writes
+// goes into a temporary layer. There is no network. The guest need not help:
+// the measurements are the TPM2_PCR_Extend commands that the TPM logs.
+//
+// A machine takes ten seconds to a minute to boot. When Run returns, both
+// processes have ended and its temporary folder is gone, whatever happened.
+package boot
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"caisson/verify/measure"
+)
+
+// Options is the machine, and what to wait for.
+type Options struct {
+	Disk    string        // a file
+	Format  string        // "qcow2" or "raw"
+	Memory  int           // MiB; 0 for 1024
+	CPUs    int           // 0 for 2
+	Timeout time.Duration // 0 for 5 minutes
+	// Code and Vars are the firmware's two files. Where they are empty, the
+	// places are searched where distributions have OVMF.
+	Code, Vars string
+	// Serial is given the serial console as it comes; nil for nobody.
+	Serial io.Writer
+	// WaitFor must each match a line of the serial console before the
+	// machine is ended. Escape sequences are taken out of the lines; the last
+	// line counts before it is complete, as a login prompt is.
+	WaitFor []*regexp.Regexp
+	// Dir is where the temporary folder is made; "" for the system's place.
+	Dir string
+}
+
+// Result is what happened.
+type Result struct {
+	// Takeover and Login are the SHA-256 digests, in hex, that each PCR was
+	// extended with, in order: until the firmware handed over to the kernel,
+	// and until all of WaitFor had appeared. Takeover is nil if it was not
+	// reached.
+	Takeover map[int][]string
+	Login    map[int][]string
+	// PCRs are the values at login of the PCRs that were extended, in hex.
+	PCRs   map[int]string
+	Time   time.Duration // from the start of the machine until it was ended
+	Serial string        // the end of the serial console's text, at most 1 MiB
+	Exit   string        // how the machine ended, in words
+}
+
+// MissingError says that this machine lacks something that booting needs.
+type MissingError struct {
+	What    string // the program, or the firmware
+	Package string // the Debian package that has it
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("%s is not installed (Debian package %s)", e.What, e.Package)
+}
+
+// Run boots the disk, waits until all that is waited for has appeared, and
+// ends the machine. If it ended by itself before, or the time ran out, there
+// is an error, and the result tells how far it came. If ctx is done the
+// machine is killed.
+func Run(ctx context.Context, o Options) (*Result, error) {
+	m, err := newMachine(o)
+	if err != nil {
+		return nil, err
+	}
+	if m.dir, err = os.MkdirTemp(o.Dir, "boot-"); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(m.dir)
+	if m.dir, err = filepath.Abs(m.dir); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tpm, err := m.startTPM(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer tpm.stop()
+	console := newConsole(o.Serial, o.WaitFor)
+	start := time.Now()
+	vm, err := m.startVM(ctx, console)
+	if err != nil {
+		return nil, err
+	}
+	defer vm.stop()
+	runErr := m.wait(ctx, vm, console)
+	r := &Result{Time: time.Since(start), Serial: console.text(), Exit: "ended by Run"}
+	select {
+	case <-vm.done:
+		r.Exit = vm.exit()
+	default:
+	}
+	if err := m.readLog(r); err != nil && runErr == nil {
+		runErr = err
+	}
+	return r, runErr
+}
+
+// wait waits for the first of: all has appeared, the machine ended, the time
+// ran out, ctx is done.
+func (m *machine) wait(ctx context.Context, vm *process, c *console) error {
+	timer := time.NewTimer(m.timeout)
+	defer timer.Stop()
+	select {
+	case <-c.all:
+		return nil
+	case <-vm.done:
+		return fmt.Errorf("the machine ended (%s) before %s appeared on its console%s", vm.exit(), c.missing(), c.tail())
+	case <-timer.C:
+		return fmt.Errorf("after %v %s had not appeared on the machine's console%s", m.timeout, c.missing(), c.tail())
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// readLog fills in what the TPM measured.
+func (m *machine) readLog(r *Result) error {
+	f, err := os.Open(filepath.Join(m.dir, logName))
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("swtpm has written no log")
+	} else if err != nil {
+		return err
+	}
+	defer f.Close()
+	extends, err := parseLog(f)
+	if err != nil {
+		return fmt.Errorf("reading swtpm's log: %w", err)
+	}
+	last := exitBootServices()
+	r.Login = map[int][]string{}
+	for _, e := range extends {
+		r.Login[e.pcr] = append(r.Login[e.pcr], e.digest)
+		if e.pcr == 5 && e.digest == last && r.Takeover == nil {
+			r.Takeover = map[int][]string{}
+			for pcr, digests := range r.Login {
+				r.Takeover[pcr] = append([]string(nil), digests...)
+			}
+		}
+	}
+	r.PCRs = map[int]string{}
+	for pcr, digests := range r.Login {
+		r.PCRs[pcr] = measure.Replay(digests)
+	}
+	return nil
+}
+
+// exitBootServices is the digest of the firmware's last event before the
+// kernel takes over.
+func exitBootServices() string {
+	return fmt.Sprintf("%x", sha256.Sum256([]byte("Exit Boot Services Returned with Success")))
+}
+
+// firmware is a pair of files, where a distribution installs them.
+type firmware struct{ code, vars string }
+
+func findFirmware(o Options) (firmware, error) {
+	if o.Code != "" || o.Vars != "" {
+		if o.Code == "" || o.Vars == "" {
+			return firmware{}, fmt.Errorf("firmware: want both files, got code %q and variables %q", o.Code, o.Vars)
+		}
+		return firmware{o.Code, o.Vars}, nil
+	}
+	for _, f := range []firmware{
+		{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},           // Debian
+		{"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"},                 // Debian, older
+		{"/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"},       // Fedora
+		{"/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"},   // Arch
+		{"/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"}, // SUSE
+	} {
+		_, codeErr := os.Stat(f.code)
+		_, varsErr := os.Stat(f.vars)
+		if codeErr == nil && varsErr == nil {
+			return f, nil
+		}
+	}
+	return firmware{}, &MissingError{What: "UEFI firmware (OVMF)", Package: "ovmf"}
+}
+
+// option escapes a value for one of QEMU's or swtpm's comma-separated lists.
+func option(value string) string { return strings.ReplaceAll(value, ",", ",,") }

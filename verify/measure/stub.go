@@ -1,0 +1,218 @@
+package measure
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf16"
+)
+
+// maxText bounds the sections that are kept in memory: .cmdline, and what the
+// stub wraps in an archive for the initrd.
+const maxText = 1 << 20
+
+// rules are what a version of systemd-stub does, as far as it can be measured.
+type rules struct {
+	major    string
+	measured []string // sections in PCR 11, in order
+	// archived are the sections that the stub appends to the initrd, padded
+	// to four bytes then, in order.
+	archived []archived
+}
+
+// archived is a section that becomes a file of an archive of its own.
+type archived struct{ section, file string }
+
+// knownStubs are the versions whose measurements were compared with booted
+// machines.
+func knownStubs() []rules {
+	signed := []archived{{".pcrsig", "tpm2-pcr-signature.json"}, {".pcrpkey", "tpm2-pcr-public-key.pem"}}
+	return []rules{
+		{
+			major:    "252",
+			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey"},
+			archived: signed,
+		},
+		{
+			major:    "254",
+			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"},
+			archived: signed,
+		},
+		{
+			major:    "257",
+			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"},
+			archived: append(slices.Clone(signed), archived{".osrel", "os-release"}),
+		},
+	}
+}
+
+// refused are sections whose effect on the measurements was not tried.
+func refused() []string {
+	return []string{".profile", ".dtbauto", ".hwids", ".efifw", ".ucode"}
+}
+
+// findRules chooses the rules for the stub's version.
+func findRules(version string) (rules, error) {
+	var known []string
+	for _, r := range knownStubs() {
+		known = append(known, r.major)
+		rest, ok := strings.CutPrefix(version, r.major)
+		if !ok || rest != "" && rest[0] >= '0' && rest[0] <= '9' {
+			continue
+		}
+		// Red Hat's 252 has addons and other things of later versions.
+		if r.major == "252" && strings.Contains(rest, ".el") {
+			break
+		}
+		return r, nil
+	}
+	return rules{}, fmt.Errorf("what systemd-stub %q measures is not known; known are %s as systemd released them", version, strings.Join(known, ", "))
+}
+
+// readImage reads what the result says about the UKI, and finds the rules
+// for its stub.
+func (r *Result) readImage(im *image) (rules, error) {
+	var err error
+	if r.Stub, err = im.StubVersion(); err != nil {
+		return rules{}, fmt.Errorf("%w; only a UKI that the firmware starts itself is supported", err)
+	}
+	rules, err := findRules(r.Stub)
+	if err != nil {
+		return rules, err
+	}
+	for _, name := range refused() {
+		if s, err := im.Section(name); err != nil || s != nil {
+			return rules, fmt.Errorf("section %q is not supported", name)
+		}
+	}
+	for _, name := range []string{".linux", ".osrel", ".cmdline", ".initrd"} {
+		if s, err := im.Section(name); err != nil {
+			return rules, err
+		} else if s == nil || s.VirtualSize == 0 {
+			return rules, fmt.Errorf("no section %q", name)
+		}
+	}
+	text, err := im.text(".cmdline")
+	if err != nil {
+		return rules, err
+	}
+	if r.Cmdline, err = passedCmdline(text); err != nil {
+		return rules, err
+	}
+	r.Kernel, err = im.kernelVersion()
+	return rules, err
+}
+
+// text is the content of a small section.
+func (im *image) text(name string) ([]byte, error) {
+	s, err := im.Section(name)
+	if err != nil {
+		return nil, err
+	}
+	if s.VirtualSize > maxText {
+		return nil, fmt.Errorf("section %q has %d bytes, more than %d", name, s.VirtualSize, maxText)
+	}
+	b := make([]byte, s.VirtualSize)
+	if _, err := s.Open().ReadAt(b, 0); err != nil {
+		return nil, fmt.Errorf("reading section %q: %w", name, err)
+	}
+	return b, nil
+}
+
+// passedCmdline is the command line that the stub makes of .cmdline: it ends
+// at the first NUL, control characters become blanks, and blanks at the end
+// go. What it does with blanks at the start, and with what is not ASCII,
+// differs between versions and is refused.
+func passedCmdline(section []byte) (string, error) {
+	text, _, _ := strings.Cut(string(section), "\x00")
+	text = strings.TrimRight(strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return ' '
+		}
+		return r
+	}, text), " ")
+	if text == "" || text[0] == ' ' {
+		return "", fmt.Errorf("command line %q is empty or starts with a blank", section)
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return r > '~' }) {
+		return "", fmt.Errorf("command line %q is not ASCII", text)
+	}
+	return text, nil
+}
+
+// kernelVersion is the version in the setup header of an x86 kernel
+// (Documentation/arch/x86/boot.rst, kernel_version); "" where it has none.
+func (im *image) kernelVersion() (string, error) {
+	s, err := im.Section(".linux")
+	if err != nil {
+		return "", err
+	}
+	b := make([]byte, min(int64(s.VirtualSize), 1<<16))
+	if _, err := s.Open().ReadAt(b, 0); err != nil {
+		return "", fmt.Errorf("reading section %q: %w", s.Name, err)
+	}
+	if len(b) < 0x210 || string(b[0x202:0x206]) != "HdrS" {
+		return "", nil
+	}
+	at := int(binary.LittleEndian.Uint16(b[0x20e:]))
+	if at == 0 || at+0x200 >= len(b) {
+		return "", nil
+	}
+	text, _, ok := strings.Cut(string(b[at+0x200:]), "\x00")
+	version, _, _ := strings.Cut(text, " ")
+	if !ok || strings.ContainsFunc(version, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", nil
+	}
+	return version, nil
+}
+
+// initrdTail is what the stub appends to an initrd of size bytes.
+func (im *image) initrdTail(rules rules, size int64) ([]byte, error) {
+	var tail []byte
+	for _, a := range rules.archived {
+		s, err := im.Section(a.section)
+		if err != nil {
+			return nil, err
+		}
+		if s == nil || s.VirtualSize == 0 {
+			continue
+		}
+		content, err := im.text(a.section)
+		if err != nil {
+			return nil, err
+		}
+		tail = append(tail, stubArchive(a.file, content)...)
+	}
+	if tail == nil {
+		return nil, nil
+	}
+	return append(make([]byte, (4-size%4)%4), tail...), nil
+}
+
+// stubArchive is the archive (cpio, "newc") that the stub makes of one file
+// of the folder .extra. All its numbers are in lower case but for the length
+// of the trailer's name.
+func stubArchive(name string, content []byte) []byte {
+	var b []byte
+	entry := func(ino, mode int, name string, content []byte) {
+		b = fmt.Appendf(b, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00",
+			ino, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name)+1, 0, name)
+		b = append(b, make([]byte, -len(b)&3)...)
+		b = append(b, content...)
+		b = append(b, make([]byte, -len(b)&3)...)
+	}
+	entry(1, 0o040555, ".extra", nil)
+	entry(2, 0o100444, ".extra/"+name, content)
+	b = append(b, "070701"+strings.Repeat("0", 4*8)+"00000001"+strings.Repeat("0", 6*8)+"0000000B"+"00000000"+"TRAILER!!!\x00\x00\x00\x00"...)
+	return b
+}
+
+// wide is a string as EFI has it: UTF-16, little-endian, with its NUL.
+func wide(s string) []byte {
+	var b []byte
+	for _, u := range append(utf16.Encode([]rune(s)), 0) {
+		b = binary.LittleEndian.AppendUint16(b, u)
+	}
+	return b
+}
