@@ -5,6 +5,9 @@ import (
 	"crypto"
 	"crypto/dsa"
 	"crypto/rsa"
+	_ "crypto/sha256" // what hashes names has to be linked in
+	_ "crypto/sha3"
+	_ "crypto/sha512"
 	"encoding/binary"
 	"errors"
 	"fmt"
