@@ -37,7 +37,7 @@ var (
 		/usr/share/man /usr/share/man/man1 /usr/share/man/man2 /usr/share/man/man3 /usr/share/man/man4 /usr/share/man/man5 /usr/share/man/man6
 		/usr/share/man/man7 /usr/share/man/man8 /usr/share/misc /usr/src
 		/usr/local /usr/local/bin /usr/local/etc /usr/local/games /usr/local/include /usr/local/lib /usr/local/sbin /usr/local/share /usr/local/share/man /usr/local/src
-		/var /var/cache /var/lib /var/log /var/mail /var/opt /var/spool /var/tmp`)
+		/var /var/cache /var/lib /var/log /var/opt /var/spool /var/tmp`)
 	filesystemModes = map[string]attributes{
 		"/proc":     {0o555, "root", "root"},
 		"/sys":      {0o555, "root", "root"},
@@ -45,12 +45,11 @@ var (
 		"/run/lock": {0o1777, "root", "root"},
 		"/tmp":      {0o1777, "root", "root"},
 		"/var/tmp":  {0o1777, "root", "root"},
-		"/var/mail": {0o2775, "root", "mail"},
 	}
 	filesystemLinks = map[string]string{
 		"/bin": "usr/bin", "/sbin": "usr/sbin", "/lib": "usr/lib", "/lib64": "usr/lib64",
 		"/usr/local/man": "share/man",
-		"/var/run":       "../run", "/var/lock": "../run/lock", "/var/spool/mail": "../mail",
+		"/var/run":       "../run", "/var/lock": "../run/lock",
 	}
 	// Where a build mounts things: these are made by a scriptlet if need be, as unpacking them over a mount would fail.
 	mountPoints = []string{"/dev", "/proc", "/sys"}
@@ -201,8 +200,28 @@ func setupPackage(template rpmwrite.Package, originals map[string][]byte) (*rpmw
 		f.Open = func() (io.Reader, error) { return strings.NewReader(text), nil }
 		p.Files = append(p.Files, f)
 	}
-	p.Files = append(p.Files, rpmwrite.File{Path: "/usr/bin/sh", Target: "bash", Mode: rpmwrite.TypeLink | 0o777, Owner: "root", Group: "root", MTime: p.BuildTime})
+	p.Files = append(p.Files,
+		rpmwrite.File{Path: "/usr/bin/sh", Target: "bash", Mode: rpmwrite.TypeLink | 0o777, Owner: "root", Group: "root", MTime: p.BuildTime},
+		rpmwrite.File{Path: "/var/mail", Mode: rpmwrite.TypeDir | 0o2775, Owner: "root", Group: "mail", MTime: p.BuildTime},
+		rpmwrite.File{Path: "/var/spool/mail", Target: "../mail", Mode: rpmwrite.TypeLink | 0o777, Owner: "root", Group: "root", MTime: p.BuildTime})
+	p.Scripts = append(p.Scripts, rpmwrite.Script{Kind: rpmwrite.PreIn, Prog: "<lua>", Body: accountsScript(content["/etc/passwd"], content["/etc/group"])})
 	return p, addScripts(p, "")
+}
+
+// accountsScript writes passwd and group before the package is unpacked: rpm looks the owners of its files up there.
+func accountsScript(passwd, group string) string {
+	return fmt.Sprintf(`-- The owners of this package's files must exist before them.
+local accounts = {["/etc/passwd"] = [[
+%s]], ["/etc/group"] = [[
+%s]]}
+for path, text in pairs(accounts) do
+  if not posix.stat(path) then
+    local file = assert(io.open(path, "w"))
+    file:write(text)
+    file:close()
+  end
+end
+`, passwd, group)
 }
 
 // shadow locks every account of passwd, as changed on the day of at.

@@ -4,7 +4,8 @@ if posix.access(depmod, "x") then
   local versions = posix.dir(modules) or {}
   table.sort(versions)
   for _, version in ipairs(versions) do
-    if posix.stat(modules .. "/" .. version .. "/kernel", "type") == "directory" then
+    local dir = modules .. "/" .. version
+    if version:sub(1, 1) ~= "." and posix.stat(dir .. "/kernel", "type") == "directory" then
       assert(rpm.execute(depmod, version), "depmod " .. version)
     end
   end
