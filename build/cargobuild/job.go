@@ -13,7 +13,7 @@ import (
 )
 
 // Job is one program to build. Paths are absolute, as the command sees them;
-// only Tmp needs to be writable. The command has to be run in Source, where
+// only Tmp needs to be writable, and programs in it are run. The command has to be run in Source, where
 // cargo finds the configuration that belongs to the source.
 type Job struct {
 	Cargo  string // the program, beside its rustc; "/usr/bin/cargo" if not set

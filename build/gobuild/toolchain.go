@@ -3,6 +3,7 @@ package gobuild
 import (
 	"archive/zip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -108,14 +109,9 @@ func unpackFile(root *os.Root, f *zip.File, name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(w, r); err != nil {
-		w.Close()
-		return err
+	_, err = io.Copy(w, r)
+	if err == nil {
+		err = w.Chmod(mode) // the umask may have taken bits away
 	}
-	// The umask may have taken bits away.
-	if err := w.Chmod(mode); err != nil {
-		w.Close()
-		return err
-	}
-	return w.Close()
+	return errors.Join(err, w.Close())
 }

@@ -85,7 +85,7 @@ func Read(fsys fs.FS) ([]Crate, error) {
 	}
 	crates, err := parseLock(b)
 	if err != nil {
-		return nil, fmt.Errorf("Cargo.lock: %w", err)
+		return nil, fmt.Errorf("parsing Cargo.lock: %w", err)
 	}
 	return crates, nil
 }
