@@ -25,7 +25,7 @@ func calls() []call {
 
 func networkCalls() []call {
 	return []call{
-		{nr: unix.SYS_SOCKET, name: "socket", rule: notifyUnless(0, unix.AF_UNIX), decide: (*listener).socket},
+		{nr: unix.SYS_SOCKET, name: "socket", rule: notifyUnless(unix.AF_UNIX), decide: (*listener).socket},
 		{nr: unix.SYS_CONNECT, name: "connect", rule: notifyAlways(), decide: (*listener).connect},
 		{nr: unix.SYS_SENDTO, name: "sendto", rule: notifyIfPointer(4), decide: (*listener).sendto},
 		{nr: unix.SYS_SENDMSG, name: "sendmsg", rule: notifyAlways(), decide: (*listener).sendmsg},
@@ -51,14 +51,14 @@ func ownerCalls() []call {
 		// Linux 6.13. Programs fall back to the calls above.
 		owner(unix.SYS_SETXATTRAT, "setxattrat", absent(), nil),
 		owner(unix.SYS_REMOVEXATTRAT, "removexattrat", absent(), nil),
-		owner(unix.SYS_SETUID, "setuid", notifyUnless(0, 0), (*listener).pretend),
-		owner(unix.SYS_SETGID, "setgid", notifyUnless(0, 0), (*listener).pretend),
+		owner(unix.SYS_SETUID, "setuid", notifyUnless(0), (*listener).pretend),
+		owner(unix.SYS_SETGID, "setgid", notifyUnless(0), (*listener).pretend),
 		owner(unix.SYS_SETREUID, "setreuid", notifyAlways(), (*listener).setIDs2),
 		owner(unix.SYS_SETREGID, "setregid", notifyAlways(), (*listener).setIDs2),
 		owner(unix.SYS_SETRESUID, "setresuid", notifyAlways(), (*listener).setIDs3),
 		owner(unix.SYS_SETRESGID, "setresgid", notifyAlways(), (*listener).setIDs3),
-		owner(unix.SYS_SETFSUID, "setfsuid", notifyUnless(0, 0), (*listener).pretend),
-		owner(unix.SYS_SETFSGID, "setfsgid", notifyUnless(0, 0), (*listener).pretend),
+		owner(unix.SYS_SETFSUID, "setfsuid", notifyUnless(0), (*listener).pretend),
+		owner(unix.SYS_SETFSGID, "setfsgid", notifyUnless(0), (*listener).pretend),
 		owner(unix.SYS_SETGROUPS, "setgroups", notifyAlways(), (*listener).pretend),
 		owner(unix.SYS_CAPSET, "capset", notifyAlways(), (*listener).pretend),
 	}
@@ -112,8 +112,8 @@ func refusedCalls() []call {
 		refuse(unix.SYS_SETHOSTNAME, "sethostname"),
 		refuse(unix.SYS_SETDOMAINNAME, "setdomainname"),
 		refuse(unix.SYS_SETNS, "setns"),
-		{nr: unix.SYS_UNSHARE, name: "unshare", rule: notifyIfBits(0, newNamespaces|unix.CLONE_NEWTIME)},
-		{nr: unix.SYS_CLONE, name: "clone", rule: notifyIfBits(0, newNamespaces)},
+		{nr: unix.SYS_UNSHARE, name: "unshare", rule: notifyIfBits(newNamespaces|unix.CLONE_NEWTIME)},
+		{nr: unix.SYS_CLONE, name: "clone", rule: notifyIfBits(newNamespaces)},
 		// Its flags lie in memory, where a filter cannot see them; libraries fall back
 		// to clone.
 		{nr: unix.SYS_CLONE3, name: "clone3", rule: absent()},

@@ -126,13 +126,14 @@ type Program struct {
 }
 
 // Attempt is an attempt to reach a network: a connect or send to an internet
-// address that is not loopback, or a packet, raw or vsock socket.
+// address that is not loopback, a packet, raw or vsock socket, or a UNIX socket
+// that lies in a read-only mount, where somebody outside must have made it.
 type Attempt struct {
 	Program
 	// Call is the system call, Family the address family, as "AF_INET".
 	Call   string `json:"call"`
 	Family string `json:"family"`
-	// Destination is "ADDRESS:PORT" where the call has one.
+	// Destination is "ADDRESS:PORT", or the path of a UNIX socket, where the call has one.
 	Destination string `json:"destination,omitempty"`
 	Errno       string `json:"errno"`
 	Count       uint64 `json:"count"`
@@ -182,6 +183,9 @@ type Recorded struct {
 	// Device is set for a device node: what lies there is an empty regular file,
 	// which carries its permissions and can be renamed and removed.
 	Device *Device
+
+	// identity tells the file from a later one with the same FileID.
+	identity string
 }
 
 // Device is what mknod was asked for.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -14,21 +15,28 @@ import (
 
 // maxRecorded bounds the files with recorded ownership; a call for one more fails
 // with EDQUOT, because to forget one would make a wrong image.
-const maxRecorded = 1 << 20
+const maxRecorded = 1 << 19
+
+// maxXattrBytes bounds all attributes that are set, in bytes, likewise.
+const maxXattrBytes = 64 << 20
 
 // fileTable holds what was recorded for each file. An inode number can be given to
 // another file when the first is gone, so each entry has the file's handle too,
 // which holds a generation.
 type fileTable struct {
-	files map[FileID]*tableEntry
+	files      map[FileID]*Recorded
+	xattrBytes int
 }
 
-type tableEntry struct {
-	identity string
-	recorded Recorded
+// newFileTable goes on from what earlier runs recorded.
+func newFileTable(earlier map[FileID]Recorded) *fileTable {
+	t := &fileTable{files: make(map[FileID]*Recorded, len(earlier))}
+	for id, r := range earlier {
+		r.Xattrs = maps.Clone(r.Xattrs)
+		t.files[id] = &r
+	}
+	return t
 }
-
-func newFileTable() *fileTable { return &fileTable{files: map[FileID]*tableEntry{}} }
 
 // identity is the file handle behind fd, or where its file system has none, the
 // file's time of birth, or if that is not known either, "".
@@ -51,14 +59,27 @@ func (t *fileTable) update(fd int, st *unix.Stat_t, change func(*Recorded)) answ
 		return fail(unix.EDQUOT)
 	}
 	if e == nil || e.identity != ident {
-		e = &tableEntry{identity: ident}
+		e = &Recorded{identity: ident}
 		t.files[id] = e
 	}
 	if p, err := readlink(fmt.Sprint("/proc/self/fd/", fd)); err == nil {
-		e.recorded.Path = p
+		e.Path = p
 	}
-	change(&e.recorded)
-	return succeed
+	change(e)
+	return succeed()
+}
+
+// setXattr records an attribute of the file that fd is open on.
+func (t *fileTable) setXattr(fd int, st *unix.Stat_t, name string, value []byte) answer {
+	if t.xattrBytes += len(name) + len(value); t.xattrBytes > maxXattrBytes {
+		return fail(unix.EDQUOT)
+	}
+	return t.update(fd, st, func(f *Recorded) {
+		if f.Xattrs == nil {
+			f.Xattrs = map[string][]byte{}
+		}
+		f.Xattrs[name] = value
+	})
 }
 
 func (t *fileTable) hasXattr(fd int, st *unix.Stat_t, name string) bool {
@@ -66,7 +87,7 @@ func (t *fileTable) hasXattr(fd int, st *unix.Stat_t, name string) bool {
 	if e == nil || e.identity != identity(fd) {
 		return false
 	}
-	_, ok := e.recorded.Xattrs[name]
+	_, ok := e.Xattrs[name]
 	return ok
 }
 
@@ -107,7 +128,7 @@ func (t *fileTable) settle(s Spec) (map[FileID]Recorded, error) {
 	if unread {
 		for id, e := range t.files {
 			if _, ok := settled[id]; !ok {
-				settled[id] = e.recorded
+				settled[id] = *e
 			}
 		}
 	}
@@ -134,7 +155,7 @@ func (t *fileTable) found(name, target string, settled map[FileID]Recorded) erro
 	}
 	defer unix.Close(fd)
 	if identity(fd) == e.identity {
-		r := e.recorded
+		r := *e
 		r.Path = target
 		settled[id] = r
 	}

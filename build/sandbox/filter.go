@@ -48,14 +48,14 @@ func argHigh(i int) unix.SockFilter { return load(offArgs + 8*uint32(i) + 4) }
 func notifyAlways() []unix.SockFilter { return []unix.SockFilter{ret(retNotify)} }
 func absent() []unix.SockFilter       { return []unix.SockFilter{ret(retENOSYS)} }
 
-// notifyIfBits notifies where one of the bits of argument i is set.
-func notifyIfBits(i int, bits uint32) []unix.SockFilter {
-	return []unix.SockFilter{argLow(i), jump(unix.BPF_JSET, bits, 0, 1), ret(retNotify), ret(retAllow)}
+// notifyIfBits notifies where one of the bits of the first argument is set.
+func notifyIfBits(bits uint32) []unix.SockFilter {
+	return []unix.SockFilter{argLow(0), jump(unix.BPF_JSET, bits, 0, 1), ret(retNotify), ret(retAllow)}
 }
 
-// notifyUnless notifies where argument i, an int, is not v.
-func notifyUnless(i int, v uint32) []unix.SockFilter {
-	return []unix.SockFilter{argLow(i), jump(unix.BPF_JEQ, v, 1, 0), ret(retNotify), ret(retAllow)}
+// notifyUnless notifies where the first argument, an int, is not v.
+func notifyUnless(v uint32) []unix.SockFilter {
+	return []unix.SockFilter{argLow(0), jump(unix.BPF_JEQ, v, 1, 0), ret(retNotify), ret(retAllow)}
 }
 
 // notifyIfPointer notifies where argument i is not nil.

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -62,6 +63,8 @@ func escapes() map[string]func() error {
 		"alg":            sock(unix.AF_ALG, unix.SOCK_SEQPACKET, 0),
 		"abstract":       func() error { return tryAbstract(os.Getenv("HOST_ABSTRACT")) },
 		"path-socket":    func() error { return dial("unix", os.Getenv("HOST_SOCKET")) },
+		"input-socket":   func() error { return dial("unix", "/input/s") },
+		"inherited-fd":   func() error { _, err := unix.Dup(hostFD()); return err },
 		"io_uring":       raw(unix.SYS_IO_URING_SETUP, 1, 0),
 		"setns":          raw(unix.SYS_SETNS, 0, 0),
 		"unshare-user":   func() error { return unix.Unshare(unix.CLONE_NEWUSER) },
@@ -102,6 +105,11 @@ func dial(network, addr string) error {
 
 func hostPID() int {
 	n, _ := strconv.Atoi(os.Getenv("HOST_PID"))
+	return n
+}
+
+func hostFD() int {
+	n, _ := strconv.Atoi(os.Getenv("HOST_FD"))
 	return n
 }
 
@@ -171,6 +179,12 @@ func guest(name string) int {
 			os.Chown("/chowned", 1, 1),
 			unix.Setxattr("/a", "user.plain", []byte("v"), 0),
 		)
+	case "caller":
+		// Not a guest: a process outside that runs one and is then killed.
+		s := Spec{Root: os.Args[1], Mounts: []Mount{{Source: "/usr", Target: "/usr"}}, Stdout: os.Stdout}
+		s.Args = append([]string{"sh", "-c", `echo started; "$@"; :`, "sh"}, os.Args[2:]...)
+		_, err := Run(context.Background(), s)
+		return reportErrors(err)
 	case "interfaces":
 		all, err := net.Interfaces()
 		for _, i := range all {

@@ -35,13 +35,11 @@ func capabilities() []int {
 // pidMaxPerNamespace says whether kernel.pid_max is each pid namespace's own, as
 // from Linux 6.14 on. Before, setting it would set the machine's.
 func pidMaxPerNamespace(release string) bool {
-	parts := strings.SplitN(release, ".", 3)
-	if len(parts) < 2 {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
 		return false
 	}
-	major, err1 := strconv.Atoi(parts[0])
-	minor, err2 := strconv.Atoi(strings.TrimRight(parts[1], "-+abcdefghijklmnopqrstuvwxyz"))
-	return err1 == nil && err2 == nil && (major > 6 || major == 6 && minor >= 14)
+	return major > 6 || major == 6 && minor >= 14
 }
 
 // limitPIDs limits the process numbers of this namespace to n, which, unlike the

@@ -175,6 +175,9 @@ func (t *tree) fill(s *initSpec, sources []int) error {
 		if err := unix.Fstat(sources[i], &st); err != nil {
 			return fmt.Errorf("mounting %q: %w", m.Source, err)
 		}
+		if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			return fmt.Errorf("mounting %q: it is a socket, which leads out of the sandbox", m.Source)
+		}
 		if err := t.mount(sources[i], m.Target, st.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
 			return err
 		}

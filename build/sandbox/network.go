@@ -1,9 +1,11 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,11 +44,11 @@ func (l *listener) socket(r *request) answer {
 		l.record.attempt(r, familyName(family), "", unix.EAFNOSUPPORT)
 		return fail(unix.EAFNOSUPPORT)
 	default:
-		l.record.refusedAs(r, "socket "+familyName(family), unix.EAFNOSUPPORT)
+		l.record.refused(r, "socket "+familyName(family), unix.EAFNOSUPPORT)
 		return fail(unix.EAFNOSUPPORT)
 	}
 	l.record.socket(r, familyName(family))
-	return carryOut
+	return carryOut()
 }
 
 func (l *listener) connect(r *request) answer { return l.towards(r, r.args[1], r.args[2]) }
@@ -57,10 +59,10 @@ func (l *listener) sendto(r *request) answer  { return l.towards(r, r.args[4], r
 func (l *listener) sendmsg(r *request) answer {
 	w, err := r.words(r.args[1], 2)
 	if err != nil {
-		return carryOut // the kernel will find the same fault
+		return carryOut() // the kernel will find the same fault
 	}
 	if w[0] == 0 {
-		return carryOut
+		return carryOut()
 	}
 	return l.towards(r, w[0], uint64(uint32(w[1])))
 }
@@ -79,34 +81,59 @@ func (l *listener) sendmmsg(r *request) answer {
 			return a
 		}
 	}
-	return carryOut
+	return carryOut()
 }
 
 // towards decides a call with the address of length n at addr.
 func (l *listener) towards(r *request, addr, n uint64) answer {
 	if addr == 0 {
-		return carryOut
+		return carryOut()
 	}
 	b, err := r.memory(addr, int(min(n, unix.SizeofSockaddrAny)))
 	if err != nil || len(b) < 2 {
-		return carryOut // the kernel will find the same fault
+		return carryOut() // the kernel will find the same fault
 	}
 	family := int(binary.LittleEndian.Uint16(b))
 	to, ok := inetAddress(family, b)
 	switch {
 	case ok && isLoopback(to.Addr()):
 		l.record.socket(r, to.String())
-		return carryOut
+		return carryOut()
 	case ok:
 		l.record.attempt(r, familyName(family), to.String(), unix.ENETUNREACH)
 		return fail(unix.ENETUNREACH)
+	case family == unix.AF_UNIX && l.isInput(r, b):
+		l.record.attempt(r, familyName(family), unixPath(b), unix.ECONNREFUSED)
+		return fail(unix.ECONNREFUSED)
 	case family == unix.AF_UNIX || family == unix.AF_NETLINK || family == unix.AF_UNSPEC:
 		l.record.socket(r, familyName(family))
-		return carryOut
+		return carryOut()
 	}
 	// There is no socket of another family to use it with.
-	l.record.refusedAs(r, r.call.name+" "+familyName(family), unix.EAFNOSUPPORT)
+	l.record.refused(r, r.call.name+" "+familyName(family), unix.EAFNOSUPPORT)
 	return fail(unix.EAFNOSUPPORT)
+}
+
+// unixPath is the path in a struct sockaddr_un, "" for an abstract address.
+func unixPath(b []byte) string {
+	name, _, _ := bytes.Cut(b[2:], []byte{0})
+	return strings.ToValidUTF8(string(name), "\uFFFD")
+}
+
+// isInput says whether a UNIX address is a file on a read-only mount: nothing inside
+// can have made that socket, so whoever listens is outside.
+func (l *listener) isInput(r *request, b []byte) bool {
+	name := unixPath(b)
+	if name == "" {
+		return false
+	}
+	fd, err := l.file(r, unix.AT_FDCWD, name, false)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Statfs_t
+	return unix.Fstatfs(fd, &st) == nil && st.Flags&unix.ST_RDONLY != 0
 }
 
 // inetAddress is the address in a struct sockaddr_in or sockaddr_in6.

@@ -49,10 +49,8 @@ type answer struct {
 	goOn  bool
 }
 
-var (
-	carryOut = answer{goOn: true}
-	succeed  = answer{}
-)
+func carryOut() answer { return answer{goOn: true} }
+func succeed() answer  { return answer{} }
 
 func fail(e unix.Errno) answer { return answer{errno: e} }
 
@@ -189,7 +187,7 @@ func (l *listener) decide(n *notification) answer {
 	l.mu.Unlock()
 	l.record.muted = canary
 	if c.decide == nil {
-		l.record.refused(r, unix.EPERM)
+		l.record.refused(r, c.name, unix.EPERM)
 		return fail(unix.EPERM)
 	}
 	return c.decide(l, r)

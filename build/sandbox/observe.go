@@ -31,7 +31,7 @@ func newObserver(s Spec, pid int) *observer {
 			Step: s.Name, Command: slices.Clone(s.Args), Dir: s.Dir, Environment: environment(s.Env), Hostname: Hostname,
 			Volatile: Volatile{UID: unix.Geteuid(), GID: unix.Getegid(), Kernel: kernelRelease()},
 		},
-		pid: pid, fake: s.FakeOwnership, record: newRecord(), files: newFileTable(),
+		pid: pid, fake: s.FakeOwnership, record: newRecord(), files: newFileTable(s.Files),
 	}
 }
 

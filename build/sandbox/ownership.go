@@ -158,7 +158,7 @@ func (l *listener) makeDevice(r *request, dirfd int32, addr uint64, mode uint32,
 		d := Device{Block: mode&unix.S_IFMT == unix.S_IFBLK}
 		// The kernel takes 32 bits here, whose layout is that of Major and Minor.
 		d.Major, d.Minor = unix.Major(dev&0xffffffff), unix.Minor(dev&0xffffffff)
-		*f = Recorded{Path: f.Path, Device: &d}
+		*f = Recorded{Path: f.Path, Device: &d, identity: f.identity}
 	})
 }
 
@@ -194,7 +194,7 @@ func (l *listener) fremovexattr(r *request) answer { return l.xattr(r, unix.AT_E
 func (l *listener) xattr(r *request, how int, set bool) answer {
 	name, err := r.text(r.args[1], maxXattrName)
 	if err != nil || !strings.HasPrefix(name, "security.") {
-		return carryOut
+		return carryOut()
 	}
 	var value []byte
 	if set {
@@ -222,15 +222,10 @@ func (l *listener) xattr(r *request, how int, set bool) answer {
 	}
 	if set {
 		l.record.fake(r)
-		return l.files.update(fd, st, func(f *Recorded) {
-			if f.Xattrs == nil {
-				f.Xattrs = map[string][]byte{}
-			}
-			f.Xattrs[name] = value
-		})
+		return l.files.setXattr(fd, st, name, value)
 	}
 	if !l.files.hasXattr(fd, st, name) {
-		return carryOut
+		return carryOut()
 	}
 	l.record.fake(r)
 	return l.files.update(fd, st, func(f *Recorded) { delete(f.Xattrs, name) })
@@ -240,7 +235,7 @@ func (l *listener) xattr(r *request, how int, set bool) answer {
 // does not allow, with success.
 func (l *listener) pretend(r *request) answer {
 	l.record.fake(r)
-	return succeed
+	return succeed()
 }
 
 func (l *listener) setIDs2(r *request) answer { return l.setIDs(r, 2) }
@@ -253,7 +248,7 @@ func (l *listener) setIDs(r *request, n int) answer {
 			return l.pretend(r)
 		}
 	}
-	return carryOut
+	return carryOut()
 }
 
 func (rec *record) fake(r *request) { rec.faked[r.call.name]++ }

@@ -99,6 +99,19 @@ test -f node; test -p pipe; stat -c "%A %n" d node
 	if st, err := os.Stat(filepath.Join(out, "sub/blk")); err != nil || st.Mode() != 0o600 {
 		t.Errorf("made for a device under umask 077: %v, %v; want mode 600", st, err)
 	}
+	s.Files = r.Files
+	r, text = sh(t, s, "cd /sysroot && rm a && touch b new && chown 30 c && mv d moved")
+	if r.ExitCode != 0 {
+		t.Fatalf("second run: exit code %d\n%s", r.ExitCode, text)
+	}
+	for name, want := range map[string]string{"c": "30:14", "moved": "15:16", "new": "-:-", "b": "-:-", "renamed": "8:9"} {
+		if got := owners(byPath(r)["/sysroot/"+name]); got != want {
+			t.Errorf("after the second run %s has %s; want %s", name, got, want)
+		}
+	}
+	if len(r.Files) != len(want)-1 {
+		t.Errorf("%d records after the second run; want one less than %d", len(r.Files), len(want))
+	}
 	s.Args = []string{"setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups", "true"}
 	r, _ = runOK(t, s)
 	if r.ExitCode != 0 {

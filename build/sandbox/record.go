@@ -72,10 +72,8 @@ func (rec *record) socket(r *request, what string) {
 	}, func(s *SocketUse) { s.Count++ })
 }
 
-func (rec *record) refused(r *request, errno unix.Errno) { rec.refusedAs(r, r.call.name, errno) }
-
-// refusedAs records a refusal under a name that says more than the call's.
-func (rec *record) refusedAs(r *request, name string, errno unix.Errno) {
+// refused records a refusal under a name that may say more than the call's.
+func (rec *record) refused(r *request, name string, errno unix.Errno) {
 	if rec.muted {
 		return
 	}

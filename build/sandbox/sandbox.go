@@ -80,6 +80,9 @@ type Spec struct {
 	// FakeOwnership answers chown, mknod of devices, setting security.* attributes
 	// and changes of user or group with success, and records them in Result.Files.
 	FakeOwnership bool
+	// Files is what earlier runs recorded, their Result.Files, of what is writable
+	// in this one: it is gone on from there.
+	Files map[FileID]Recorded
 	// Timeout bounds the whole run; none if 0.
 	Timeout time.Duration
 	// MaxProcesses bounds the processes and threads at one time; 16384 if 0. Before
@@ -97,7 +100,7 @@ type Result struct {
 	Signal   string
 	Evidence Evidence
 	// Files is what Spec.FakeOwnership recorded, for the files that are still there:
-	// in Root and in Mounts, as far as these are writable.
+	// in Root and in Mounts, as far as these are writable. Spec.Files is part of it.
 	Files map[FileID]Recorded
 }
 

@@ -211,6 +211,11 @@ func TestEscapes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	inputSocket, err := net.Listen("unix", filepath.Join(input, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inputSocket.Close()
 	var names []string
 	for n := range escapes() {
 		names = append(names, n)
@@ -226,7 +231,7 @@ func TestEscapes(t *testing.T) {
 	}
 	defer unix.Close(inherited)
 	s := guestSpec(t, "escape", "ESCAPES="+strings.Join(names, ","), "HOST_ABSTRACT="+host.name, "HOST_SOCKET="+socket,
-		"HOST_FILE="+secret, fmt.Sprint("HOST_PID=", os.Getpid()))
+		"HOST_FILE="+secret, fmt.Sprint("HOST_FD=", inherited), fmt.Sprint("HOST_PID=", os.Getpid()))
 	s.Mounts = append(s.Mounts, Mount{Source: input, Target: "/input"})
 	r, out := runOK(t, s)
 	lines := strings.Split(strings.TrimSpace(out), "\n")
@@ -273,7 +278,7 @@ func checkAttempts(t *testing.T, e *Evidence) {
 		"connect AF_INET 192.0.2.7:80 ENETUNREACH", "connect AF_INET6 [2001:db8::7]:80 ENETUNREACH",
 		"connect AF_INET 192.0.2.7:9 ENETUNREACH", "sendmsg AF_INET 192.0.2.8:9 ENETUNREACH",
 		"sendto AF_INET 192.0.2.53:53 ENETUNREACH", "socket AF_INET raw  EPERM", "socket AF_PACKET  EAFNOSUPPORT",
-		"socket AF_VSOCK  EAFNOSUPPORT",
+		"socket AF_VSOCK  EAFNOSUPPORT", "connect AF_UNIX /input/s ECONNREFUSED",
 	} {
 		if !got[want] {
 			t.Errorf("no attempt %q in %v", want, got)
@@ -354,7 +359,7 @@ func TestTimeLimit(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := guestSpec(t, "forkbomb")
-			s.Args, s.Timeout, s.MaxProcesses = tt.args, time.Second, 64
+			s.Args, s.Timeout, s.MaxProcesses = tt.args, 3*time.Second, 64
 			began := time.Now()
 			r, err := Run(context.Background(), s)
 			if !errors.Is(err, ErrTimeout) {
@@ -394,15 +399,54 @@ func TestLeftOver(t *testing.T) {
 	if r.Signal != "SIGKILL" || r.ExitCode != 137 {
 		t.Errorf("signal %q, exit code %d; want SIGKILL, 137", r.Signal, r.ExitCode)
 	}
+	if names := alive(t, marker); len(names) > 0 {
+		t.Errorf("%v are still alive", names)
+	}
+}
+
+// TestCallerDies kills a process that runs a sandbox: the sandbox must go with it.
+func TestCallerDies(t *testing.T) {
+	marker := fmt.Sprint("32", time.Now().UnixNano()%1e9)
+	cmd := exec.Command("/proc/self/exe", hostRoot(t).Root, "sleep", marker)
+	cmd.Env = []string{"SANDBOX_GUEST=caller"}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 8)
+	if _, err := out.Read(line); err != nil {
+		t.Fatal(err)
+	}
+	if len(alive(t, marker)) == 0 {
+		t.Error("the command did not start")
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	for range 100 {
+		if len(alive(t, marker)) == 0 {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Errorf("%v are still alive", alive(t, marker))
+}
+
+// alive are the processes that sleep for marker seconds.
+func alive(t *testing.T, marker string) (names []string) {
+	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range all {
 		if b, err := os.ReadFile(name); err == nil && strings.Contains(string(b), "sleep\x00"+marker) {
-			t.Errorf("%s is still alive", name)
+			names = append(names, name)
 		}
 	}
+	return names
 }
 
 func TestErrors(t *testing.T) {
@@ -421,6 +465,14 @@ func TestErrors(t *testing.T) {
 		{"missing source", func(s *Spec) { s.Mounts[0].Source = "/no/such" }, `mounting on /usr: "/no/such": no such file`},
 		{"missing target", func(s *Spec) { s.Mounts[0].Target = "/nowhere" }, "/nowhere does not exist and lies on a read-only mount"},
 		{"mounts below", func(s *Spec) { s.Mounts[0].Source = "/" }, `"/": a file system is mounted below it`},
+		{"socket", func(s *Spec) {
+			l, err := net.Listen("unix", filepath.Join(s.Root, "s"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			s.Mounts = append(s.Mounts, Mount{Source: filepath.Join(s.Root, "s"), Target: "/guest"})
+		}, "it is a socket"},
 		{"environment", func(s *Spec) { s.Env = []string{"X"} }, `environment "X": want KEY=value`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
