@@ -12,7 +12,8 @@ import (
 //
 // A Debian version without a revision is the same as one with revision 0, so a native package gets release 0.
 // An RPM relation without a release matches every release; where that would change the meaning (=, <= and >>), release 0 is spelled out.
-// What RPM does not allow in a version becomes "_", which both orders treat as a separator.
+// A "-" inside an upstream version becomes "^": as in Debian's order, 12-2021 is then between 12 and 12.2.
+// What else RPM does not allow in a version becomes "_".
 
 // version is a Debian version in RPM's parts.
 type version struct {
@@ -48,6 +49,8 @@ func rpmCharacters(s string) string {
 		switch {
 		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("._+~", r):
 			return r
+		case r == '-':
+			return '^'
 		}
 		return '_'
 	}, s)

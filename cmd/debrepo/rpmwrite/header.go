@@ -9,6 +9,7 @@ import (
 	"io"
 	"path"
 	"sort"
+	"strings"
 )
 
 // Tags of the header (rpm's include/rpm/rpmtag.h).
@@ -171,8 +172,11 @@ func features(p *Package, files []File, requires []Dep) []Dep {
 		if d.rich() {
 			need["RichDependencies"] = "4.12.0-1"
 		}
-		if bytes.ContainsRune([]byte(d.EVR+d.Name), '~') {
+		if strings.Contains(d.EVR+d.Name, "~") {
 			need["TildeInVersions"] = "4.10.0-1"
+		}
+		if strings.Contains(d.EVR+d.Name, "^") {
+			need["CaretInVersions"] = "4.15.0-1"
 		}
 	}
 	for _, f := range files {
