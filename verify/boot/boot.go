@@ -59,7 +59,16 @@ type Result struct {
 	Time   time.Duration // from the start of the machine until it was ended
 	Serial string        // the end of the serial console's text, at most 1 MiB
 	Exit   string        // how the machine ended, in words
+	// Attempts is how often the machine was started, mostly once.
+	Attempts int
 }
+
+// An emulated machine has no time of its own: where the host is so busy that
+// QEMU's timer comes late, Linux finds it broken, and panics with this text.
+const (
+	starved     = "IO-APIC + timer doesn't work!"
+	maxAttempts = 3
+)
 
 // MissingError says that this machine lacks something that booting needs.
 type MissingError struct {
@@ -74,17 +83,32 @@ func (e *MissingError) Error() string {
 // Run boots the disk, waits until all that is waited for has appeared, and
 // ends the machine. If it ended by itself before, or the time ran out, there
 // is an error, and the result tells how far it came. If ctx is done the
-// machine is killed.
+// machine is killed. A machine whose timer the host starved is started again.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	m, err := newMachine(o)
 	if err != nil {
 		return nil, err
 	}
-	if m.dir, err = os.MkdirTemp(o.Dir, "boot-"); err != nil {
+	for n := 1; ; n++ {
+		r, err := m.boot(ctx, o)
+		if r == nil {
+			return nil, err
+		}
+		r.Attempts = n
+		if err == nil || n == maxAttempts || !strings.Contains(r.Serial, starved) {
+			return r, err
+		}
+	}
+}
+
+// boot is one attempt of Run, in a folder of its own.
+func (m *machine) boot(ctx context.Context, o Options) (*Result, error) {
+	dir, err := os.MkdirTemp(o.Dir, "boot-")
+	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(m.dir)
-	if m.dir, err = filepath.Abs(m.dir); err != nil {
+	defer os.RemoveAll(dir)
+	if m.dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -55,6 +55,7 @@ func parseLog(r io.Reader) ([]extend, error) {
 		buf  []byte
 	)
 	lines := bufio.NewScanner(r)
+	lines.Split(wholeLines)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
 		if k, length, ok := messageHeader(line); ok {
@@ -83,6 +84,18 @@ func parseLog(r io.Reader) ([]extend, error) {
 		}
 	}
 	return t.extends, lines.Err()
+}
+
+// wholeLines is a bufio.SplitFunc for lines that drops a last one without its
+// end.
+func wholeLines(data []byte, atEOF bool) (advance int, line []byte, err error) {
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		return i + 1, data[:i], nil
+	}
+	if atEOF {
+		return len(data), nil, nil
+	}
+	return 0, nil, nil
 }
 
 // messageHeader reads a line such as "SWTPM_IO_Read: length 10".
