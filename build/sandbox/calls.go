@@ -112,7 +112,7 @@ func refusedCalls() []call {
 		refuse(unix.SYS_SETHOSTNAME, "sethostname"),
 		refuse(unix.SYS_SETDOMAINNAME, "setdomainname"),
 		refuse(unix.SYS_SETNS, "setns"),
-		{nr: unix.SYS_UNSHARE, name: "unshare", rule: notifyIfBits(newNamespaces|unix.CLONE_NEWTIME)},
+		{nr: unix.SYS_UNSHARE, name: "unshare", rule: notifyIfBits(newNamespaces | unix.CLONE_NEWTIME)},
 		{nr: unix.SYS_CLONE, name: "clone", rule: notifyIfBits(newNamespaces)},
 		// Its flags lie in memory, where a filter cannot see them; libraries fall back
 		// to clone.
