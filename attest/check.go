@@ -53,10 +53,10 @@ func VerifyDir(ctx context.Context, dir string, publicPEM []byte) (Checked, erro
 	}
 	c := Checked{Image: disk, Key: hint}
 	for _, n := range names {
-		payload, err := checkBundle(dir, n.name, n.predicateType, publicPEM, disk)
-		if errors.Is(err, fs.ErrNotExist) && n.optional {
+		if n.optional && absent(dir, statementName(n.name)) && absent(dir, bundleName(n.name)) {
 			continue
 		}
+		payload, err := checkBundle(dir, n.name, n.predicateType, publicPEM, disk)
 		if err != nil {
 			return Checked{}, fmt.Errorf("%s: %w", n.name, err)
 		}
@@ -75,17 +75,17 @@ func VerifyDir(ctx context.Context, dir string, publicPEM []byte) (Checked, erro
 	return c, nil
 }
 
+func absent(dir, name string) bool {
+	_, err := os.Lstat(filepath.Join(dir, name))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // checkBundle checks one bundle and its payload's file, and returns the
 // payload.
 func checkBundle(dir, name, predicateType string, publicPEM []byte, disk build.Output) ([]byte, error) {
 	bundle, err := os.ReadFile(filepath.Join(dir, bundleName(name)))
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, statErr := os.Lstat(filepath.Join(dir, statementName(name))); statErr == nil {
-			return nil, fmt.Errorf("%w: %s has no bundle beside it", ErrFolder, statementName(name))
-		}
-	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrFolder, err)
 	}
 	payload, err := sign.Verify(bundle, publicPEM, disk.SHA256)
 	if err != nil {
@@ -93,7 +93,7 @@ func checkBundle(dir, name, predicateType string, publicPEM []byte, disk build.O
 	}
 	beside, err := os.ReadFile(filepath.Join(dir, statementName(name)))
 	if err != nil {
-		return nil, fmt.Errorf("%w: the bundle's payload: %w", ErrFolder, err)
+		return nil, fmt.Errorf("%w: %w", ErrFolder, err)
 	}
 	if !bytes.Equal(payload, beside) {
 		return nil, fmt.Errorf("%w: %s is not what was signed: got %s, want %s",

@@ -227,7 +227,7 @@ func sumFile(ctx context.Context, dir, name string) (build.Output, error) {
 
 // reader ends when its context does.
 type reader struct {
-	ctx context.Context //nolint:containedctx // lives as long as one call
+	ctx context.Context // for one call
 	r   io.Reader
 }
 

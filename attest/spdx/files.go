@@ -1,7 +1,7 @@
 package spdx
 
 import (
-	"crypto/sha1" //nolint:gosec // SPDX 2.3 demands it, beside SHA-256
+	"crypto/sha1" // SPDX 2.3 demands it, section 8.4
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -122,7 +122,7 @@ func (w *writer) setCodes() {
 			continue
 		}
 		slices.Sort(sums)
-		h := sha1.New() //nolint:gosec // as above
+		h := sha1.New()
 		for _, s := range sums {
 			h.Write([]byte(s))
 		}
