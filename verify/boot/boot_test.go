@@ -208,7 +208,7 @@ func TestRunAgain(t *testing.T) {
 	for name, script := range map[string]string{
 		"swtpm": "#!/bin/sh\ncp '" + log + "' tpm.log\n: >tpm.sock\nexec sleep 60\n",
 		"qemu-system-x86_64": "#!/bin/sh\nif [ -e " + bin + "/again ]; then echo host login:; exec sleep 60; fi\n" +
-			": >" + bin + "/again\necho '" + starved + "'\necho goodbye >&2\nexit 3\n",
+			": >" + bin + "/again\necho \"" + starved + "\"\necho goodbye >&2\nexit 3\n",
 		"code.fd": "", "vars.fd": "",
 	} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o700); err != nil {
@@ -230,7 +230,7 @@ func TestRunAgain(t *testing.T) {
 	}
 	const pcr11 = "24698bc391ec29a05075e2f15a9a5d3fc29ce21afc6a801c6f5023093459a77f"
 	if r.PCRs[11] != pcr11 || measure.Replay(r.Takeover[11]) != pcr11 || len(r.Takeover[5]) != 4 {
-		t.Errorf("got PCR 11 %s, at takeover %q", r.PCRs[11], r.Takeover)
+		t.Errorf("got PCR 11 %s, at takeover %v", r.PCRs[11], r.Takeover)
 	}
 	o.WaitFor = []*regexp.Regexp{regexp.MustCompile("never")}
 	o.Timeout = 100 * time.Millisecond
