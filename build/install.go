@@ -30,9 +30,10 @@ type installed struct {
 	dir      string
 	packages []*rootfs.Package
 	inputOf  map[*rootfs.Package]string // as KIND/NAME
-	seen     map[sandbox.FileID]sandbox.Recorded
-	tree     *rootfs.Tree
-	claims   map[string][]rootfs.Claim
+	// seen is what the steps so far believe of files; each step is given it.
+	seen   map[sandbox.FileID]sandbox.Recorded
+	tree   *rootfs.Tree
+	claims map[string][]rootfs.Claim
 	// copied are files taken from another root, with their inputs.
 	copied map[string][]string
 }
@@ -57,6 +58,25 @@ func (b *builder) unpackTools(ctx context.Context) error {
 			return err
 		}
 	}
+	return nameService(b.tools)
+}
+
+// nameService gives the tools root what the C library asks first. There is no
+// name server: the address is one of documentation (RFC 5737), so that a step
+// which looks up a name is seen to reach for a network.
+func nameService(root string) error {
+	for name, text := range map[string]string{"hosts": "127.0.0.1 localhost\n", "resolv.conf": "nameserver 192.0.2.53\n"} {
+		p := filepath.Join(root, "etc", name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			return err
+		}
+		if _, err := os.Lstat(p); err == nil {
+			continue
+		}
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil { //nolint:gosec // read in the sandbox
+			return err
+		}
+	}
 	return nil
 }
 
@@ -71,7 +91,7 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 	if len(inputs) == 0 {
 		return nil, fmt.Errorf("the lock has no packages for the %s", set)
 	}
-	i := &installed{set: set, dir: filepath.Join(b.work, set), inputOf: map[*rootfs.Package]string{}, seen: map[sandbox.FileID]sandbox.Recorded{}, copied: map[string][]string{}}
+	i := &installed{set: set, dir: filepath.Join(b.work, set), inputOf: map[*rootfs.Package]string{}, copied: map[string][]string{}}
 	view := filepath.Join(b.work, "rpms-"+set)
 	for _, d := range []string{i.dir, view} {
 		if err := makeDir(d); err != nil {
@@ -115,7 +135,7 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 	if m := rpmTrouble.FindAllString(stderr, 10); m != nil {
 		return nil, &StepError{Step: "install " + set, Reason: "rpm ended well, but said", Tail: strings.Join(m, "\n")}
 	}
-	i.note(res)
+	i.seen = res.Files
 	return i, nil
 }
 
@@ -137,32 +157,6 @@ func makeDirs(base, rel string) error {
 		}
 	}
 	return nil
-}
-
-// note keeps what a step asked for in the root; what a later step asks for
-// goes before it.
-func (i *installed) note(res *sandbox.Result) {
-	for id, r := range res.Files {
-		old := i.seen[id]
-		if r.UID == nil {
-			r.UID = old.UID
-		}
-		if r.GID == nil {
-			r.GID = old.GID
-		}
-		for n, v := range old.Xattrs {
-			if _, ok := r.Xattrs[n]; !ok {
-				if r.Xattrs == nil {
-					r.Xattrs = map[string][]byte{}
-				}
-				r.Xattrs[n] = v
-			}
-		}
-		if r.Device == nil {
-			r.Device = old.Device
-		}
-		i.seen[id] = r
-	}
 }
 
 // header reads what a package's header says of its files. A pipe in a package
@@ -226,12 +220,12 @@ func (b *builder) setServices(ctx context.Context, root *installed) error {
 		res, _, err := b.run(ctx, nil, sandbox.Spec{
 			Name: s.verb + " services", Root: root.dir, RootWritable: true, FakeOwnership: true,
 			Args: slices.Concat([]string{"systemctl", "--root=/", "--no-reload", s.verb}, s.units),
-			Env:  []string{"SYSTEMD_OFFLINE=1"},
+			Env:  []string{"SYSTEMD_OFFLINE=1"}, Files: root.seen,
 		})
 		if err != nil {
 			return err
 		}
-		root.note(res)
+		root.seen = res.Files
 	}
 	return nil
 }

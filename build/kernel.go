@@ -123,12 +123,12 @@ func (b *builder) addModules(ctx context.Context, root, initrd *installed, versi
 	}
 	res, _, err := b.run(ctx, nil, sandbox.Spec{
 		Name: "depmod initrd", Root: initrd.dir, RootWritable: true, FakeOwnership: true,
-		Args: []string{"depmod", "-a", version},
+		Args: []string{"depmod", "-a", version}, Files: initrd.seen,
 	})
 	if err != nil {
 		return err
 	}
-	initrd.note(res)
+	initrd.seen = res.Files
 	return nil
 }
 

@@ -1,0 +1,187 @@
+package verify
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"caisson/build"
+	"caisson/build/image/qcow2"
+	"caisson/lock/digest"
+	"caisson/verify/measure"
+)
+
+// Disk is an image file as the disk that it holds.
+type Disk struct {
+	io.ReaderAt
+	Size   int64  // of the disk, in bytes
+	Format string // qcow2 or raw
+	file   *os.File
+}
+
+// OpenDisk opens a qcow2, or a file that is the disk itself.
+func OpenDisk(name string) (*Disk, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	magic := make([]byte, 4)
+	if _, err := f.ReadAt(magic, 0); err != nil && !errors.Is(err, io.EOF) {
+		f.Close()
+		return nil, err
+	}
+	if string(magic) != "QFI\xfb" {
+		return &Disk{ReaderAt: f, Size: st.Size(), Format: "raw", file: f}, nil
+	}
+	q, err := qcow2.Open(f)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &Disk{ReaderAt: q, Size: q.Size(), Format: "qcow2", file: f}, nil
+}
+
+// Close closes the file.
+func (d *Disk) Close() error { return d.file.Close() }
+
+// Digest is the digest of the whole disk.
+func (d *Disk) Digest() (digest.Digest, error) {
+	sum, _, err := digest.Reader(io.NewSectionReader(d, 0, d.Size))
+	return sum, err
+}
+
+// Description is image.json: what the build answers for, and what was measured
+// from the image's bytes afterwards.
+type Description struct {
+	build.Image
+	Stub string `json:"stub"`
+	// PCRs are as the kernel takes over, Phases PCR 11 by boot phase, and
+	// Login the phases that this image goes through before a login.
+	PCRs        map[string]map[string]string            `json:"pcrs"`
+	Phases      map[string]map[string]map[string]string `json:"phases"`
+	Login       []string                                `json:"loginPhases"`
+	Events      []measure.Event                         `json:"events"`
+	Assumptions []string                                `json:"assumptions"`
+}
+
+// Names of the files of an output folder.
+const (
+	imageFile        = "image.json"
+	measurementsFile = "measurements.json"
+	evidenceFile     = "evidence.json"
+	filesFile        = "files.json"
+	reportFile       = "report.json"
+	reportPage       = "report.html"
+)
+
+// Describe measures the image that a build left in dir, from its bytes, and
+// writes measurements.json and, last of all, image.json.
+func Describe(dir string, img *build.Image) (*Description, error) {
+	m, phases, err := Measure(filepath.Join(dir, img.Files[0].Name))
+	if err != nil {
+		return nil, err
+	}
+	if m.RootHash != img.RootHash {
+		return nil, fmt.Errorf("%s: the root hash of its bytes is %s, the build's is %s", img.Files[0].Name, m.RootHash, img.RootHash)
+	}
+	b, err := m.MeasurementsJSON(phases)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFile(filepath.Join(dir, measurementsFile), b); err != nil {
+		return nil, err
+	}
+	d := &Description{
+		Image: *img, Stub: m.Stub, PCRs: m.PCRs, Phases: m.Phases, Login: phases, Events: m.Events, Assumptions: m.Assumptions,
+	}
+	d.Files = append(d.Files, build.Output{Name: measurementsFile, Size: int64(len(b)), SHA256: digest.Of(b)})
+	return d, writeJSON(filepath.Join(dir, imageFile), d)
+}
+
+// Measure predicts what the image at name will measure, and says which boot
+// phases its systemd extends PCR 11 by before a login.
+func Measure(name string) (*measure.Result, []string, error) {
+	d, err := OpenDisk(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer d.Close()
+	m, err := measure.Disk(d, d.Size)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	}
+	phases, err := bootPhases(d)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return m, phases, nil
+}
+
+// ReadDescription reads the image.json of an output folder.
+func ReadDescription(dir string) (*Description, error) {
+	var d Description
+	if err := readJSON(filepath.Join(dir, imageFile), &d); err != nil {
+		return nil, err
+	}
+	return &d, nil
+}
+
+// maxJSON is the largest description read, in bytes.
+const maxJSON = 256 << 20
+
+func readJSON(name string, v any) error {
+	st, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	if st.Size() > maxJSON {
+		return fmt.Errorf("%s: %d bytes, more than the %d that are read", name, st.Size(), maxJSON)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+func writeJSON(name string, v any) error {
+	var sb strings.Builder
+	enc := json.NewEncoder(&sb)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	return writeFile(name, []byte(sb.String()))
+}
+
+// writeFile replaces a file, under a temporary name until it is whole.
+func writeFile(name string, b []byte) error {
+	tmp := name + ".part"
+	if err := os.WriteFile(tmp, b, 0o644); err != nil { //nolint:gosec // results are for everybody to read
+		return err
+	}
+	if err := os.Rename(tmp, name); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return nil
+}
+
+// exists tells whether there is a file of that name.
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return !errors.Is(err, fs.ErrNotExist)
+}
