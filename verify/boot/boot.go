@@ -38,7 +38,7 @@ type Options struct {
 	Code, Vars string
 	// Serial is given the serial console as it comes; nil for nobody.
 	Serial io.Writer
-	// WaitFor must each match a line of the serial console before the
+	// WaitFor, at least one, must each match a line of the serial console before the
 	// machine is ended. Escape sequences are taken out of the lines; the last
 	// line counts before it is complete, as a login prompt is.
 	WaitFor []*regexp.Regexp
@@ -85,6 +85,9 @@ func (e *MissingError) Error() string {
 // is an error, and the result tells how far it came. If ctx is done the
 // machine is killed. A machine whose timer the host starved is started again.
 func Run(ctx context.Context, o Options) (*Result, error) {
+	if len(o.WaitFor) == 0 {
+		return nil, errors.New("nothing to wait for on the machine's console")
+	}
 	m, err := newMachine(o)
 	if err != nil {
 		return nil, err

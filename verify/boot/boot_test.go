@@ -139,14 +139,17 @@ func TestRunRefuses(t *testing.T) {
 		"want both files":    {Disk: disk, Format: "raw", Code: "code"},
 		"copying the firmwa": {Disk: disk, Format: "raw", Code: "code", Vars: "/nonexistent"},
 	} {
-		o.Dir = t.TempDir()
+		o.Dir, o.WaitFor = t.TempDir(), []*regexp.Regexp{regexp.MustCompile("login:")}
 		if _, err := Run(context.Background(), o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}
 	}
+	if _, err := Run(context.Background(), Options{Disk: disk, Format: "raw"}); err == nil || !strings.Contains(err.Error(), "nothing to wait for") {
+		t.Errorf("got %v, want an error for nothing to wait for", err)
+	}
 	t.Setenv("PATH", "")
 	var missing *MissingError
-	_, err := Run(context.Background(), Options{Disk: disk, Format: "raw"})
+	_, err := Run(context.Background(), Options{Disk: disk, Format: "raw", WaitFor: []*regexp.Regexp{regexp.MustCompile("login:")}})
 	if !errors.As(err, &missing) || missing.Package != "qemu-system-x86" {
 		t.Errorf("got %v, want the Debian package of QEMU", err)
 	}

@@ -1,6 +1,7 @@
 package uki
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -30,7 +31,7 @@ func Authenticode(r io.ReaderAt, size int64) ([32]byte, error) {
 		sum.Write(h.raw[checksum+4:])
 	}
 	sorted := slices.Clone(h.sections)
-	slices.SortStableFunc(sorted, func(a, b sectionHeader) int { return int(int64(a.Offset) - int64(b.Offset)) })
+	slices.SortStableFunc(sorted, func(a, b sectionHeader) int { return cmp.Compare(a.Offset, b.Offset) })
 	hashed := int64(len(h.raw))
 	for _, s := range sorted {
 		if _, err := io.Copy(sum, io.NewSectionReader(r, int64(s.Offset), int64(s.SizeOfRawData))); err != nil {

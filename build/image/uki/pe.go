@@ -2,6 +2,7 @@ package uki
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -149,7 +150,7 @@ func (h *headers) readSections(size int64) error {
 	}
 	image := uint64(h.u32(h.opt + optImageSize))
 	sorted := slices.Clone(h.sections)
-	slices.SortStableFunc(sorted, func(a, b sectionHeader) int { return int(int64(a.VirtualAddress) - int64(b.VirtualAddress)) })
+	slices.SortStableFunc(sorted, func(a, b sectionHeader) int { return cmp.Compare(a.VirtualAddress, b.VirtualAddress) })
 	end := uint64(0)
 	for _, s := range sorted {
 		if uint64(s.VirtualAddress) < end {
