@@ -36,13 +36,26 @@ import (
 	"caisson/verify"
 )
 
-// Why Attest and VerifyDir refuse a folder.
+// Why Attest and VerifyDir refuse a folder: the Kind of a RefusedError.
 var (
 	// ErrLock: the image was made from another lock.
 	ErrLock = errors.New("made from another lock")
 	// ErrFolder: the folder says otherwise than its bytes, or than itself.
 	ErrFolder = errors.New("the output folder contradicts itself")
 )
+
+// RefusedError says in what a folder is not what it says.
+type RefusedError struct {
+	Kind error // ErrLock or ErrFolder
+	Err  error
+}
+
+func (e *RefusedError) Error() string   { return e.Kind.Error() + ": " + e.Err.Error() }
+func (e *RefusedError) Unwrap() []error { return []error{e.Kind, e.Err} }
+
+func refuse(kind error, format string, args ...any) error {
+	return &RefusedError{Kind: kind, Err: fmt.Errorf(format, args...)}
+}
 
 // Options say what to sign, and who signs.
 type Options struct {
@@ -114,8 +127,7 @@ var names = [...]struct {
 
 // Attest checks the folder, writes the statements and signs them. Inputs
 // that the store lacks or has damaged are a *cas.MissingError or
-// *cas.DamagedError; a folder that is not what it says is an ErrLock or
-// ErrFolder.
+// *cas.DamagedError; a folder that is not what it says is a *RefusedError.
 func Attest(ctx context.Context, o Options) (Summary, error) {
 	f, err := readFolder(ctx, o.Dir)
 	if err != nil {
@@ -175,7 +187,7 @@ func checkLock(l *lock.Lock, text []byte, image digest.Digest) (digest.Digest, e
 		return digest.Digest{}, fmt.Errorf("the lock's text is not its canonical form: got %s, want %s", got, canon)
 	}
 	if image != got {
-		return digest.Digest{}, fmt.Errorf("%w: image.json names the lock %s, and the lock given is %s", ErrLock, image, got)
+		return digest.Digest{}, refuse(ErrLock, "image.json names the lock %s, and the lock given is %s", image, got)
 	}
 	return got, nil
 }
@@ -255,11 +267,11 @@ func verdictFollows(r *verify.Report) error {
 	}
 	for _, c := range r.Checks {
 		if c.Status == verify.Failed || c.Status == verify.NotChecked {
-			return fmt.Errorf("%w: report.json says %s, and %s %s", ErrFolder, r.Verdict, c.Name, c.Status)
+			return refuse(ErrFolder, "report.json says %s, and %s %s", r.Verdict, c.Name, c.Status)
 		}
 	}
 	if r.Verdict == verify.Identical && r.Rebuilt != nil && r.Rebuilt.Disk != r.Image.Disk {
-		return fmt.Errorf("%w: report.json says %s of the disks %s and %s", ErrFolder, r.Verdict, r.Image.Disk, r.Rebuilt.Disk)
+		return refuse(ErrFolder, "report.json says %s of the disks %s and %s", r.Verdict, r.Image.Disk, r.Rebuilt.Disk)
 	}
 	return nil
 }

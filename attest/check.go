@@ -31,7 +31,7 @@ type Checked struct {
 // beside the bundle is the one that was signed. The bare SPDX document must
 // be the signed one, and every file that the provenance names as a byproduct
 // must be there, unaltered. Errors of signatures are those of sign.Verify;
-// what else does not fit is an ErrFolder.
+// what else does not fit is a *RefusedError.
 //
 // It does not check that the statements are true: that takes a rebuild.
 func VerifyDir(ctx context.Context, dir string, publicPEM []byte) (Checked, error) {
@@ -45,7 +45,7 @@ func VerifyDir(ctx context.Context, dir string, publicPEM []byte) (Checked, erro
 		return Checked{}, err
 	}
 	if len(image.Files) == 0 {
-		return Checked{}, fmt.Errorf("%w: image.json lists no file", ErrFolder)
+		return Checked{}, refuse(ErrFolder, "image.json lists no file")
 	}
 	disk, err := sumFile(ctx, dir, image.Files[0].Name)
 	if err != nil {
@@ -85,7 +85,7 @@ func absent(dir, name string) bool {
 func checkBundle(dir, name, predicateType string, publicPEM []byte, disk build.Output) ([]byte, error) {
 	bundle, err := os.ReadFile(filepath.Join(dir, bundleName(name)))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFolder, err)
+		return nil, refuse(ErrFolder, "%w", err)
 	}
 	payload, err := sign.Verify(bundle, publicPEM, disk.SHA256)
 	if err != nil {
@@ -93,18 +93,18 @@ func checkBundle(dir, name, predicateType string, publicPEM []byte, disk build.O
 	}
 	beside, err := os.ReadFile(filepath.Join(dir, statementName(name)))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFolder, err)
+		return nil, refuse(ErrFolder, "%w", err)
 	}
 	if !bytes.Equal(payload, beside) {
-		return nil, fmt.Errorf("%w: %s is not what was signed: got %s, want %s",
-			ErrFolder, statementName(name), digest.Of(beside), digest.Of(payload))
+		return nil, refuse(ErrFolder, "%s is not what was signed: got %s, want %s",
+			statementName(name), digest.Of(beside), digest.Of(payload))
 	}
 	st, err := slsa.Parse(payload, predicateType)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFolder, err)
+		return nil, refuse(ErrFolder, "%w", err)
 	}
 	if got := st.Subject[0].Name; got != disk.Name {
-		return nil, fmt.Errorf("%w: a statement about %q, want %q", ErrFolder, got, disk.Name)
+		return nil, refuse(ErrFolder, "a statement about %q, want %q", got, disk.Name)
 	}
 	return payload, nil
 }
@@ -117,14 +117,14 @@ func checkDocument(dir string, payload []byte) error {
 	}
 	bare, err := os.ReadFile(filepath.Join(dir, sbomName))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrFolder, err)
+		return refuse(ErrFolder, "%w", err)
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, bare); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrFolder, sbomName, err)
+		return refuse(ErrFolder, "%s: %w", sbomName, err)
 	}
 	if !bytes.Equal(compact.Bytes(), st.Predicate) {
-		return fmt.Errorf("%w: %s is not the document that was signed", ErrFolder, sbomName)
+		return refuse(ErrFolder, "%s is not the document that was signed", sbomName)
 	}
 	return nil
 }
@@ -133,7 +133,7 @@ func checkDocument(dir string, payload []byte) error {
 func checkProvenance(ctx context.Context, dir string, payload []byte) (digest.Digest, error) {
 	params, byproducts, err := slsa.ParseProvenance(payload)
 	if err != nil {
-		return digest.Digest{}, fmt.Errorf("%w: %w", ErrFolder, err)
+		return digest.Digest{}, refuse(ErrFolder, "%w", err)
 	}
 	for _, want := range byproducts {
 		got, err := sumFile(ctx, dir, want.Name)
@@ -141,8 +141,8 @@ func checkProvenance(ctx context.Context, dir string, payload []byte) (digest.Di
 			return digest.Digest{}, err
 		}
 		if got.SHA256.Hex() != want.Digest["sha256"] {
-			return digest.Digest{}, fmt.Errorf("%w: %s is %s, the provenance says sha256:%s",
-				ErrFolder, want.Name, got.SHA256, want.Digest["sha256"])
+			return digest.Digest{}, refuse(ErrFolder, "%s is %s, the provenance says sha256:%s",
+				want.Name, got.SHA256, want.Digest["sha256"])
 		}
 	}
 	return params.Lock, nil

@@ -81,7 +81,7 @@ func readFolder(ctx context.Context, dir string) (*folder, error) {
 		return nil, err
 	}
 	if len(f.image.Files) == 0 {
-		return nil, fmt.Errorf("%w: image.json lists no file", ErrFolder)
+		return nil, refuse(ErrFolder, "image.json lists no file")
 	}
 	for i, want := range f.image.Files {
 		got, err := sumFile(ctx, dir, want.Name)
@@ -89,21 +89,21 @@ func readFolder(ctx context.Context, dir string) (*folder, error) {
 			return nil, err
 		}
 		if got != want {
-			return nil, fmt.Errorf("%w: %s has %d bytes and is %s, image.json says %d bytes and %s",
-				ErrFolder, want.Name, got.Size, got.SHA256, want.Size, want.SHA256)
+			return nil, refuse(ErrFolder, "%s has %d bytes and is %s, image.json says %d bytes and %s",
+				want.Name, got.Size, got.SHA256, want.Size, want.SHA256)
 		}
 		if i == 0 {
 			f.disk = got
 			continue
 		}
 		if sum, ok := sums[got.Name]; ok && sum != got.SHA256 {
-			return nil, fmt.Errorf("%w: %s changes while it is read", ErrFolder, got.Name)
+			return nil, refuse(ErrFolder, "%s changes while it is read", got.Name)
 		}
 		sums[got.Name] = got.SHA256
 	}
 	for _, name := range []string{"files.json", "evidence.json"} {
 		if !f.lists(name) {
-			return nil, fmt.Errorf("%w: image.json does not list %s", ErrFolder, name)
+			return nil, refuse(ErrFolder, "image.json does not list %s", name)
 		}
 	}
 	f.setByproducts(sums)
@@ -132,16 +132,16 @@ func (f *folder) subject() slsa.Resource { return slsa.File(f.disk.Name, f.disk.
 // check compares the folder's descriptions with the lock and each other.
 func (f *folder) check(l *lock.Lock, lockDigest digest.Digest) error {
 	if f.image.Name != l.Name {
-		return fmt.Errorf("%w: image.json names the image %q, the lock %q", ErrFolder, f.image.Name, l.Name)
+		return refuse(ErrFolder, "image.json names the image %q, the lock %q", f.image.Name, l.Name)
 	}
 	if _, ok := l.ImageFor(f.image.Variant); !ok {
-		return fmt.Errorf("%w: image.json is of the variant %q, which the lock does not have", ErrFolder, f.image.Variant)
+		return refuse(ErrFolder, "image.json is of the variant %q, which the lock does not have", f.image.Variant)
 	}
 	if f.image.Epoch != l.Epoch {
-		return fmt.Errorf("%w: image.json has the epoch %d, the lock %d", ErrFolder, f.image.Epoch, l.Epoch)
+		return refuse(ErrFolder, "image.json has the epoch %d, the lock %d", f.image.Epoch, l.Epoch)
 	}
 	if f.evidence.Lock != lockDigest {
-		return fmt.Errorf("%w: evidence.json names the lock %s, and the lock given is %s", ErrLock, f.evidence.Lock, lockDigest)
+		return refuse(ErrLock, "evidence.json names the lock %s, and the lock given is %s", f.evidence.Lock, lockDigest)
 	}
 	if f.report == nil {
 		return nil
@@ -149,12 +149,12 @@ func (f *folder) check(l *lock.Lock, lockDigest digest.Digest) error {
 	r := f.report
 	switch {
 	case r.Lock != lockDigest:
-		return fmt.Errorf("%w: report.json names the lock %s, and the lock given is %s", ErrLock, r.Lock, lockDigest)
+		return refuse(ErrLock, "report.json names the lock %s, and the lock given is %s", r.Lock, lockDigest)
 	case r.Image.SHA256 != f.disk.SHA256:
-		return fmt.Errorf("%w: report.json is about %s, and %s is %s", ErrFolder, r.Image.SHA256, f.disk.Name, f.disk.SHA256)
+		return refuse(ErrFolder, "report.json is about %s, and %s is %s", r.Image.SHA256, f.disk.Name, f.disk.SHA256)
 	case r.Name != f.image.Name || r.Variant != f.image.Variant:
-		return fmt.Errorf("%w: report.json is about %q, variant %q, image.json about %q, variant %q",
-			ErrFolder, r.Name, r.Variant, f.image.Name, f.image.Variant)
+		return refuse(ErrFolder, "report.json is about %q, variant %q, image.json about %q, variant %q",
+			r.Name, r.Variant, f.image.Name, f.image.Variant)
 	}
 	return verdictFollows(r)
 }
@@ -166,22 +166,22 @@ func (f *folder) measure(ctx context.Context, measure func(context.Context, stri
 		return Measured{}, fmt.Errorf("measuring %s: %w", f.disk.Name, err)
 	}
 	if m.RootHash != f.image.RootHash {
-		return Measured{}, fmt.Errorf("%w: %s has the root hash %q, image.json says %q", ErrFolder, f.disk.Name, m.RootHash, f.image.RootHash)
+		return Measured{}, refuse(ErrFolder, "%s has the root hash %q, image.json says %q", f.disk.Name, m.RootHash, f.image.RootHash)
 	}
 	if !maps.EqualFunc(m.PCRs, f.image.PCRs, maps.Equal) {
-		return Measured{}, fmt.Errorf("%w: from the bytes of %s follow the PCRs %v, image.json says %v", ErrFolder, f.disk.Name, m.PCRs, f.image.PCRs)
+		return Measured{}, refuse(ErrFolder, "from the bytes of %s follow the PCRs %v, image.json says %v", f.disk.Name, m.PCRs, f.image.PCRs)
 	}
 	if !bytes.Equal(m.Measurements, f.raw) {
-		return Measured{}, fmt.Errorf("%w: from the bytes of %s follows another measurements.json: got %s, want %s",
-			ErrFolder, f.disk.Name, bytes.TrimSpace(f.raw), bytes.TrimSpace(m.Measurements))
+		return Measured{}, refuse(ErrFolder, "from the bytes of %s follows another measurements.json: got %s, want %s",
+			f.disk.Name, bytes.TrimSpace(f.raw), bytes.TrimSpace(m.Measurements))
 	}
 	if r := f.report; r != nil {
 		if r.RootHash != "" && r.RootHash != m.RootHash {
-			return Measured{}, fmt.Errorf("%w: %s has the root hash %q, report.json says %q", ErrFolder, f.disk.Name, m.RootHash, r.RootHash)
+			return Measured{}, refuse(ErrFolder, "%s has the root hash %q, report.json says %q", f.disk.Name, m.RootHash, r.RootHash)
 		}
 		for _, n := range slices.Sorted(maps.Keys(r.PCRs)) {
 			if got := m.PCRs["sha256"][n]; got != r.PCRs[n] {
-				return Measured{}, fmt.Errorf("%w: PCR %s of %s is %q, report.json says %q", ErrFolder, n, f.disk.Name, got, r.PCRs[n])
+				return Measured{}, refuse(ErrFolder, "PCR %s of %s is %q, report.json says %q", n, f.disk.Name, got, r.PCRs[n])
 			}
 		}
 	}
@@ -211,7 +211,7 @@ func readJSON(path string, v any) ([]byte, error) {
 // sumFile sums a file of the folder; its name must be a plain one.
 func sumFile(ctx context.Context, dir, name string) (build.Output, error) {
 	if name != filepath.Base(name) || !filepath.IsLocal(name) {
-		return build.Output{}, fmt.Errorf("%w: it names the file %q, which is not in it", ErrFolder, name)
+		return build.Output{}, refuse(ErrFolder, "it names the file %q, which is not in it", name)
 	}
 	in, err := os.Open(filepath.Join(dir, name))
 	if err != nil {

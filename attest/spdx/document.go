@@ -267,18 +267,18 @@ func (w *writer) relateInputs() {
 	}
 }
 
-// needers are the packages that the lock gives as reasons for an input.
+// needers are the packages that the lock gives as reasons for an input: an
+// RPM, or the folder whose go.sum or Cargo.lock names a module or crate.
 func (w *writer) needers(in *lock.Input) []common.ElementID {
-	suffix := map[string]string{lock.KindGo: ".zip", lock.KindCrate: ".crate"}[in.Kind]
+	from := lock.KindRPM
+	if in.RPM == nil {
+		from = lock.KindTree
+	}
 	var ids []common.ElementID
 	for _, f := range in.For {
-		if f.By == in.Name || !use.Reason(w.Lock, in, f, w.Image.Arch, w.Image.Variant) {
-			continue
-		}
-		for _, name := range []string{f.By, f.By + suffix} {
-			if p := w.packages[in.Kind+"/"+name]; p != nil && name != in.Name {
-				ids = append(ids, p.PackageSPDXIdentifier)
-			}
+		p := w.packages[from+"/"+f.By]
+		if p != nil && f.Dep != "" && use.Reason(w.Lock, in, f, w.Image.Arch, w.Image.Variant) {
+			ids = append(ids, p.PackageSPDXIdentifier)
 		}
 	}
 	slices.Sort(ids)

@@ -16,7 +16,7 @@ import (
 // inputPackage describes one input.
 func (w *writer) inputPackage(in *lock.Input) (*v2_3.Package, error) {
 	p := &v2_3.Package{
-		PackageName:             path.Base(in.Name),
+		PackageName:             in.Name,
 		PackageSPDXIdentifier:   elementID("Package-"+in.Kind, in.Kind+"/"+in.Name, in.Name),
 		PackageSupplier:         &common.Supplier{Supplier: none},
 		PackageDownloadLocation: none,
@@ -29,7 +29,9 @@ func (w *writer) inputPackage(in *lock.Input) (*v2_3.Package, error) {
 	}
 	if u, ok := w.Lock.RepoURL(in); ok {
 		p.PackageDownloadLocation = u
-		p.PackageFileName = path.Base(u)
+	}
+	if in.Tree == nil {
+		p.PackageFileName = path.Base(in.URL)
 	}
 	if in.PURL != "" {
 		p.PackageExternalReferences = []*v2_3.PackageExternalReference{
@@ -46,6 +48,7 @@ func (w *writer) inputPackage(in *lock.Input) (*v2_3.Package, error) {
 		p.PackageSupplier = organization(host)
 	case in.Kind == lock.KindCrate:
 		p.PackageName, p.PackageVersion = crate(in.Name)
+		p.PackageFileName = in.Name
 		p.PackageSourceInfo = "registry: " + in.Registry
 		if name := registryName(in.Registry); name != "" {
 			p.PackageSupplier = organization(name)
