@@ -3,6 +3,7 @@ package solve
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -115,7 +116,7 @@ func NewPool(repos []Repo, opts Options) (*Pool, error) {
 }
 
 // addPackages fills pkgs, in an order that does not depend on that of the
-// metadata: by repository, name, EVR, architecture, digest.
+// metadata, but is that of createrepo: by repository and file name.
 func (p *Pool) addPackages() {
 	p.pkgs = make([]pkg, firstID)
 	for r := range p.repos {
@@ -131,8 +132,8 @@ func (p *Pool) addPackages() {
 				hidden: p.repos[r].Hidden != nil && p.repos[r].Hidden(k)})
 		}
 		slices.SortFunc(p.pkgs[start:], func(a, b pkg) int {
-			return cmp.Or(strings.Compare(a.Name, b.Name), a.EVR.Compare(b.EVR), strings.Compare(a.EVR.String(), b.EVR.String()),
-				strings.Compare(a.Arch, b.Arch), strings.Compare(a.Checksum.Hex, b.Checksum.Hex), strings.Compare(a.Location, b.Location))
+			return cmp.Or(strings.Compare(path.Base(a.Location), path.Base(b.Location)), strings.Compare(a.Location, b.Location),
+				strings.Compare(a.Package.String(), b.Package.String()), strings.Compare(a.Checksum.Hex, b.Checksum.Hex))
 		})
 	}
 	for i := int(firstID); i < len(p.pkgs); i++ {

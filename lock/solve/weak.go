@@ -119,6 +119,30 @@ func (s *solver) supplementing(q id) bool {
 	return slices.ContainsFunc(s.p.pkgs[q].supplements, s.fulfilled)
 }
 
+// brought reports whether a dependency holds because of a package that is
+// chosen, not only because of one that is absent, as "(a if b)" does without b.
+func (s *solver) brought(n depID) bool {
+	d := s.p.deps[n]
+	switch d.op {
+	case opAnd:
+		return s.fulfilled(n) && (s.brought(d.left) || s.brought(d.right))
+	case opOr:
+		return s.brought(d.left) || s.brought(d.right)
+	case opIf, opUnless:
+		e := s.p.deps[d.right]
+		switch {
+		case e.op != opElse:
+			return s.fulfilled(n) && s.brought(d.left)
+		case s.fulfilled(e.left):
+			return s.fulfilled(n) && s.brought(e.left)
+		case d.op == opIf:
+			return s.brought(e.right)
+		}
+		return s.brought(d.left)
+	}
+	return s.fulfilled(n)
+}
+
 func (s *solver) enhancing(q id) bool {
 	return slices.ContainsFunc(s.p.pkgs[q].enhances, s.fulfilled)
 }
@@ -245,7 +269,7 @@ func (s *solver) weakCandidates() (all, supplements []id) {
 					}
 				}
 			}
-		case len(k.supplements) > 0 && s.supplementing(q) && !s.otherVersionChosen(q):
+		case slices.ContainsFunc(k.supplements, s.brought) && !s.otherVersionChosen(q):
 			supplements = append(supplements, q)
 		}
 	}
