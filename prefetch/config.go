@@ -20,8 +20,9 @@ import (
 type Config struct {
 	// Version is Caisson's own, for the User-Agent.
 	Version string
-	// Dir is the project's folder: plain paths are relative to it, and
-	// cargo's configuration is looked for in it and above it.
+	// Dir is the project's folder, absolute: plain paths are relative to it,
+	// and cargo's configuration is looked for in it and above it. Empty where
+	// there is no project.
 	Dir string
 
 	GoProxy   string // as GOPROXY; empty for "https://proxy.golang.org,direct"

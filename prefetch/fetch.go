@@ -142,14 +142,11 @@ func (f *Fetcher) locate(ctx context.Context, w lock.Want) ([]candidate, error) 
 	return []candidate{{url: w.URL}}, nil
 }
 
-// local is the address of a plain path.
+// local is the address of a plain path, which is one below the project's folder.
 func (f *Fetcher) local(path string) (string, error) {
-	if !filepath.IsAbs(path) {
-		if f.cfg.Dir == "" {
-			return "", errors.New("the path is relative, and there is no project folder")
-		}
-		path = filepath.Join(f.cfg.Dir, path)
+	if f.cfg.Dir == "" {
+		return "", errors.New("it is a file of the project, and there is no project")
 	}
-	u := url.URL{Scheme: "file", Path: path}
+	u := url.URL{Scheme: "file", Path: filepath.Join(f.cfg.Dir, path)}
 	return u.String(), nil
 }

@@ -109,8 +109,11 @@ func readKey(in *lock.Input, s *cas.Store) (rpmsig.Keyring, error) {
 	if err != nil {
 		return rpmsig.Keyring{}, err
 	}
-	if in.Fingerprint != "" && !slices.Contains(ring.Fingerprints(), strings.ToUpper(in.Fingerprint)) {
-		return rpmsig.Keyring{}, fmt.Errorf("got the keys %s, want %s", strings.Join(ring.Fingerprints(), ", "), in.Fingerprint)
+	have := ring.Fingerprints()
+	for fpr := range strings.SplitSeq(in.Fingerprint, ",") { // a file may have several keys
+		if fpr != "" && !slices.Contains(have, strings.ToUpper(fpr)) {
+			return rpmsig.Keyring{}, fmt.Errorf("got the keys %s, want %s", strings.Join(have, ","), in.Fingerprint)
+		}
 	}
 	return ring, nil
 }
