@@ -51,7 +51,15 @@ func newCommand() *cobra.Command {
 		Use:           "debrepo",
 		Short:         "Make an RPM repository out of a Debian mirror",
 		SilenceErrors: true, SilenceUsage: true,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q: want make or serve", args[0])}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error {
+			return errors.Join(c.Help(), usageError{errors.New("want a command: make or serve")})
+		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newMakeCommand(), newServeCommand())

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,7 +27,7 @@ import (
 )
 
 // converterVersion changes with anything that changes the packages made from the same .debs.
-const converterVersion = 3
+const converterVersion = 4
 
 // repository is the folder that make writes. Nothing appears there under its final name before it is whole, and the metadata comes last.
 type repository struct {
@@ -200,26 +201,25 @@ func (r *repository) convertAll(ctx context.Context, a *apt, todo []download, no
 	}
 	fmt.Fprintf(r.progress, "debrepo: converting %d packages\n", len(todo))
 	slices.SortFunc(todo, func(x, y download) int { return int(y.Size - x.Size) }) // the large ones first
-	results := make([]built, len(todo))
+	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
-	for i, d := range todo {
+	for _, d := range todo {
 		g.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			var err error
-			results[i], err = r.convertOne(ctx, a.archive(d), d)
-			return err
+			b, err := r.convertOne(ctx, a.archive(d), d)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			now.Packages[d.SHA256] = b
+			return r.writeState(*now) // a run that is killed has not worked in vain
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	for i, d := range todo {
-		now.Packages[d.SHA256] = results[i]
-	}
-	return nil
+	return g.Wait()
 }
 
 func (r *repository) convertOne(ctx context.Context, name string, d download) (built, error) {
@@ -367,12 +367,6 @@ func (r *repository) publish(ctx context.Context, old, now state) error {
 	repodata := filepath.Join(r.dir, "repodata")
 	if _, err := os.Stat(filepath.Join(repodata, "repomd.xml.asc")); err != nil || old.Published != now.Published {
 		fmt.Fprintf(r.progress, "debrepo: writing metadata of %d packages\n", len(files))
-		// What has been converted need not be converted again if this fails.
-		unpublished := now
-		unpublished.Published = ""
-		if err := r.writeState(unpublished); err != nil {
-			return err
-		}
 		fresh, err := r.metadata(ctx, "Packages/"+strings.ReplaceAll(list, "\n", "\nPackages/")+"\n", newest)
 		if err != nil {
 			return err

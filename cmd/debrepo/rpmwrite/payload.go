@@ -62,7 +62,7 @@ func writePayload(w io.Writer, files []File) (*payload, error) {
 	return p, nil
 }
 
-// files writes one entry a path. Of a set of hard links, all entries but the last are empty.
+// files writes one entry a path, in order, but a set of hard links together where its last member is: rpm unpacks such a set in one go.
 func (p *payload) files(w io.Writer, files []File) error {
 	links := map[string][]int{} // the members of each set
 	for i, f := range files {
@@ -76,31 +76,43 @@ func (p *payload) files(w io.Writer, files []File) error {
 			set = links[f.HardLink]
 		}
 		p.inodes[i] = uint32(set[0] + 1)
-		if f.Flags&Ghost != 0 {
+		if f.Flags&Ghost != 0 || set[len(set)-1] != i {
 			continue
 		}
-		h := cpioHeader{name: "." + f.Path, ino: p.inodes[i], mode: f.Mode, nlink: uint32(len(set)), mtime: uint32(f.MTime.Unix())}
-		var content io.Reader
-		sum := sha256.New()
-		switch {
-		case f.Mode&TypeMask == TypeLink:
-			h.size = int64(len(f.Target))
-			content = stringReader(f.Target)
-		case f.Mode&TypeMask == TypeRegular && set[len(set)-1] == i:
-			r, err := f.Open()
-			if err != nil {
-				return fmt.Errorf("opening the content of %s: %w", f.Path, err)
-			}
-			h.size, content = f.Size, io.TeeReader(r, sum)
-		}
-		if err := cpioEntry(w, h, content); err != nil {
-			return fmt.Errorf("packing %s: %w", f.Path, err)
-		}
-		if f.Mode&TypeMask == TypeRegular && set[len(set)-1] == i {
-			for _, j := range set {
-				p.fileDigests[j] = hex.EncodeToString(sum.Sum(nil))
+		for n, j := range set {
+			if err := p.file(w, files[j], set, n); err != nil {
+				return fmt.Errorf("packing %s: %w", files[j].Path, err)
 			}
 		}
+	}
+	return nil
+}
+
+// file writes the entry of the nth of a set of hard links, which is mostly a set of one. All but the last are empty.
+func (p *payload) file(w io.Writer, f File, set []int, n int) error {
+	h := cpioHeader{name: "." + f.Path, ino: uint32(set[0] + 1), mode: f.Mode, nlink: uint32(len(set)), mtime: uint32(f.MTime.Unix())}
+	switch f.Mode & TypeMask {
+	case TypeLink:
+		h.size = int64(len(f.Target))
+		return cpioEntry(w, h, stringReader(f.Target))
+	case TypeRegular:
+	default:
+		return cpioEntry(w, h, nil)
+	}
+	if n < len(set)-1 {
+		return cpioEntry(w, h, nil)
+	}
+	r, err := f.Open()
+	if err != nil {
+		return fmt.Errorf("opening the content: %w", err)
+	}
+	h.size = f.Size
+	sum := sha256.New()
+	if err := cpioEntry(w, h, io.TeeReader(r, sum)); err != nil {
+		return err
+	}
+	for _, j := range set {
+		p.fileDigests[j] = hex.EncodeToString(sum.Sum(nil))
 	}
 	return nil
 }

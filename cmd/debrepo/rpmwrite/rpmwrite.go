@@ -6,7 +6,7 @@
 //
 // What is written, in order (rpm's docs/manual/format.md): the lead, the signature header with SHA-1 and
 // SHA-256 of the header, sizes, and OpenPGP signatures of the header and of header and payload; the header; the payload. Files are
-// sorted by path. The members of a hard link set have one inode number, and the last of them carries the content in the payload, as rpmbuild does it.
+// sorted by path. The members of a hard link set have one inode number and follow each other in the payload, where the last of them carries the content, as rpmbuild does it.
 package rpmwrite
 
 import (

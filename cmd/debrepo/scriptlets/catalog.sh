@@ -1,3 +1,3 @@
 # The compiled message catalogue of the journal.
-command -v journalctl >/dev/null || exit 0
+[ -x /usr/bin/journalctl ] || exit 0
 exec journalctl --update-catalog

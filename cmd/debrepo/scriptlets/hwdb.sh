@@ -1,3 +1,3 @@
 # The compiled hardware database.
-command -v systemd-hwdb >/dev/null || exit 0
+[ -x /usr/bin/systemd-hwdb ] || exit 0
 exec systemd-hwdb update --usr

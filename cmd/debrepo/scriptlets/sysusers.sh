@@ -1,3 +1,3 @@
 # The accounts that packages declare.
-command -v systemd-sysusers >/dev/null || exit 0
+[ -x /usr/bin/systemd-sysusers ] || exit 0
 SYSTEMD_LOG_LEVEL=warning exec systemd-sysusers
