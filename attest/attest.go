@@ -154,6 +154,7 @@ func Attest(ctx context.Context, o Options) (Summary, error) {
 		return Summary{}, err
 	}
 	sum.SBOM = build.Output{Name: sbomName, Size: int64(len(sbom)), SHA256: digest.Of(sbom)}
+	f.files = nil // large, and in the document now
 	statements, err := f.statements(o, lockDigest, sbom, measured)
 	if err != nil {
 		return Summary{}, err

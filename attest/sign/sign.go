@@ -22,11 +22,15 @@ import (
 	"errors"
 	"fmt"
 
+	ssldsse "github.com/secure-systems-lab/go-securesystemslib/dsse"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 	cosignbundle "github.com/sigstore/cosign/v2/pkg/cosign/bundle"
+	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	protodsse "github.com/sigstore/protobuf-specs/gen/pb-go/dsse"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
-	"github.com/sigstore/sigstore/pkg/signature/dsse"
+	"github.com/sigstore/sigstore/pkg/signature/options"
+	"google.golang.org/protobuf/encoding/protojson"
 )
 
 // PayloadType is the type of the payload in the envelope.
@@ -38,10 +42,9 @@ var ErrKey = errors.New("unusable key")
 
 // Signer signs with one private key.
 type Signer struct {
-	key    signature.SignerVerifier
-	public crypto.PublicKey
-	pem    []byte
-	hint   string
+	key  signature.SignerVerifier
+	pem  []byte
+	hint string
 }
 
 // GenerateKey makes an ECDSA P-256 key pair in cosign's files: the private
@@ -75,7 +78,7 @@ func LoadSigner(keyPEM, pass []byte) (Signer, error) {
 	if err != nil {
 		return Signer{}, err
 	}
-	return Signer{key: key, public: public, pem: pem, hint: hint}, nil
+	return Signer{key: key, pem: pem, hint: hint}, nil
 }
 
 // PublicPEM is the public key, PEM, as cosign's --key reads it.
@@ -93,15 +96,24 @@ func (s Signer) Bundle(ctx context.Context, statement []byte) ([]byte, error) {
 	if s.key == nil {
 		return nil, fmt.Errorf("%w: the signer has no key", ErrKey)
 	}
-	envelope, err := dsse.WrapSigner(s.key, PayloadType).SignMessage(bytes.NewReader(statement))
+	sig, err := s.key.SignMessage(bytes.NewReader(ssldsse.PAE(PayloadType, statement)), options.WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("signing: %w", err)
 	}
-	b, err := cosignbundle.MakeNewBundle(s.public, nil, statement, envelope, nil, nil)
+	b, err := cosignbundle.MakeProtobufBundle(s.hint, nil, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("writing the bundle: %w", err)
 	}
-	return b, nil
+	b.Content = &protobundle.Bundle_DsseEnvelope{DsseEnvelope: &protodsse.Envelope{
+		Payload:     statement,
+		PayloadType: PayloadType,
+		Signatures:  []*protodsse.Signature{{Sig: sig}},
+	}}
+	out, err := protojson.Marshal(b)
+	if err != nil {
+		return nil, fmt.Errorf("writing the bundle: %w", err)
+	}
+	return out, nil
 }
 
 // Hint names a public key the way bundles do.

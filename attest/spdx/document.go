@@ -39,13 +39,15 @@
 package spdx
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"time"
 
-	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/spdx/tools-golang/spdx/v2/common"
 	"github.com/spdx/tools-golang/spdx/v2/v2_3"
 
@@ -134,12 +136,70 @@ func Document(s Subject) (*v2_3.Document, error) {
 	return w.doc, nil
 }
 
-// Write writes the document's text: JSON with one blank a level.
+// Write writes the document's text: JSON with one blank a level, as
+// tools-golang's json.Write has it. The long lists are written element by
+// element, so that the text need not be in memory.
 func Write(out io.Writer, doc *v2_3.Document) error {
-	if err := spdxjson.Write(doc, out, spdxjson.Indent(" "), spdxjson.EscapeHTML(false)); err != nil {
+	bw := bufio.NewWriter(out)
+	if err := writeDocument(bw, doc); err != nil {
 		return fmt.Errorf("writing the SPDX document: %w", err)
 	}
-	return nil
+	return bw.Flush()
+}
+
+func writeDocument(w io.Writer, doc *v2_3.Document) error {
+	head := *doc
+	head.Packages, head.Files, head.Relationships = nil, nil, nil
+	b, err := text("", &head, "")
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(bytes.TrimSuffix(b, []byte("\n}"))); err != nil {
+		return err
+	}
+	if err := writeList(w, "packages", doc.Packages); err != nil {
+		return err
+	}
+	if err := writeList(w, "files", doc.Files); err != nil {
+		return err
+	}
+	if err := writeList(w, "relationships", doc.Relationships); err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, "\n}\n")
+	return err
+}
+
+// writeList writes a member of the document; one that is empty is left out.
+func writeList[E any](w io.Writer, name string, list []*E) error {
+	if len(list) == 0 {
+		return nil
+	}
+	lead := ",\n \"" + name + "\": [\n  "
+	for _, e := range list {
+		b, err := text(lead, e, "  ")
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+		lead = ",\n  "
+	}
+	_, err := io.WriteString(w, "\n ]")
+	return err
+}
+
+// text is a value's JSON behind a lead, its further lines behind a prefix.
+func text(lead string, v any, prefix string) ([]byte, error) {
+	b := bytes.NewBufferString(lead)
+	enc := json.NewEncoder(b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent(prefix, " ")
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 func (w *writer) addImage() *v2_3.Package {

@@ -83,6 +83,29 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
+// TestWrite compares the text with what tools-golang writes.
+func TestWrite(t *testing.T) {
+	doc, err := spdx.Document(subject(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want bytes.Buffer
+	if err := spdxjson.Write(doc, &want, spdxjson.Indent(" "), spdxjson.EscapeHTML(false)); err != nil {
+		t.Fatal(err)
+	}
+	if got := write(t, subject(t)); !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("got\n%s\nwant\n%s", got, want.Bytes())
+	}
+	broken := errors.New("disk full")
+	if err := spdx.Write(failing{broken}, doc); !errors.Is(err, broken) {
+		t.Errorf("got %v, want %v", err, broken)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
 // TestValid reads the document with the reader that people use, and checks
 // what the SPDX 2.3 JSON schema and sections 6 to 8 and 11 demand.
 func TestValid(t *testing.T) {
