@@ -265,7 +265,7 @@ func (p *Pool) newestProvideFirst(list []id) {
 		switch {
 		case i == 0 || all[i-1].name != v.name:
 			bad = 0
-		case all[i-1].entry != v.entry && newerFirst(all[i-1], v) < 0:
+		case all[i-1].entry != v.entry && newerFirst(all[i-1], v) == -1:
 			bad++
 		}
 		badness[v.entry] += bad

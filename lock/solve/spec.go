@@ -214,7 +214,8 @@ func (s *solver) jobsOf(spec string) ([]job, error) {
 	return []job{one(list)}, nil
 }
 
-// splitJobs makes one job of all packages that have the same key.
+// splitJobs makes one job of all packages that have the same key, in the order
+// of their first packages.
 func (s *solver) splitJobs(list []id, key func(*pkg) string, make func([]id) job) []job {
 	groups := map[string][]id{}
 	var keys []string
@@ -225,7 +226,6 @@ func (s *solver) splitJobs(list []id, key func(*pkg) string, make func([]id) job
 		}
 		groups[k] = append(groups[k], q)
 	}
-	slices.Sort(keys)
 	var jobs []job
 	for _, k := range keys {
 		jobs = append(jobs, make(groups[k]))
