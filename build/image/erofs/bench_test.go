@@ -26,7 +26,7 @@ func benchTree(b *testing.B, root string) (total int64) {
 		case i%12 == 0:
 			size *= 40
 		case i%100 == 1:
-			size *= 1000
+			size *= 2900
 		}
 		size = min(size, int64(len(noise)))
 		total += size

@@ -176,6 +176,19 @@ func walk(b []byte) (entries []Entry, data map[string]string, o Options, err err
 	if err != nil {
 		return nil, nil, o, err
 	}
+	entries, data, err = walkFS(f)
+	return entries, data, f.Options(), err
+}
+
+func walkReader(r io.ReaderAt) (entries []Entry, data map[string]string, err error) {
+	f, err := Open(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	return walkFS(f)
+}
+
+func walkFS(f *FS) (entries []Entry, data map[string]string, err error) {
 	data = make(map[string]string)
 	err = f.Walk(func(e Entry) error {
 		entries = append(entries, e)
@@ -191,7 +204,7 @@ func walk(b []byte) (entries []Entry, data map[string]string, o Options, err err
 		data[e.Path] = string(b)
 		return err
 	})
-	return entries, data, f.Options(), err
+	return entries, data, err
 }
 
 func TestReadBack(t *testing.T) {

@@ -1,6 +1,7 @@
 package erofs
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -157,6 +158,9 @@ func (f *FS) readTarget(i *file) (string, error) {
 	b := make([]byte, i.size)
 	if _, err := io.ReadFull(r, b); err != nil {
 		return "", fmt.Errorf("reading the target: %w", err)
+	}
+	if bytes.IndexByte(b, 0) >= 0 {
+		return "", fmt.Errorf("target %.80q has a NUL in it", b)
 	}
 	return string(b), nil
 }

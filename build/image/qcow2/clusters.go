@@ -104,7 +104,8 @@ func newEncoder(o Options) (*zstd.Encoder, error) {
 		zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
 		zstd.WithWindowSize(clusterSize),
-		zstd.WithEncoderCRC(false), // as QEMU does
+		zstd.WithAllLitEntropyCompression(true), // 1 % smaller
+		zstd.WithEncoderCRC(false),              // as QEMU does
 	)
 }
 

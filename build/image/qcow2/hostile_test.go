@@ -2,8 +2,10 @@ package qcow2
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -171,19 +173,48 @@ func TestBomb(t *testing.T) {
 	}
 }
 
+// TestSeeds reads the small images that qemu-img made for FuzzOpen.
+func TestSeeds(t *testing.T) {
+	const want = "b837a21e7464ceb26b9b99c4ecf4c0bc0c858264d2b8c19e500193976ed2dee4"
+	for _, path := range seeds(t) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := Open(bytes.NewReader(b))
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		disk, err := readAll(img, img.Size(), 100)
+		if got := fmt.Sprintf("%x", sha256.Sum256(disk)); err != nil || got != want {
+			t.Errorf("%s: disk is sha256:%s, %v, want %s", path, got, err, want)
+		}
+	}
+}
+
+func seeds(t testing.TB) []string {
+	paths, err := filepath.Glob("testdata/*.qcow2")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no seeds: %v", err)
+	}
+	return paths
+}
+
 func FuzzOpen(f *testing.F) {
-	image := smallImage(f)
-	f.Add(image)
-	f.Add(write(f, noise("fuzz", 512), Options{}))
-	v2 := bytes.Clone(image)
-	binary.BigEndian.PutUint32(v2[hdrVersion:], 2)
-	f.Add(v2)
+	for _, path := range seeds(f) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		img, err := Open(bytes.NewReader(b))
 		if err != nil {
 			return
 		}
-		buf := make([]byte, 3*clusterSize)
+		buf := make([]byte, 2000)
 		for _, off := range []int64{0, 1000, img.Size() / 2, img.Size() - 5} {
 			if off < 0 {
 				continue

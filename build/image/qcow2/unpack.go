@@ -80,7 +80,9 @@ func unpackDeflate(dst, src []byte) error {
 // newUnpackZstd returns a function that fills dst, of so many bytes, from a
 // frame of Zstandard, behind which may be other data.
 func newUnpackZstd(size int) (func(dst, src []byte) error, error) {
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(uint64(size)))
+	// The limit holds for windows too, and the smallest window is 1 KiB.
+	limit := uint64(max(size, 1<<10))
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(limit))
 	if err != nil {
 		return nil, err
 	}
