@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -65,6 +66,8 @@ func (b *builder) accountFor(i *installed, e *rootfs.Entry) File {
 		f.Account = Vendor
 	case e.Content != nil || e.Ino == 0:
 		f.Account, f.By = Generated, "normalise"
+	case i.set == lock.SetInitrd && strings.HasPrefix(e.Path, "usr/lib/modules/"):
+		f.Account, f.By = Generated, "depmod"
 	case len(claims) > 0 && !ghost:
 		f.Account, f.By = Changed, "scriptlets"
 	case len(claims) > 0:

@@ -210,6 +210,10 @@ func (b *builder) finishRoot(ctx context.Context, root *installed) error {
 
 // setServices runs the root's own systemctl.
 func (b *builder) setServices(ctx context.Context, root *installed) error {
+	before, err := links(root.dir)
+	if err != nil {
+		return err
+	}
 	for _, s := range []struct {
 		verb  string
 		units []string
@@ -227,7 +231,33 @@ func (b *builder) setServices(ctx context.Context, root *installed) error {
 		}
 		root.seen = res.Files
 	}
+	after, err := links(root.dir)
+	if err != nil {
+		return err
+	}
+	for p := range after {
+		if !before[p] {
+			b.placed[p] = placing{account: Generated, by: "services"}
+		}
+	}
 	return nil
+}
+
+// links are the symbolic links by which units are enabled.
+func links(root string) (map[string]bool, error) {
+	out := map[string]bool{}
+	err := filepath.WalkDir(filepath.Join(root, "etc/systemd"), func(p string, d os.DirEntry, err error) error {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(root, p)
+		out[rel] = true
+		return err
+	})
+	return out, err
 }
 
 // scan reads a root's folder, gives every entry its owner and normalises it.

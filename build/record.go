@@ -34,24 +34,27 @@ func (b *builder) of(set string) []*lock.Input {
 	return b.Lock.Of(b.Arch, b.Lock.SetFor(set, b.Variant))
 }
 
-// inputs are all inputs that the image is made of: its sets, its steps'
-// payloads, its overlays, and the files. Keys and metadata are for those who
-// check the lock.
-func (b *builder) inputs() []*lock.Input {
+func (b *builder) inputs() []*lock.Input { return Inputs(b.Lock, b.Arch, b.Variant) }
+
+// Inputs are all inputs that the image of a lock is made of: its sets, its
+// steps' payloads, its overlays, and the files, sorted by kind and name. Keys
+// and metadata are for those who check the lock.
+func Inputs(l *lock.Lock, arch, variant string) []*lock.Input {
 	all := map[*lock.Input]bool{}
 	for _, set := range []string{lock.SetTools, lock.SetInitrd, lock.SetRoot} {
-		for _, in := range b.of(set) {
+		for _, in := range l.Of(arch, l.SetFor(set, variant)) {
 			all[in] = true
 		}
 	}
-	for _, p := range b.Lock.Payloads {
-		for _, in := range b.Lock.Of(b.Arch, p.Kind+":"+p.Name) {
+	for _, p := range l.Payloads {
+		for _, in := range l.Of(arch, p.Kind+":"+p.Name) {
 			all[in] = true
 		}
 	}
-	for i := range b.Lock.Inputs {
-		in := &b.Lock.Inputs[i]
-		if in.Kind == lock.KindFile || in.Kind == lock.KindTree && slices.Contains(b.image.Overlay, in.Name) {
+	image, _ := l.ImageFor(variant)
+	for i := range l.Inputs {
+		in := &l.Inputs[i]
+		if in.Kind == lock.KindFile || in.Kind == lock.KindTree && slices.Contains(image.Overlay, in.Name) {
 			all[in] = true
 		}
 	}
@@ -78,11 +81,17 @@ func (b *builder) merkle(ctx context.Context, inputs []*lock.Input) (digest.Dige
 	if err := g.Wait(); err != nil {
 		return digest.Digest{}, err
 	}
+	return InputsDigest(inputs), nil
+}
+
+// InputsDigest is the root that evidence.json has for inputs whose bytes are
+// those that the lock says.
+func InputsDigest(inputs []*lock.Input) digest.Digest {
 	h := sha256.New()
 	for _, in := range inputs {
 		fmt.Fprintf(h, "%s %s\n", in.SHA256, ref(in))
 	}
-	return digest.Digest(h.Sum(nil)), nil
+	return digest.Digest(h.Sum(nil))
 }
 
 // named puts the input's name into the store's errors.

@@ -39,6 +39,10 @@ type Report struct {
 	Differences []*diff.Node `json:"differences,omitempty"`
 	// Affected names the measurements that the differences change.
 	Affected []string `json:"affected,omitempty"`
+	// Measured is what the booted machine's TPM had at login, by PCR.
+	Measured map[string]string `json:"measured,omitempty"`
+	// Caisson is the version of the program that verified.
+	Caisson string `json:"caisson,omitempty"`
 	// Started and Finished are in RFC 3339.
 	Started  string `json:"started"`
 	Finished string `json:"finished"`

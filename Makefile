@@ -1,0 +1,87 @@
+# The two commands: `make demo` runs the main job on real packages, `make test`
+# runs all tests. Both install what they need and say so.
+
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+SOURCES := $(shell find cmd lock prefetch build verify attest -name '*.go' -o -name '*.gohtml' 2>/dev/null)
+
+# The demo's manifest. Any other works as well: make demo DEMO=path/caisson.yaml
+DEMO    ?= lockfiles/demo/caisson.yaml
+OUT     ?= out/demo
+REPO    := out/repo
+ADDRESS := 127.0.0.1:8642
+export COSIGN_PASSWORD ?= demo
+
+.PHONY: all demo demo-repo test unit e2e lint bench man clean
+
+all: bin/caisson bin/debrepo
+
+bin/caisson bin/debrepo: bin/%: $(SOURCES) go.mod go.sum
+	@mkdir -p bin
+	go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+
+# Lock, prefetch, build, verify (with a boot) and attest the demo's image.
+demo:
+	@.ci/setup demo
+	@$(MAKE) --no-print-directory bin/caisson bin/debrepo
+	@mkdir -p $(OUT)
+	@set -eu; manifest='$(DEMO)'; lock='$(OUT)/caisson.lock'; store='$(OUT)/store'; began=$$(date +%s); \
+	say() { printf '\n== %s\n' "$$*"; }; \
+	waits="--wait-for login:"; \
+	if [ "$$manifest" = lockfiles/demo/caisson.yaml ]; then \
+		say 'a distribution to work on: Debian packages made into signed RPMs ($(REPO))'; \
+		bin/debrepo make --out $(REPO); \
+		bin/debrepo serve --dir $(REPO) --listen $(ADDRESS) & server=$$!; trap 'kill $$server 2>/dev/null || true' EXIT INT TERM; \
+		waits="$$waits --wait-for caisson-agent:.ready --wait-for caisson-guest:"; \
+	fi; \
+	say 'lock: choose every input and pin it'; \
+	bin/caisson lock -f "$$manifest" -o "$$lock" --store "$$store"; \
+	say 'prefetch: fill the store, and prove what is in it'; \
+	bin/caisson prefetch --lock "$$lock" --store "$$store" --project "$$(dirname "$$manifest")"; \
+	if [ -n "$${server:-}" ]; then kill $$server; wait $$server 2>/dev/null || true; fi; \
+	say 'build: no network, no privileges (the repository has been stopped)'; \
+	bin/caisson build --lock "$$lock" --store "$$store" --out '$(OUT)'; \
+	image=$$(ls -t '$(OUT)'/*.qcow2 | head -n 1); \
+	say 'verify: rebuild under other conditions, compare, boot'; \
+	bin/caisson verify "$$image" --lock "$$lock" --store "$$store" --out '$(OUT)' --boot $$waits; \
+	[ -e '$(OUT)/cosign.key' ] || bin/caisson keygen --prefix '$(OUT)/cosign'; \
+	say 'attest: sign what was found, with a key made for the demo'; \
+	bin/caisson attest --lock "$$lock" --store "$$store" --out '$(OUT)' --key '$(OUT)/cosign.key'; \
+	say 'what there is now'; \
+	bin/caisson inspect '$(OUT)' --lock "$$lock" --key '$(OUT)/cosign.pub'; \
+	echo "all of it   $$(( $$(date +%s) - began )) s"; \
+	echo; \
+	echo 'to try next:'; \
+	echo "  open $(OUT)/report.html in a browser"; \
+	echo "  bin/caisson explain libssl3 --lock $$lock"; \
+	echo "  bin/caisson build --variant debug --lock $$lock --store $$store --out out/debug"; \
+	echo "  bin/caisson boot $$image"; \
+	echo '  README.md: your own rpms.in.yaml'
+
+# All tests: the quick ones, then those that build and boot images.
+test:
+	@.ci/setup test
+	@$(MAKE) --no-print-directory unit e2e
+
+unit:
+	go vet ./...
+	PATH="$$PWD/bin:$$PATH" go test ./...
+
+# The whole line on a real repository: dnf's answers, builds as root and as an
+# ordinary user, a boot, damaged files, cosign.
+e2e: bin/caisson bin/debrepo
+	bin/debrepo make --out $(REPO)
+	PATH="$$PWD/bin:$$PATH" CAISSON_DEBREPO="$$PWD/$(REPO)" CAISSON_E2E=yes go test -count=1 -timeout 40m -v -run 'E2E|Repo' ./cmd/... ./build
+
+lint:
+	@.ci/setup lint
+	bin/golangci-lint run
+
+bench:
+	go test -run '^$$' -bench . ./...
+
+man: bin/caisson
+	bin/caisson man out/man
+
+clean:
+	rm -rf bin out

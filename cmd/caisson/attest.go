@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"caisson/attest"
+	"caisson/attest/sign"
+	"caisson/attest/slsa"
+	"caisson/lock"
+	"caisson/prefetch/cas"
+	"caisson/verify"
+)
+
+type attestOptions struct {
+	sources
+	out, key string
+}
+
+// passwordVariable is where cosign looks for its keys' password too.
+const passwordVariable = "COSIGN_PASSWORD"
+
+func newAttestCommand(ui *ui) *cobra.Command {
+	var o attestOptions
+	c := &cobra.Command{
+		Use:   "attest --out DIR --key cosign.key",
+		Short: "Sign what build and verify left: SBOM, provenance, verdict, reference values",
+		Long: `Attest computes again what it signs from image, lock and store, refuses where the
+folder says otherwise, and writes the SBOM and the signed statements. The key's
+password is in COSIGN_PASSWORD.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runAttest(cmd.Context(), ui, &o) },
+	}
+	o.flags(c)
+	c.Flags().StringVar(&o.out, "out", "", "the output folder of build and verify")
+	c.Flags().StringVar(&o.key, "key", "", "the signing key, as `caisson keygen` or cosign makes it")
+	for _, f := range []string{"out", "key"} {
+		if err := c.MarkFlagRequired(f); err != nil {
+			panic(err) // the flag is defined above
+		}
+	}
+	return c
+}
+
+func runAttest(ctx context.Context, ui *ui, o *attestOptions) error {
+	l, text, store, err := o.open()
+	if err != nil {
+		return err
+	}
+	s, err := attestImage(ctx, ui, l, text, store, o)
+	if err != nil {
+		return err
+	}
+	for _, st := range s.Signed {
+		ui.print("%s", st.Bundle)
+	}
+	return nil
+}
+
+func attestImage(ctx context.Context, ui *ui, l *lock.Lock, text []byte, store *cas.Store, o *attestOptions) (attest.Summary, error) {
+	signer, err := loadSigner(o.key)
+	if err != nil {
+		return attest.Summary{}, err
+	}
+	tool, err := thisTool()
+	if err != nil {
+		return attest.Summary{}, err
+	}
+	began := time.Now()
+	s, err := attest.Attest(ctx, attest.Options{
+		Dir: o.out, Lock: l, LockBytes: text, Store: store, Signer: signer, Role: slsa.Builder, Tool: tool,
+		Measure: func(_ context.Context, image string) (attest.Measured, error) {
+			m, phases, err := verify.Measure(image)
+			if err != nil {
+				return attest.Measured{}, err
+			}
+			b, err := m.MeasurementsJSON(phases)
+			return attest.Measured{RootHash: m.RootHash, PCRs: m.PCRs, Measurements: b}, err
+		},
+	})
+	if err != nil {
+		return s, err
+	}
+	for _, left := range s.LeftOut {
+		ui.stage("left out: %s: %s", left.Name, left.Reason)
+	}
+	ui.stage("%d statements about %s signed, %s", len(s.Signed), s.Image.Name, took(began))
+	return s, nil
+}
+
+func loadSigner(key string) (sign.Signer, error) {
+	b, err := os.ReadFile(key)
+	if err != nil {
+		return sign.Signer{}, fmt.Errorf("the signing key: %w", err)
+	}
+	s, err := sign.LoadSigner(b, []byte(os.Getenv(passwordVariable)))
+	if err != nil {
+		return s, &codeError{fmt.Errorf("%s: %w", key, err), exitError, "the key's password is read from " + passwordVariable}
+	}
+	return s, nil
+}
+
+func generateKey() (private, public []byte, err error) {
+	return sign.GenerateKey(func() ([]byte, error) {
+		pass, ok := os.LookupEnv(passwordVariable)
+		if !ok {
+			return nil, &codeError{errors.New("no password for the new key"), exitError, "set " + passwordVariable + "; an empty one is allowed"}
+		}
+		return []byte(pass), nil
+	})
+}
+
+// thisTool is this program, as statements name it.
+func thisTool() (slsa.Tool, error) {
+	v, err := readVersion()
+	if err != nil {
+		return slsa.Tool{}, err
+	}
+	t := slsa.Tool{Version: v.Version, Go: v.Go, Digest: v.SHA256}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, d := range info.Deps {
+			if d.Replace != nil {
+				d = d.Replace
+			}
+			t.Modules = append(t.Modules, slsa.Module{Path: d.Path, Version: d.Version, Sum: d.Sum})
+		}
+	}
+	return t, nil
+}
+
+// checkStatements verifies every bundle of a folder offline.
+func checkStatements(ctx context.Context, dir, public string) (attest.Checked, error) {
+	b, err := os.ReadFile(public)
+	if err != nil {
+		return attest.Checked{}, err
+	}
+	c, err := attest.VerifyDir(ctx, dir, b)
+	if err != nil {
+		return c, &codeError{fmt.Errorf("%s: %w", filepath.Join(dir, "statements"), err), exitRefused, ""}
+	}
+	return c, nil
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"caisson/lock"
+)
+
+func newExplainCommand(ui *ui) *cobra.Command {
+	var s sources
+	c := &cobra.Command{
+		Use:   "explain NAME",
+		Short: "Tell why an input is in the lock",
+		Long: `Explain prints, for a package, module, crate or file of the lock, the chain from
+a request of the manifest to it, for every set that has it.`,
+		Example: "  caisson explain libssl3",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(_ *cobra.Command, args []string) error { return runExplain(ui, &s, args[0]) },
+	}
+	s.flags(c)
+	return c
+}
+
+func runExplain(ui *ui, s *sources, name string) error {
+	l, _, err := s.readLock()
+	if err != nil {
+		return err
+	}
+	found := false
+	for i := range l.Inputs {
+		in := &l.Inputs[i]
+		if !named(in, name) {
+			continue
+		}
+		found = true
+		ui.print("%s %s (%s)", in.Kind, in.Name, in.SHA256)
+		for _, u := range in.For {
+			for _, line := range chain(l, in, u) {
+				ui.print("  %s", line)
+			}
+		}
+	}
+	if !found {
+		return fmt.Errorf("%s has no input called %q", s.lockFile, name)
+	}
+	return nil
+}
+
+// named tells whether a person could call the input that.
+func named(in *lock.Input, name string) bool {
+	switch {
+	case in.Name == name:
+		return true
+	case in.RPM != nil:
+		return in.RPM.Name == name || in.RPM.Name+"."+in.RPM.Arch == name
+	case in.Go != nil:
+		return in.Go.Module == name || in.Go.Module+"@"+in.Go.Version == name
+	case in.Kind == lock.KindCrate:
+		crate, _, _ := strings.Cut(in.URL, "/")
+		return crate == name
+	}
+	return false
+}
+
+// chain is the way from the request down to the input, in one set.
+func chain(l *lock.Lock, in *lock.Input, u lock.Use) []string {
+	where := u.Set
+	if u.Arch != "" {
+		where += " (" + u.Arch + ")"
+	}
+	var steps []string
+	seen := map[string]bool{in.Name: true}
+	for u.Dep != "" {
+		steps = append(steps, fmt.Sprintf("%s needs %s", u.By, u.Dep))
+		parent := l.Find(lock.KindRPM, u.By)
+		if parent == nil || seen[parent.Name] {
+			return report(where, steps)
+		}
+		seen[parent.Name] = true
+		i := slices.IndexFunc(parent.For, func(p lock.Use) bool { return p.Set == u.Set && p.Arch == u.Arch })
+		if i < 0 {
+			return report(where, steps)
+		}
+		u = parent.For[i]
+	}
+	steps = append(steps, "asked for: "+u.By)
+	return report(where, steps)
+}
+
+func report(where string, steps []string) []string {
+	slices.Reverse(steps)
+	out := []string{where}
+	for i, s := range steps {
+		out = append(out, strings.Repeat("  ", i+1)+s)
+	}
+	return out
+}

@@ -1,0 +1,288 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"caisson/build"
+	"caisson/lock"
+	"caisson/prefetch/cas"
+	"caisson/verify"
+	"caisson/verify/boot"
+	"caisson/verify/vary"
+)
+
+type verifyOptions struct {
+	sources
+	out  string
+	boot bool
+	boots
+	json bool
+}
+
+func newVerifyCommand(ui *ui) *cobra.Command {
+	var o verifyOptions
+	c := &cobra.Command{
+		Use:   "verify IMAGE",
+		Short: "Rebuild the image under other conditions and compare",
+		Long: `Verify makes the image again from lock and store, in another folder, under
+another time zone, locale, umask, home, path and number of CPUs, and as another
+user where it runs as root, and compares the whole disk bit for bit. It derives
+the root hash and the measurements from the bytes, and reads the evidence. With
+--boot it boots the image in a virtual machine and compares what was measured
+with what was predicted. report.json and report.html say all of it.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runVerify(cmd.Context(), ui, &o, args[0]) },
+	}
+	o.flags(c)
+	c.Flags().StringVar(&o.out, "out", "", "where the report is written (default beside the image)")
+	c.Flags().BoolVar(&o.boot, "boot", false, "boot the image as well")
+	o.bootFlags(c)
+	c.Flags().BoolVar(&o.json, "json", false, "print the report as JSON")
+	return c
+}
+
+// boots are how a machine is booted.
+type boots struct {
+	memory, cpus int
+	timeout      time.Duration
+	waitFor      []string
+}
+
+func (b *boots) bootFlags(c *cobra.Command) {
+	c.Flags().IntVar(&b.memory, "memory", 2048, "the booted machine's memory in MiB")
+	c.Flags().IntVar(&b.cpus, "cpus", 2, "the booted machine's CPUs")
+	c.Flags().DurationVar(&b.timeout, "timeout", 5*time.Minute, "how long the machine may take")
+	c.Flags().StringArrayVar(&b.waitFor, "wait-for", []string{"login:"}, "a regular expression that a line of the console must match; may be repeated")
+}
+
+func (b *boots) options() (*boot.Options, error) {
+	o := &boot.Options{Memory: b.memory, CPUs: b.cpus, Timeout: b.timeout}
+	for _, s := range b.waitFor {
+		re, err := regexp.Compile(s)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--wait-for: %w", err)}
+		}
+		o.WaitFor = append(o.WaitFor, re)
+	}
+	return o, nil
+}
+
+func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) error {
+	l, text, store, err := o.open()
+	if err != nil {
+		return err
+	}
+	r, err := verifyImage(ctx, ui, o, image, l, text, store)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		if err := ui.json(r); err != nil {
+			return err
+		}
+	} else {
+		showReport(ui, r)
+	}
+	if err := verdictError(r); err != nil {
+		return err
+	}
+	ui.next("caisson attest --lock %s --out %s --key cosign.key", o.lockFile, o.out)
+	return nil
+}
+
+// verifyImage runs verify.Verify with this program as the one that rebuilds.
+func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l *lock.Lock, text []byte, store *cas.Store) (*verify.Report, error) {
+	if o.out == "" {
+		o.out = filepath.Dir(image)
+	}
+	opts := verify.Options{
+		Image: image, Lock: l, Store: store, Arch: machineArch(), Variant: variantOf(image, l), Out: o.out,
+		Version: programVersion(), Now: time.Now, Progress: func(s string) { ui.stage("%s", s) },
+		Conditions: vary.Settings{Base: os.TempDir(), Need: 3 << 30, Euid: os.Geteuid(), CPUs: runtime.NumCPU(), FSType: vary.FSType},
+		Rebuild: func(ctx context.Context, c *vary.Conditions, out string) error {
+			return rebuild(ctx, c, out, text, l, store, variantOf(image, l))
+		},
+	}
+	if o.boot {
+		var err error
+		if opts.Boot, err = o.boots.options(); err != nil {
+			return nil, err
+		}
+	}
+	return verify.Verify(ctx, opts)
+}
+
+// variantOf is the variant that an image is by its name. What it is in truth
+// shows when the variant is built again.
+func variantOf(image string, l *lock.Lock) string {
+	base := strings.TrimSuffix(filepath.Base(image), filepath.Ext(image))
+	for _, v := range l.Variants {
+		if base == build.ImageName(l, machineArch(), v.Name) {
+			return v.Name
+		}
+	}
+	return ""
+}
+
+// rebuild runs `caisson build` under conditions. Where that is another user,
+// it is given what that user may read: a copy of the lock, and a store of
+// links to the files.
+func rebuild(ctx context.Context, c *vary.Conditions, out string, text []byte, l *lock.Lock, store *cas.Store, variant string) error {
+	lockFile, storeDir := filepath.Join(c.Dir, "caisson.lock"), store.Dir()
+	if err := os.WriteFile(lockFile, text, 0o644); err != nil { //nolint:gosec // for the other user to read
+		return err
+	}
+	if c.UID != 0 {
+		storeDir = filepath.Join(c.Dir, "store")
+		if err := shareStore(ctx, store, build.Inputs(l, machineArch(), variant), storeDir); err != nil {
+			return err
+		}
+		if err := chownTree(c.Dir, c.UID, c.GID); err != nil {
+			return err
+		}
+	}
+	args := []string{"build", "--quiet", "--lock", lockFile, "--store", storeDir, "--out", out}
+	if variant != "" {
+		args = append(args, "--variant", variant)
+	}
+	cmd, err := c.Command(ctx, args...)
+	if err != nil {
+		return err
+	}
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		text := strings.TrimPrefix(strings.TrimSpace(said.String()), "caisson: ")
+		if exit.ExitCode() == exitMissing {
+			return &cas.MissingError{Name: text}
+		}
+		return fmt.Errorf("the build under other conditions failed: %s", text)
+	}
+	return err
+}
+
+// shareStore makes a store of hard links, or copies where links cannot be.
+func shareStore(ctx context.Context, from *cas.Store, inputs []*lock.Input, dir string) error {
+	to, err := cas.Open(dir)
+	if err != nil {
+		return err
+	}
+	for _, in := range inputs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		dst := to.Path(in.SHA256)
+		if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+			return err
+		}
+		if err := os.Link(from.Path(in.SHA256), dst); err == nil || errors.Is(err, os.ErrExist) {
+			continue
+		}
+		f, err := from.Open(in.SHA256)
+		if err != nil {
+			var missing *cas.MissingError
+			if errors.As(err, &missing) {
+				missing.Name = in.Kind + "/" + in.Name
+			}
+			return err
+		}
+		_, _, err = to.Put(f, in.SHA256)
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chownTree gives folders, and the lock, to another user. Files of the store
+// stay whose they are: everybody may read them.
+func chownTree(dir string, uid, gid int) error {
+	return filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.Chown(p, uid, gid)
+		}
+		return nil
+	})
+}
+
+// showReport prints a verdict for people.
+func showReport(ui *ui, r *verify.Report) {
+	ui.print("%s: %s", r.Image.Name, strings.ToUpper(string(r.Verdict)))
+	ui.print("  %s", r.Reason)
+	for _, c := range r.Checks {
+		ui.print("  %-24s %-14s %s", c.Name, c.Status, c.Detail)
+	}
+	var varied, not []string
+	for _, c := range r.Conditions {
+		if c.Varied {
+			varied = append(varied, c.Name)
+		} else {
+			not = append(not, c.Name)
+		}
+	}
+	ui.print("  varied: %s; not varied: %s", strings.Join(varied, ", "), strings.Join(not, ", "))
+	showDifferences(ui, r)
+}
+
+// verdictError is the exit code of a verdict.
+func verdictError(r *verify.Report) error {
+	switch r.Verdict {
+	case verify.Identical, verify.Equivalent:
+		return nil
+	case verify.NotVerified:
+		return &quietError{exitNotVerified}
+	}
+	return &quietError{exitDifferent}
+}
+
+func newBootCommand(ui *ui) *cobra.Command {
+	var b boots
+	c := &cobra.Command{
+		Use:   "boot IMAGE",
+		Short: "Boot an image in a virtual machine and show its console and what it measured",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := b.options()
+			if err != nil {
+				return err
+			}
+			d, err := verify.OpenDisk(args[0])
+			if err != nil {
+				return err
+			}
+			d.Close()
+			o.Disk, o.Format, o.Serial = args[0], d.Format, ui.err
+			r, err := boot.Run(cmd.Context(), *o)
+			if err != nil {
+				return err
+			}
+			ui.print("%s after %s", r.Exit, r.Time.Round(time.Second))
+			for pcr := range 24 {
+				if v, ok := r.PCRs[pcr]; ok {
+					ui.print("pcr %-2d sha256 %s", pcr, v)
+				}
+			}
+			return nil
+		},
+	}
+	b.bootFlags(c)
+	return c
+}

@@ -1,0 +1,81 @@
+package verify
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"caisson/build"
+	"caisson/build/sandbox"
+)
+
+// isolated are the namespaces that every step must have had of its own.
+var isolated = []string{"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"}
+
+// checkEvidence looks at what a build recorded of its sandbox.
+func (v *verification) checkEvidence(name, dir string) {
+	var ev build.Evidence
+	err := readJSON(filepath.Join(dir, evidenceFile), &ev)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		v.check(name, NotAsked, "there is no %s; what proves that nothing else was needed is the rebuild", evidenceFile)
+		return
+	case err != nil:
+		v.check(name, Failed, "%v", err)
+		return
+	}
+	if err := v.judge(&ev); err != nil {
+		v.check(name, Failed, "%v", err)
+		return
+	}
+	v.check(name, Passed, "%d steps, each without a network and with the locked inputs only", len(ev.Steps))
+}
+
+func (v *verification) judge(ev *build.Evidence) error {
+	if ev.Lock != v.report.Lock {
+		return fmt.Errorf("it is of a build from another lock, %s", ev.Lock)
+	}
+	want := build.InputsDigest(build.Inputs(v.Lock, v.Arch, v.Variant)).String()
+	if ev.Inputs.Before != want || ev.Inputs.After != want {
+		return fmt.Errorf("the inputs were %s before and %s after; the lock's are %s", ev.Inputs.Before, ev.Inputs.After, want)
+	}
+	if len(ev.Steps) == 0 {
+		return errors.New("no step was recorded")
+	}
+	for i := range ev.Steps {
+		if err := judgeStep(&ev.Steps[i]); err != nil {
+			return fmt.Errorf("step %q: %w", ev.Steps[i].Step, err)
+		}
+	}
+	return nil
+}
+
+func judgeStep(s *sandbox.Evidence) error {
+	if a := s.NetworkAttempts(); len(a) > 0 {
+		return fmt.Errorf("%s tried to reach %s", a[0].Exe, a[0].Destination)
+	}
+	for _, n := range isolated {
+		if !slices.Contains(s.Namespaces, n) {
+			return fmt.Errorf("it had no %s namespace of its own", n)
+		}
+	}
+	for _, i := range s.Interfaces {
+		if i.Name != "lo" {
+			return fmt.Errorf("it saw the interface %s, with %d bytes received and %d sent", i.Name, i.RxBytes, i.TxBytes)
+		}
+	}
+	if !s.Confinement.Seccomp || !s.Confinement.NoNewPrivs {
+		return errors.New("no filter of system calls was in force")
+	}
+	if len(s.Canaries) == 0 {
+		return errors.New("no canary was sent out")
+	}
+	for _, c := range s.Canaries {
+		if c.Errno == "" {
+			return fmt.Errorf("the canary %s got out to %s", c.Name, c.Destination)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,271 @@
+// Package verify says whether an image is what its lock makes.
+//
+// A verdict rests on: the image rebuilt from lock and store under other
+// conditions, and the whole disk compared bit for bit; the root hash derived
+// again from the data; the measurements predicted again from the bytes, of
+// image and rebuild; the evidence of both builds. Booting is added where it is
+// asked for. Whatever of this could not be checked makes the verdict "not
+// verified", and never a success. There are no exceptions yet: an image is
+// identical or it is different.
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"caisson/build"
+	"caisson/lock"
+	"caisson/lock/digest"
+	"caisson/prefetch/cas"
+	"caisson/verify/boot"
+	"caisson/verify/diff"
+	"caisson/verify/measure"
+	"caisson/verify/vary"
+)
+
+// Options say what to verify.
+type Options struct {
+	Image string // a file: NAME.qcow2 or NAME.raw
+	Lock  *lock.Lock
+	Store *cas.Store
+	// Arch and Variant are what the image is said to be.
+	Arch, Variant string
+	// Out is where report.json and report.html are written.
+	Out string
+	// Boot boots the image as well; nil where it is not asked for.
+	Boot *boot.Options
+	// Rebuild runs the program that builds, under the conditions, with its
+	// output folder at out.
+	Rebuild func(ctx context.Context, c *vary.Conditions, out string) error
+	// Conditions choose what is varied.
+	Conditions vary.Settings
+	// Version is the verifying program's.
+	Version string
+	// Now is the clock, for Report.Started and Finished.
+	Now      func() time.Time
+	Progress func(stage string)
+}
+
+// verification is one run of Verify.
+type verification struct {
+	Options
+	report     *Report
+	disk       *Disk
+	measured   *measure.Result
+	phases     []string
+	rebuildDir string
+}
+
+// Verify checks an image and writes the report. An error means that no
+// verdict was reached: the image cannot be read, an input is missing, or it
+// was interrupted.
+func Verify(ctx context.Context, o Options) (*Report, error) {
+	v := &verification{Options: o, report: &Report{
+		Version: 1, Name: o.Lock.Name, Variant: o.Variant, Caisson: o.Version, Started: o.Now().UTC().Format(time.RFC3339),
+	}}
+	var err error
+	if v.report.Lock, err = o.Lock.Digest(); err != nil {
+		return nil, err
+	}
+	if v.disk, err = OpenDisk(o.Image); err != nil {
+		return nil, err
+	}
+	defer v.disk.Close()
+	v.say("reading the image")
+	if v.report.Image, err = v.artifact(o.Image, v.disk); err != nil {
+		return nil, err
+	}
+	v.measure()
+	v.checkEvidence("evidence", filepath.Dir(o.Image))
+	if err := v.rebuild(ctx); err != nil {
+		return nil, err
+	}
+	if err := v.boot(ctx); err != nil {
+		return nil, err
+	}
+	v.decide()
+	v.report.Finished = o.Now().UTC().Format(time.RFC3339)
+	return v.report, v.write()
+}
+
+func (v *verification) say(format string, args ...any) {
+	if v.Progress != nil {
+		v.Progress(fmt.Sprintf(format, args...))
+	}
+}
+
+func (v *verification) check(name string, s Status, format string, args ...any) {
+	v.report.Checks = append(v.report.Checks, Check{Name: name, Status: s, Detail: fmt.Sprintf(format, args...)})
+}
+
+// artifact is an image by its bytes and those of its disk.
+func (v *verification) artifact(name string, d *Disk) (Artifact, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return Artifact{}, err
+	}
+	defer f.Close()
+	a := Artifact{Name: filepath.Base(name)}
+	if a.SHA256, a.Size, err = digest.Reader(f); err != nil {
+		return a, err
+	}
+	a.Disk, err = d.Digest()
+	if err != nil {
+		return a, fmt.Errorf("%s: reading the disk in it: %w", name, err)
+	}
+	return a, nil
+}
+
+// measure predicts what the image will measure and compares it with what its
+// builder says, where that is at hand.
+func (v *verification) measure() {
+	v.say("predicting the measurements")
+	var err error
+	if v.measured, v.phases, err = Measure(v.Image); err != nil {
+		v.check("root hash", Failed, "%v", err)
+		v.check("measurements", Failed, "nothing can be predicted of an image that contradicts itself")
+		return
+	}
+	m := v.measured
+	v.report.RootHash, v.report.PCRs = m.RootHash, m.PCRs[measure.Bank]
+	v.check("root hash", Passed, "%s, derived from the data and the one in the kernel's command line", m.RootHash)
+	want, err := m.MeasurementsJSON(v.phases)
+	if err != nil {
+		v.check("measurements", Failed, "%v", err)
+		return
+	}
+	got, err := os.ReadFile(filepath.Join(filepath.Dir(v.Image), measurementsFile))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		v.check("measurements", Passed, "predicted; there is no %s beside the image to compare with", measurementsFile)
+	case err != nil:
+		v.check("measurements", NotChecked, "%v", err)
+	case string(got) != string(want):
+		v.check("measurements", Failed, "%s says otherwise than the image's bytes", measurementsFile)
+	default:
+		v.check("measurements", Passed, "predicted from the bytes, equal to %s", measurementsFile)
+	}
+}
+
+// rebuild makes the image again under other conditions and compares.
+func (v *verification) rebuild(ctx context.Context) error {
+	c, err := vary.New(v.Conditions)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(c.Dir)
+	for _, s := range c.Said {
+		v.report.Conditions = append(v.report.Conditions, Condition(s))
+	}
+	v.rebuildDir = filepath.Join(c.Dir, "out")
+	v.say("rebuilding under other conditions")
+	if err := v.Rebuild(ctx, c, v.rebuildDir); err != nil {
+		var missing *cas.MissingError
+		var damaged *cas.DamagedError
+		if ctx.Err() != nil || errors.As(err, &missing) || errors.As(err, &damaged) {
+			return err
+		}
+		v.check("rebuild", NotChecked, "%v", err)
+		v.check("disk", NotChecked, "there is nothing to compare with")
+		return nil
+	}
+	name := filepath.Join(v.rebuildDir, build.ImageName(v.Lock, v.Arch, v.Variant)+"."+v.disk.Format)
+	again, err := OpenDisk(name)
+	if err != nil {
+		v.check("rebuild", NotChecked, "the rebuild left no %s image: %v", v.disk.Format, err)
+		v.check("disk", NotChecked, "there is nothing to compare with")
+		return nil
+	}
+	defer again.Close()
+	v.say("comparing the disks")
+	a, err := v.artifact(name, again)
+	if err != nil {
+		return err
+	}
+	v.report.Rebuilt = &a
+	v.check("rebuild", Passed, "made again from lock and store")
+	v.checkEvidence("evidence of the rebuild", v.rebuildDir)
+	return v.compare(again)
+}
+
+// compare compares image and rebuild, and finds what differs.
+func (v *verification) compare(again *Disk) error {
+	a, b := v.report.Image, *v.report.Rebuilt
+	switch {
+	case a.SHA256 == b.SHA256:
+		v.check("disk", Passed, "every bit of %d bytes is the same", v.disk.Size)
+		return nil
+	case a.Disk == b.Disk:
+		v.check("disk", Failed, "the disk is the same, the %s file around it is not", v.disk.Format)
+		text := fmt.Sprintf("-%s %d bytes\n+%s %d bytes\n", a.SHA256, a.Size, b.SHA256, b.Size)
+		v.report.Differences = []*diff.Node{{
+			Source1: a.Name, Source2: b.Name, UnifiedDiff: &text,
+			Comments: []string{"the container's own structures differ; no measurement changes"},
+		}}
+		return nil
+	}
+	v.check("disk", Failed, "the disks differ")
+	nodes, err := diff.Disks(v.source(v.disk, filepath.Dir(v.Image), "image"), v.source(again, v.rebuildDir, "rebuild"), diff.Options{})
+	if err != nil {
+		return err
+	}
+	v.report.Differences = nodes
+	if m, err := measure.Disk(again, again.Size); err == nil && v.measured != nil {
+		v.report.Affected = diff.Affected(v.measured, m)
+	}
+	return nil
+}
+
+// source is a disk with the account of its files, where its folder has one.
+func (v *verification) source(d *Disk, dir, name string) diff.Source {
+	owners := map[string]string{}
+	var files []build.File
+	if err := readJSON(filepath.Join(dir, filesFile), &files); err == nil {
+		for _, f := range files {
+			by := f.By
+			if len(f.Inputs) == 1 {
+				by = f.Inputs[0]
+			}
+			owners[f.Part+":"+f.Path] = by
+		}
+	}
+	return diff.Source{Name: name, Disk: d, Size: d.Size, Owner: func(part, path string) string { return owners[part+":"+path] }}
+}
+
+// decide reads the verdict off the checks.
+func (v *verification) decide() {
+	r := v.report
+	r.Verdict, r.Reason = Identical, "the rebuild is the same to the bit, and everything asked for was checked"
+	for _, c := range r.Checks {
+		switch {
+		case c.Status == Failed:
+			r.Verdict, r.Reason = Different, c.Name+": "+c.Detail
+			return
+		case c.Status == NotChecked:
+			r.Verdict, r.Reason = NotVerified, c.Name+" could not be checked: "+c.Detail
+		}
+	}
+}
+
+// write leaves report.json and report.html.
+func (v *verification) write() error {
+	if err := os.MkdirAll(v.Out, 0o755); err != nil {
+		return err
+	}
+	page := filepath.Join(v.Out, reportPage)
+	pr, pw := io.Pipe()
+	go func() { pw.CloseWithError(WritePage(pw, v.report)) }()
+	b, err := io.ReadAll(pr)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", page, err)
+	}
+	if err := writeFile(page, b); err != nil {
+		return err
+	}
+	return writeJSON(filepath.Join(v.Out, reportFile), v.report)
+}
