@@ -1,6 +1,7 @@
 package solve
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,187 +9,292 @@ import (
 
 // Problem says why a request cannot be met.
 type Problem struct {
-	// Lines are the facts that contradict each other, the request first.
+	// Lines are a tree, indented by two spaces a level: a spec, the packages
+	// that could answer it, and why each of them falls.
 	Lines []string
 }
 
-// Error joins the lines.
+// Error joins the lines into one.
 func (e *Problem) Error() string {
-	return "no solution: " + strings.Join(e.Lines, "; ")
+	lines := make([]string, len(e.Lines))
+	for i, l := range e.Lines {
+		lines[i] = strings.TrimSpace(l)
+	}
+	return "no solution: " + strings.Join(lines, "; ")
+}
+
+// explainer writes the tree.
+type explainer struct {
+	*solver
+	of    map[id][]int32 // the rules that speak against a package
+	told  map[id]bool
+	used  map[int32]bool // rules that are in the tree
+	lines []string
 }
 
 // problem explains the rules that cannot be met together.
 func (s *solver) problem() *Problem {
-	var used []int32
+	rules := s.proof()
+	x := &explainer{solver: s, of: map[id][]int32{}, told: map[id]bool{}, used: map[int32]bool{}}
+	for _, n := range rules {
+		s.rules[n].literals(func(l id) bool {
+			if l < 0 {
+				x.of[-l] = append(x.of[-l], n)
+			}
+			return true
+		})
+	}
+	for _, n := range rules {
+		if n >= s.jobRules {
+			x.job(n)
+		}
+	}
+	for _, n := range rules {
+		if !x.used[n] && n < s.jobRules {
+			x.packages([]id{-s.rules[n].p}, 0)
+		}
+	}
+	return &Problem{Lines: x.lines}
+}
+
+// proof returns the rules behind the conflict, learnt ones replaced by those
+// that they were learnt from, in the order of the rules.
+func (s *solver) proof() []int32 {
 	seen := map[int32]bool{}
-	var expand func(n int32)
-	expand = func(n int32) {
-		if seen[n] {
-			return
+	var rules []int32
+	for todo := slices.Clone(s.conflict); len(todo) > 0; {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		switch {
+		case seen[n]:
+		case n >= s.learnt:
+			todo = append(todo, s.learntWhy[n-s.learnt]...)
+		default:
+			rules = append(rules, n)
 		}
 		seen[n] = true
-		if n < s.learnt {
-			used = append(used, n)
-			return
-		}
-		for _, m := range s.learntWhy[n-s.learnt] {
-			expand(m)
-		}
 	}
-	for _, n := range s.conflict {
-		expand(n)
-	}
-	slices.SortFunc(used, func(a, b int32) int {
-		aj, bj := a >= s.jobRules, b >= s.jobRules
-		switch {
-		case aj != bj && aj:
-			return -1
-		case aj != bj:
-			return 1
-		}
-		return int(a - b)
-	})
-	e := &Problem{}
-	for _, n := range used {
-		for _, line := range s.describe(n) {
-			if !slices.Contains(e.Lines, line) {
-				e.Lines = append(e.Lines, line)
-			}
-		}
-	}
-	return e
+	slices.Sort(rules)
+	return rules
 }
 
-// describe says what a rule means.
-func (s *solver) describe(n int32) []string {
-	r := &s.rules[n]
+func (x *explainer) line(depth int, format string, args ...any) {
+	l := strings.Repeat("  ", depth) + fmt.Sprintf(format, args...)
+	if !slices.Contains(x.lines, l) {
+		x.lines = append(x.lines, l)
+	}
+}
+
+// job writes what was asked for by a rule of the request, of best or of the
+// architectures.
+func (x *explainer) job(n int32) {
+	r := &x.rules[n]
+	x.used[n] = true
 	switch {
-	case n >= s.jobRules && n < s.jobEnd:
-		spec := s.jobs[s.jobOf[n-s.jobRules]].spec
-		if r.p == -system {
-			return []string{s.noMatch(spec)}
-		}
-		return []string{fmt.Sprintf("%q is asked for", spec)}
-	case n >= s.jobEnd && r.p < 0:
-		return []string{fmt.Sprintf("%s has an inferior architecture", s.p.label(-r.p))}
-	case n >= s.jobEnd:
-		return []string{"the best candidate cannot be installed: " + s.labels(append([]id{r.p}, r.rest...))}
+	case n >= x.jobEnd && r.p < 0:
+		x.line(0, "%s has an inferior architecture", x.p.label(-r.p))
+		return
+	case n >= x.jobEnd:
+		x.line(0, "only the best candidate may be installed")
+	case r.p == -system:
+		x.line(0, "%s", x.noMatch(x.jobs[x.jobOf[n-x.jobRules]].spec))
+		return
+	default:
+		x.line(0, "%q is asked for", x.jobs[x.jobOf[n-x.jobRules]].spec)
 	}
-	if r.p < 0 && len(r.rest) == 0 {
-		return s.describeBroken(-r.p)
-	}
-	return []string{s.describeRule(r)}
+	x.packages(positives(r), 1)
 }
 
-func (s *solver) labels(list []id) string {
-	var names []string
+// positives returns the packages of which a rule wants one.
+func positives(r *rule) []id {
+	var list []id
+	r.literals(func(l id) bool {
+		if l > 0 {
+			list = append(list, l)
+		}
+		return true
+	})
+	return list
+}
+
+// fall is why a package cannot be installed: a text, and the packages that
+// would have been needed.
+type fall struct {
+	pkgs []id // the packages that fall in the same way
+	text []string
+	next []id
+}
+
+// packages writes why each package of a list falls, those together that fall
+// in the same way.
+func (x *explainer) packages(list []id, depth int) {
+	var falls []*fall
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b id) int {
+		return cmp.Or(strings.Compare(x.p.pkgs[a].Name, x.p.pkgs[b].Name), x.p.pkgs[b].EVR.Compare(x.p.pkgs[a].EVR))
+	})
 	for _, q := range list {
-		if len(names) == 8 {
-			names = append(names, fmt.Sprintf("and %d more", len(list)-8))
-			break
-		}
-		names = append(names, s.p.label(q))
-	}
-	return strings.Join(names, ", ")
-}
-
-// describeBroken says why a package can never be installed.
-func (s *solver) describeBroken(q id) []string {
-	if s.p.pkgs[q].hidden {
-		return []string{fmt.Sprintf("%s is hidden by a module", s.p.label(q))}
-	}
-	if s.excluded[q] {
-		return []string{fmt.Sprintf("%s is excluded", s.p.label(q))}
-	}
-	var lines []string
-	for _, d := range s.p.pkgs[q].requires {
-		var alone pkgRules
-		s.p.addRequire(&alone, q, d)
-		if alone.broken {
-			lines = append(lines, fmt.Sprintf("nothing provides %q, which %s requires", s.p.text(d), s.p.label(q)))
-		}
-	}
-	for _, d := range s.p.pkgs[q].conflicts {
-		var alone pkgRules
-		s.p.addConflict(&alone, q, d)
-		if alone.broken {
-			lines = append(lines, fmt.Sprintf("%s conflicts with %q, which always holds", s.p.label(q), s.p.text(d)))
-		}
-	}
-	return lines
-}
-
-// describeRule says which dependency made a rule of a package.
-func (s *solver) describeRule(r *rule) string {
-	all := append([]id{r.p}, r.rest...)
-	for _, l := range all {
-		if l >= 0 {
+		f := x.fallOf(q)
+		same := slices.IndexFunc(falls, func(o *fall) bool {
+			return x.p.pkgs[o.pkgs[0]].name == x.p.pkgs[q].name && slices.Equal(o.text, f.text) && x.sameNames(o.next, f.next)
+		})
+		if same < 0 {
+			falls = append(falls, f)
 			continue
 		}
-		k := &s.p.pkgs[-l]
-		for _, d := range k.requires {
-			var alone pkgRules
-			s.p.addRequire(&alone, -l, d)
-			if madeBy(&alone, -l, all) {
-				return fmt.Sprintf("%s requires %q, which %s", s.p.label(-l), s.p.text(d), s.providedBy(all))
-			}
+		falls[same].pkgs = append(falls[same].pkgs, q)
+		falls[same].next = append(falls[same].next, f.next...)
+	}
+	for _, f := range falls {
+		who := x.p.label(f.pkgs[0])
+		if more := len(f.pkgs) - 1; more > 0 {
+			who += fmt.Sprintf(" (and %d other versions)", more)
 		}
-		for _, d := range k.conflicts {
-			var alone pkgRules
-			s.p.addConflict(&alone, -l, d)
-			if madeBy(&alone, -l, all) {
-				return fmt.Sprintf("%s conflicts with %q, which %s has", s.p.label(-l), s.p.text(d), s.others(all, l))
-			}
+		if x.told[f.pkgs[0]] && len(f.next) > 0 {
+			x.line(depth, "%s %s, see above", who, strings.Join(f.text, ", "))
+			continue
 		}
-		for _, d := range k.obsoletes {
-			for _, o := range s.p.obsoleted(d) {
-				if slices.Contains(all, -o) && len(all) == 2 {
-					return fmt.Sprintf("%s obsoletes %q, which is %s", s.p.label(-l), s.p.text(d), s.p.label(o))
+		for _, q := range f.pkgs {
+			x.told[q] = true
+		}
+		x.line(depth, "%s %s", who, strings.Join(f.text, ", "))
+		slices.Sort(f.next)
+		x.packages(slices.Compact(f.next), depth+1)
+	}
+}
+
+func (x *explainer) sameNames(a, b []id) bool {
+	names := func(list []id) []string {
+		var out []string
+		for _, q := range list {
+			out = append(out, x.p.pkgs[q].Name)
+		}
+		slices.Sort(out)
+		return slices.Compact(out)
+	}
+	return slices.Equal(names(a), names(b))
+}
+
+// maxReasons bounds how many dependencies one line names.
+const maxReasons = 4
+
+// fallOf finds why a package cannot be installed.
+func (x *explainer) fallOf(q id) *fall {
+	f := &fall{pkgs: []id{q}}
+	for _, n := range x.of[q] {
+		x.used[n] = true
+		r := &x.rules[n]
+		if n >= x.jobRules {
+			f.text = append(f.text, "has an inferior architecture")
+			continue
+		}
+		if len(r.rest) == 0 {
+			return &fall{pkgs: f.pkgs, text: x.broken(q)}
+		}
+		f.text = append(f.text, x.against(q, r))
+		f.next = append(f.next, positives(r)...)
+	}
+	if len(f.text) == 0 {
+		f.text = []string{"cannot be installed"}
+	}
+	slices.Sort(f.text)
+	f.text = slices.Compact(f.text)
+	if more := len(f.text) - maxReasons; more > 0 {
+		f.text = append(f.text[:maxReasons], fmt.Sprintf("and %d more reasons", more))
+	}
+	return f
+}
+
+// broken says why a package can never be installed.
+func (x *explainer) broken(q id) []string {
+	switch {
+	case x.p.pkgs[q].hidden:
+		return []string{"is hidden by a module"}
+	case x.excluded[q]:
+		return []string{"is excluded"}
+	}
+	var missing []string
+	for _, d := range x.p.pkgs[q].requires {
+		var alone pkgRules
+		if x.p.addRequire(&alone, q, d); alone.broken {
+			missing = append(missing, fmt.Sprintf("%q", x.p.text(d)))
+		}
+	}
+	if len(missing) > 0 {
+		return []string{"requires what nothing provides: " + strings.Join(missing, ", ")}
+	}
+	for _, d := range x.p.pkgs[q].conflicts {
+		var alone pkgRules
+		if x.p.addConflict(&alone, q, d); alone.broken {
+			return []string{fmt.Sprintf("conflicts with %q, which always holds", x.p.text(d))}
+		}
+	}
+	return []string{"cannot be installed"}
+}
+
+// against says which dependency a rule stands for, seen from package q.
+func (x *explainer) against(q id, r *rule) string {
+	all := append([]id{r.p}, r.rest...)
+	slices.Sort(all)
+	if d, ok := x.madeBy(q, all, x.p.pkgs[q].requires, x.p.addRequire); ok {
+		return fmt.Sprintf("requires %q", x.p.text(d))
+	}
+	if d, ok := x.madeBy(q, all, x.p.pkgs[q].conflicts, x.p.addConflict); ok {
+		return fmt.Sprintf("conflicts with %q", x.p.text(d)) + x.others(all, q)
+	}
+	for _, l := range all {
+		if o := -l; o > 0 && o != q {
+			if d, ok := x.madeBy(o, all, x.p.pkgs[o].conflicts, x.p.addConflict); ok {
+				return fmt.Sprintf("is what %s conflicts with (%q)", x.p.label(o), x.p.text(d))
+			}
+			for _, pair := range [][2]id{{q, o}, {o, q}} {
+				for _, d := range x.p.pkgs[pair[0]].obsoletes {
+					if x.p.matchesName(pair[1], d) && pair[0] == q {
+						return fmt.Sprintf("obsoletes %s", x.p.label(o))
+					} else if x.p.matchesName(pair[1], d) {
+						return fmt.Sprintf("is obsoleted by %s", x.p.label(o))
+					}
 				}
 			}
 		}
 	}
-	return fmt.Sprintf("%s and %s cannot both be installed", s.p.label(-all[0]), s.others(all, all[0]))
+	return "cannot be installed" + x.others(all, q)
 }
 
-// madeBy reports whether a dependency of q makes the rule of these literals.
-func madeBy(r *pkgRules, q id, all []id) bool {
-	want := slices.Clone(all)
-	slices.Sort(want)
-	for _, list := range r.requires {
-		if slices.Equal(append([]id{-q}, list...), want) {
-			return true
+// madeBy finds the dependency of a list that makes a rule of package q.
+func (x *explainer) madeBy(q id, all []id, deps []depID, add func(*pkgRules, id, depID)) (depID, bool) {
+	for _, d := range deps {
+		var alone pkgRules
+		add(&alone, q, d)
+		for _, list := range alone.requires {
+			if slices.Equal(append([]id{-q}, list...), all) {
+				return d, true
+			}
+		}
+		for _, c := range alone.clauses {
+			if slices.Equal(c, all) {
+				return d, true
+			}
+		}
+		for _, o := range alone.conflicts {
+			if len(all) == 2 && slices.Contains(all, -o) {
+				return d, true
+			}
 		}
 	}
-	for _, c := range r.clauses {
-		if slices.Equal(c, want) {
-			return true
-		}
-	}
-	for _, o := range r.conflicts {
-		if len(all) == 2 && slices.Contains(all, -o) && slices.Contains(all, -q) {
-			return true
-		}
-	}
-	return false
+	return 0, false
 }
 
-func (s *solver) providedBy(all []id) string {
-	var list []id
+// others names the packages that a rule excludes beside q.
+func (x *explainer) others(all []id, q id) string {
+	var names []string
 	for _, l := range all {
-		if l > 0 {
-			list = append(list, l)
+		if l < 0 && l != -q {
+			names = append(names, x.p.label(-l))
 		}
 	}
-	return "only " + s.labels(list) + " provides"
-}
-
-func (s *solver) others(all []id, but id) string {
-	var list []id
-	for _, l := range all {
-		if l != but {
-			list = append(list, max(l, -l))
-		}
+	if len(names) == 0 {
+		return ""
 	}
-	return s.labels(list)
+	return " together with " + strings.Join(names, ", ")
 }
