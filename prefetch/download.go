@@ -12,8 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"caisson/lock/digest"
@@ -139,7 +137,7 @@ func (t *transfer) run(ctx context.Context) error {
 	}
 	defer h.leave()
 	if err := h.isDown(); err != nil {
-		return fmt.Errorf("not tried, %s could not be reached: %w", t.url.Host, err)
+		return temporary{fmt.Errorf("not tried, %s could not be reached: %w", t.url.Host, err)}
 	}
 	backoff := t.c.cfg.Backoff
 	for left := t.c.cfg.Retries; ; left-- {
@@ -266,102 +264,6 @@ func sendError(ctx context.Context, err error) error {
 		return err
 	}
 	return temporary{err}
-}
-
-// statusError is an answer other than the file.
-type statusError struct {
-	status int
-	text   string // "404 Not Found", and what the server said
-}
-
-func (e *statusError) Error() string { return e.text }
-
-// accept looks at the answer's head: is this the file, or the rest of it?
-func (t *transfer) accept(resp *http.Response) error {
-	have := t.to.Size()
-	switch {
-	case resp.StatusCode == http.StatusPartialContent && have > 0:
-		if !continues(resp.Header.Get("Content-Range"), have) {
-			t.validator = ""
-			return temporary{fmt.Errorf("asked for bytes from %d, got %q", have, resp.Header.Get("Content-Range"))}
-		}
-		t.resumed = true
-	case resp.StatusCode == http.StatusOK:
-		if have > 0 {
-			if err := t.restart(); err != nil {
-				return err
-			}
-		}
-		t.resumed = false
-	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0:
-		t.validator = ""
-		return temporary{errors.New("the server has fewer bytes than it sent")}
-	default:
-		return t.refused(resp)
-	}
-	t.validator = validator(resp.Header, !t.req.Digest.IsZero())
-	if total := t.to.Size() + resp.ContentLength; resp.ContentLength >= 0 && t.req.Size > 0 && total != t.req.Size {
-		return &SizeError{Got: total, Want: t.req.Size}
-	}
-	return nil
-}
-
-// continues tells whether a Content-Range begins at that byte (RFC 9110,
-// section 14.4).
-func continues(header string, from int64) bool {
-	s, ok := strings.CutPrefix(header, "bytes ")
-	start, _, dash := strings.Cut(s, "-")
-	n, err := strconv.ParseInt(start, 10, 64)
-	return ok && dash && err == nil && n == from
-}
-
-// validator is what names this version of the file: a strong entity tag, or,
-// where a digest will tell parts of two files apart, the date (RFC 9110,
-// section 13.1.5).
-func validator(h http.Header, checked bool) string {
-	if tag := h.Get("ETag"); strings.HasPrefix(tag, `"`) {
-		return tag
-	}
-	if checked {
-		return h.Get("Last-Modified")
-	}
-	return ""
-}
-
-// refused makes an error of an answer that is not the file.
-func (t *transfer) refused(resp *http.Response) error {
-	err := &statusError{status: resp.StatusCode, text: resp.Status}
-	if err.text == "" {
-		err.text = strconv.Itoa(resp.StatusCode)
-	}
-	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
-		if said := firstLine(resp.Body); said != "" {
-			err.text += ": " + said
-		}
-	}
-	switch resp.StatusCode {
-	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
-		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		if s, e := strconv.Atoi(resp.Header.Get("Retry-After")); e == nil && s > 0 {
-			t.wait = min(time.Duration(s)*time.Second, maxRetryAfter)
-		}
-		return temporary{err}
-	}
-	return err
-}
-
-// firstLine is the first line of a server's message, without what a terminal
-// would obey.
-func firstLine(r io.Reader) string {
-	b, _ := io.ReadAll(io.LimitReader(r, 512))
-	line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
-	line = strings.Map(func(c rune) rune {
-		if !strconv.IsPrint(c) {
-			return -1
-		}
-		return c
-	}, line)
-	return line[:min(len(line), 200)]
 }
 
 // copy appends the body, up to the limit.

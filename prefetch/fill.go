@@ -22,55 +22,6 @@ import (
 // leaves the others alone.
 const maxUnreachable = 32
 
-// Options are Fill's.
-type Options struct {
-	// Client and Config are where the network is. A nil Client is made from
-	// Config.
-	Client *Client
-	Config Config
-	// Tree packs the local folder of a tree, as lock.Pack does. An error that
-	// is fs.ErrNotExist says that there is no such folder: then the store's
-	// copy will do. Nil where there is no project.
-	Tree func(in *lock.Input) (io.ReadCloser, error)
-	// Parallel is how many inputs are worked on at the same time; 16.
-	Parallel int
-	// Verify hashes also what the store has.
-	Verify   bool
-	Progress Progress
-}
-
-// Stats says what Fill did. Counts are of inputs.
-type Stats struct {
-	Fetched  int   // by the network
-	Packed   int   // from the project's folder
-	Present  int   // in the store before
-	Repaired int   // of those fetched or packed: damaged before
-	Bytes    int64 // that have been fetched or packed
-	Requests int64 // HTTP requests, retries included
-}
-
-// InputError says which input an error is of.
-type InputError struct {
-	Kind, Name string
-	Err        error
-}
-
-func (e *InputError) Error() string { return fmt.Sprintf("%s %s: %v", e.Kind, e.Name, e.Err) }
-
-// Unwrap returns the reason.
-func (e *InputError) Unwrap() error { return e.Err }
-
-// TreeChangedError says that what lies in the project's folder is not what
-// was locked.
-type TreeChangedError struct {
-	Path      string
-	Got, Want digest.Digest
-}
-
-func (e *TreeChangedError) Error() string {
-	return fmt.Sprintf("%s is not what was locked: got %s, want %s", e.Path, e.Got, e.Want)
-}
-
 // job is one file of the store, and all inputs that are that file.
 type job struct {
 	inputs  []*lock.Input
@@ -210,7 +161,7 @@ func (f *filler) work(ctx context.Context, jobs []*job) error {
 			return nil
 		})
 	}
-	g.Wait()
+	_ = g.Wait() // jobs keep their errors
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -285,6 +236,9 @@ func (f *filler) do(ctx context.Context, j *job) {
 		}
 	}
 	in := j.first()
+	if j.present { // and damaged: it was not among what is to come
+		f.track.more(in.Size)
+	}
 	to, err := f.s.Create()
 	if err != nil {
 		f.fail(in, err)
@@ -383,6 +337,9 @@ func (f *filler) doLocal(ctx context.Context, j *job, in *lock.Input) {
 	}
 	defer to.Discard()
 	err = f.pack(ctx, in, to)
+	if !j.present {
+		f.track.bytes(to.Size())
+	}
 	switch {
 	case ctx.Err() != nil:
 	case errors.Is(err, fs.ErrNotExist) && j.present:

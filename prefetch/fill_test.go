@@ -302,6 +302,20 @@ func TestFillManyErrors(t *testing.T) {
 	}
 }
 
+// So it is where there is no server at all.
+func TestFillNoServer(t *testing.T) {
+	l := manyFiles("http://127.0.0.1:1")
+	for n := range 300 {
+		in := l.Inputs[0]
+		in.Name, in.SHA256 = fmt.Sprintf("more-%d", n), digest.Of(fmt.Append(nil, n))
+		l.Inputs = append(l.Inputs, in)
+	}
+	_, err := Fill(context.Background(), l, newStore(t), Options{Config: quick()})
+	if n := strings.Count(fmt.Sprint(err), "\n"); n > maxUnreachable+20 || !strings.Contains(err.Error(), "more inputs were not tried") {
+		t.Errorf("%d lines, %v", n, err)
+	}
+}
+
 func TestFillCancelled(t *testing.T) {
 	w, s := newWorld(t), newStore(t)
 	ctx, cancel := context.WithCancel(context.Background())

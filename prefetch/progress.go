@@ -58,6 +58,13 @@ func (t *tracker) bytes(n int64) {
 	t.send(false)
 }
 
+// more is called for bytes that were not known to be missing.
+func (t *tracker) more(n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.event.TotalBytes += n
+}
+
 func (t *tracker) repaired(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -58,7 +58,7 @@ func VerifyAll(ctx context.Context, l *lock.Lock, s *cas.Store, arch string, set
 			return nil
 		})
 	}
-	g.Wait()
+	_ = g.Wait() // the errors are kept beside the inputs
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

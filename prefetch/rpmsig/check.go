@@ -57,27 +57,11 @@ func (k Keyring) Check(p *Package) (Signature, error) {
 	if err != nil {
 		return Signature{}, err
 	}
-	var unknown error
-	var overHeader, overAll *Signature
-	for _, s := range sigs {
-		if s.err != nil && len(k.signers(s.sigPacket)) > 0 {
-			return Signature{}, s.err
-		}
-		good, err := k.check(s.sigPacket, s.h)
-		var u *UnknownKeyError
-		switch {
-		case errors.As(err, &u):
-			unknown = err
-		case err != nil:
-			return Signature{}, err
-		case s.payload:
-			overAll = &good
-		default:
-			overHeader = &good
-		}
-	}
+	overHeader, overAll, err := k.checkEach(sigs)
 	switch {
-	case bound == payloadDiffers && (overHeader != nil || overAll != nil):
+	case err != nil && overHeader == nil && overAll == nil:
+		return Signature{}, err
+	case bound == payloadDiffers:
 		return Signature{}, fmt.Errorf("%w: its digest differs from the header's", ErrPayload)
 	case overHeader != nil && bound == payloadBound:
 		overHeader.Covers = "the header by the signature, the payload by the header's digest of it"
@@ -85,10 +69,32 @@ func (k Keyring) Check(p *Package) (Signature, error) {
 	case overAll != nil:
 		overAll.Covers = "header and payload by the signature"
 		return *overAll, nil
-	case overHeader != nil:
-		return Signature{}, fmt.Errorf("%w: the signature of %s covers only the header, which has no SHA-2 digest of the payload", ErrPayload, overHeader.KeyID)
 	}
-	return Signature{}, unknown
+	return Signature{}, fmt.Errorf("%w: the signature of %s covers only the header, which has no SHA-2 digest of the payload", ErrPayload, overHeader.KeyID)
+}
+
+// checkEach checks every signature: it returns the last good ones over the
+// header and over header and payload, and the first that is bad, or else the
+// last that is by an unknown key.
+func (k Keyring) checkEach(sigs []*rpmSig) (overHeader, overAll *Signature, err error) {
+	for _, s := range sigs {
+		if s.err != nil && len(k.signers(s.sigPacket)) > 0 {
+			return nil, nil, s.err
+		}
+		good, bad := k.check(s.sigPacket, s.h)
+		var unknown *UnknownKeyError
+		switch {
+		case errors.As(bad, &unknown):
+			err = bad
+		case bad != nil:
+			return nil, nil, bad
+		case s.payload:
+			overAll = &good
+		default:
+			overHeader = &good
+		}
+	}
+	return overHeader, overAll, err
 }
 
 // signatures reads the OpenPGP signatures that the package has.

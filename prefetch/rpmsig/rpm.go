@@ -20,7 +20,7 @@
 // bound to; by RSA with at least 2048 bits, DSA with at least 2048 bits,
 // ECDSA, EdDSA or a newer algorithm; and when key and subkey were neither
 // revoked at all nor, at the time that the signature names, expired or not
-// yet made. Signature packets of versions 3, 4 and 6 are read.
+// yet made. Signature packets of versions 3 (RSA only), 4 and 6 are read.
 //
 // # Limits
 //

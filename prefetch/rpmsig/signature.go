@@ -3,7 +3,6 @@ package rpmsig
 import (
 	"bytes"
 	"crypto"
-	"crypto/dsa"
 	"crypto/rsa"
 	_ "crypto/sha256" // what hashes names has to be linked in
 	_ "crypto/sha3"
@@ -269,20 +268,14 @@ func (p *sigPacket) verify(key *packet.PublicKey, h hash.Hash) error {
 	}
 	h.Write(p.suffix)
 	sum := h.Sum(nil)
-	switch pub := key.PublicKey.(type) {
-	case *rsa.PublicKey:
-		if len(p.mpis) != 1 || len(p.mpis[0].Bytes()) > pub.Size() {
-			return errors.New("RSA verification failure")
-		}
-		return rsa.VerifyPKCS1v15(pub, p.hash, sum, p.mpis[0].FillBytes(make([]byte, pub.Size())))
-	case *dsa.PublicKey:
-		sum = sum[:min(len(sum), (pub.Q.BitLen()+7)/8)] // FIPS 186-3, section 4.6
-		if len(p.mpis) != 2 || !dsa.Verify(pub, sum, p.mpis[0], p.mpis[1]) {
-			return errors.New("DSA verification failure")
-		}
-		return nil
+	pub, ok := key.PublicKey.(*rsa.PublicKey)
+	if !ok {
+		return errors.New("version 3 signature by a key that is not RSA")
 	}
-	return fmt.Errorf("version 3 signature by an algorithm %d", key.PubKeyAlgo)
+	if len(p.mpis) != 1 || len(p.mpis[0].Bytes()) > pub.Size() {
+		return errors.New("RSA verification failure")
+	}
+	return rsa.VerifyPKCS1v15(pub, p.hash, sum, p.mpis[0].FillBytes(make([]byte, pub.Size())))
 }
 
 // usable says why the key may not have made a signature at that time, or nil.
