@@ -13,7 +13,7 @@ var defaultPackages = []string{
 	"strace",
 }
 
-// sourcePackages are read for the content of our own packages, and are not converted themselves unless something else asks for them.
+// sourcePackages are read for the content of our own packages; base-passwd does not become an RPM.
 var sourcePackages = []string{"base-passwd", "base-files"}
 
 // droppedPackages are what only Debian's maintainer scripts and its package manager need. apt is told that they are installed, and

@@ -61,7 +61,7 @@ func filesystemHas(p string) bool {
 	return link || slices.Contains(filesystemDirs, p)
 }
 
-// Embedded: the files of setup that are the same everywhere, and all scriptlets.
+// setupFiles are the files of setup that are the same everywhere.
 //
 //go:embed all:setup
 var setupFiles embed.FS
@@ -70,7 +70,6 @@ var setupFiles embed.FS
 func ownPackages(ctx context.Context, basePasswd, baseFiles string) ([]*rpmwrite.Package, error) {
 	originals := map[string][]byte{}
 	newest := time.Time{}
-	var base *debControl
 	for _, deb := range []string{basePasswd, baseFiles} {
 		err := debTar(ctx, "--fsys-tarfile", deb, func(h *tar.Header, r io.Reader) error {
 			if h.ModTime.After(newest) {

@@ -27,7 +27,7 @@ import (
 )
 
 // converterVersion changes with anything that changes the packages made from the same .debs.
-const converterVersion = 4
+const converterVersion = 5
 
 // repository is the folder that make writes. Nothing appears there under its final name before it is whole, and the metadata comes last.
 type repository struct {

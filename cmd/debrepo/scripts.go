@@ -9,6 +9,8 @@ import (
 	"caisson/cmd/debrepo/rpmwrite"
 )
 
+// scriptletFiles are the bodies of scriptlets and triggers; the ending of the name says what runs them.
+//
 //go:embed scriptlets
 var scriptletFiles embed.FS
 

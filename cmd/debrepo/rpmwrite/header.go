@@ -72,7 +72,7 @@ const (
 
 const algoSHA256 = 8 // RFC 4880, section 9.4
 
-// depTags are the three tags of each kind of dependency: name, flags, version.
+// The three tags of each kind of dependency: name, flags, version.
 var provideTags, requireTags = [3]uint32{1047, 1112, 1113}, [3]uint32{1049, 1048, 1050}
 var conflictTags, obsoleteTags = [3]uint32{1054, 1053, 1055}, [3]uint32{1090, 1114, 1115}
 var recommendTags, suggestTags = [3]uint32{5046, 5048, 5047}, [3]uint32{5049, 5051, 5050}
