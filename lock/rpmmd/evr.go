@@ -24,6 +24,9 @@ func ParseEVR(s string) (EVR, error) {
 		}
 		e.Epoch, rest = n, after
 	}
+	if strings.Contains(rest, ":") {
+		return EVR{}, fmt.Errorf("version %q has two colons", s)
+	}
 	if i := strings.LastIndexByte(rest, '-'); i >= 0 {
 		rest, e.Release = rest[:i], rest[i+1:]
 	}

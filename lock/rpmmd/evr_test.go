@@ -86,7 +86,7 @@ func TestEVR(t *testing.T) {
 			t.Errorf("ParseEVR(%q) = %+v, %v (%q), want %+v (%q)", c.in, got, err, got, c.want, c.text)
 		}
 	}
-	for _, bad := range []string{"", "x:1", "-1:1", "99999999999:1", "1:", "-1"} {
+	for _, bad := range []string{"", "x:1", "-1:1", "99999999999:1", "1:", "-1", "::", "1:2:3"} {
 		if got, err := ParseEVR(bad); err == nil {
 			t.Errorf("ParseEVR(%q) = %+v, want an error", bad, got)
 		}

@@ -45,7 +45,7 @@ type scanner struct {
 }
 
 func newScanner(r io.Reader, kind string) *scanner {
-	return &scanner{r: r, kind: kind, buf: make([]byte, 256<<10)}
+	return &scanner{r: r, kind: kind, buf: make([]byte, 64<<10)}
 }
 
 // errorf reports a problem at the present position.
