@@ -50,7 +50,9 @@ func benchDisk(b *testing.B, path string) int64 {
 }
 
 // BenchmarkWrite writes a disk as an image with compressed clusters, and has
-// qemu-img do so too: the ratios are our wall time by its, and our size.
+// qemu-img do so too: the ratios are our wall time by its, and our size by its.
+// They hold for a machine with nothing else to do: qemu-img has more threads,
+// and so more of a busy one.
 func BenchmarkWrite(b *testing.B) {
 	qemuImg := tool(b, "qemu-img")
 	dir := b.TempDir()
