@@ -119,3 +119,17 @@ func TestJob(t *testing.T) {
 		}
 	}
 }
+
+func TestLinker(t *testing.T) {
+	for _, tt := range []struct {
+		linker string
+		want   bool
+	}{{"", false}, {"gcc", true}} {
+		env := Job{Linker: tt.linker}.Env()
+		for _, kv := range []string{"CC=gcc", "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc"} {
+			if got := slices.Contains(env, kv); got != tt.want {
+				t.Errorf("linker %q: environment has %s: got %v, want %v", tt.linker, kv, got, tt.want)
+			}
+		}
+	}
+}

@@ -21,6 +21,10 @@ type Job struct {
 	Source string // the folder with Cargo.toml and Cargo.lock
 	Tmp    string // a folder for caches and output, empty before the build; "/tmp" if not set
 
+	// Linker is the C compiler that links and that build scripts call, where
+	// it is not called "cc".
+	Linker string
+
 	Bin      string // which program of the package or workspace
 	Features []string
 	Epoch    int64 // SOURCE_DATE_EPOCH, seconds since 1970
@@ -103,7 +107,7 @@ func (j Job) Program() string { return path.Join(j.target(), "release", j.Bin) }
 // of codegen units, whatever the number of CPUs, unless the source's profile
 // gives another.
 func (j Job) Env() []string {
-	return []string{
+	env := []string{
 		"PATH=" + path.Dir(j.cargo()) + ":/usr/bin:/bin",
 		"HOME=" + path.Join(j.tmp(), "home"),
 		"TMPDIR=" + j.tmp(),
@@ -115,6 +119,13 @@ func (j Job) Env() []string {
 		"CARGO_NET_OFFLINE=true",
 		"CARGO_TERM_COLOR=never",
 	}
+	if j.Linker != "" {
+		env = append(env, "CC="+j.Linker)
+		for _, target := range []string{"X86_64", "AARCH64"} {
+			env = append(env, "CARGO_TARGET_"+target+"_UNKNOWN_LINUX_GNU_LINKER="+j.Linker)
+		}
+	}
+	return env
 }
 
 func (j Job) cargo() string  { return cmp.Or(j.Cargo, "/usr/bin/cargo") }

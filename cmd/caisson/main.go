@@ -53,6 +53,9 @@ func run(args []string) int {
 	if err == nil {
 		return exitOK
 	}
+	if !ui.started {
+		err = usageError{err}
+	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		ui.fail(errors.New("interrupted"), "what was finished is kept; run it again to go on")
 		return exitInterrupted
@@ -151,7 +154,6 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 	root.SetOut(ui.out)
 	root.SetErr(ui.err)
 	root.PersistentFlags().BoolVarP(&ui.quiet, "quiet", "q", false, "print nothing but results and errors")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddGroup(
 		&cobra.Group{ID: "stages", Title: "The five stages:"},
 		&cobra.Group{ID: "look", Title: "To look closer:"},
@@ -169,21 +171,20 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 		root.AddCommand(c)
 	}
 	root.AddCommand(newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui))
-	wrapArgs(root)
+	noteStart(ui, root)
 	return root
 }
 
-// wrapArgs makes a wrong number of arguments a usage error, for all commands.
-func wrapArgs(c *cobra.Command) {
-	if check := c.Args; check != nil {
-		c.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usageError{err}
-			}
-			return nil
+// noteStart takes note of the moment in which a command's own work begins:
+// what goes wrong before is the command line's fault.
+func noteStart(ui *ui, c *cobra.Command) {
+	if work := c.RunE; work != nil {
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			ui.started = true
+			return work(cmd, args)
 		}
 	}
 	for _, sub := range c.Commands() {
-		wrapArgs(sub)
+		noteStart(ui, sub)
 	}
 }

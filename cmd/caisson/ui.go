@@ -21,6 +21,7 @@ type ui struct {
 	quiet    bool
 	terminal bool
 	colour   bool
+	started  bool // a command's own work has begun
 	chained  bool // by run: what comes next needs no telling
 	width    int
 
