@@ -166,7 +166,7 @@ func (s *solver) addJobs() {
 			continue
 		}
 		blocks, v := s.p.normalize(j.rich, false)
-		if v == never {
+		if v == never || v == tooLarge {
 			s.addJob(i, -system, nil)
 		}
 		for _, b := range blocks {

@@ -162,8 +162,8 @@ func (r *richParser) operand(depth int) (depID, error) {
 		return r.parens(depth + 1)
 	}
 	name := r.word()
-	if name == "" {
-		return 0, fmt.Errorf("want a name at %q", r.s)
+	if name == "" || strings.Count(name, "(") != strings.Count(name, ")") {
+		return 0, fmt.Errorf("want a name at %q", name+r.s)
 	}
 	r.s = strings.TrimLeft(r.s, " ")
 	flags := r.flags()

@@ -13,6 +13,7 @@ const (
 	never   verdict = iota // nothing can meet it
 	always                 // it holds in any case
 	depends                // it is the blocks that come with it
+	tooLarge               // its normal form is; then it counts as not met
 )
 
 // normalize brings a dependency into conjunctive normal form, or with dnf
@@ -84,6 +85,8 @@ func invert(blocks [][]id, v verdict) ([][]id, verdict) {
 		return nil, always
 	case always:
 		return nil, never
+	case tooLarge:
+		return nil, tooLarge
 	}
 	out := make([][]id, len(blocks))
 	for i, b := range blocks {
@@ -105,6 +108,8 @@ func (p *Pool) join(a, b operand, dnf, product bool) ([][]id, verdict) {
 		absorbs, neutral = always, never
 	}
 	switch {
+	case a.v == tooLarge || b.v == tooLarge:
+		return nil, tooLarge
 	case a.v == absorbs || b.v == absorbs:
 		return nil, absorbs
 	case a.v == neutral:
@@ -123,7 +128,7 @@ func (p *Pool) join(a, b operand, dnf, product bool) ([][]id, verdict) {
 				continue
 			}
 			if total += len(block); total > maxLiterals {
-				return nil, never // too large to be meant; then it cannot be met
+				return nil, tooLarge
 			}
 			out = append(out, block)
 		}

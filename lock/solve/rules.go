@@ -83,7 +83,7 @@ func (p *Pool) addRequire(r *pkgRules, n id, d depID) {
 	}
 	blocks, v := p.normalize(d, false)
 	switch v {
-	case never:
+	case never, tooLarge:
 		r.broken = true
 	case depends:
 		for _, b := range blocks {
@@ -118,7 +118,7 @@ func (p *Pool) addConflict(r *pkgRules, n id, d depID) {
 	}
 	blocks, v := invert(p.normalize(d, true))
 	switch v {
-	case never:
+	case never, tooLarge:
 		r.broken = true
 	case depends:
 		for _, b := range blocks {
