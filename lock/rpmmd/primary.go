@@ -40,53 +40,6 @@ func parsePrimary(r io.Reader, limit int64) ([]Package, error) {
 	return pkgs, err
 }
 
-// root reads the start tag of the document element.
-func (s *scanner) root(name string) error {
-	t, err := s.next()
-	if err != nil {
-		return err
-	}
-	if t != tokenStart || string(s.name) != name {
-		return s.errorf("document element is <%.40s>, want <%s>", s.name, name)
-	}
-	return nil
-}
-
-// children calls f after the start tag of each child of the element whose
-// start tag was just read, and consumes the end tag. f must consume its
-// element's end. For the document element, nothing may follow.
-func (s *scanner) children(f func(name []byte) error) error {
-	depth := len(s.depths)
-	for {
-		t, err := s.next()
-		if err != nil {
-			return err
-		}
-		if t == tokenEnd {
-			break
-		}
-		if err := f(s.name); err != nil {
-			return err
-		}
-	}
-	if depth == 1 {
-		if _, err := s.next(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// skip consumes the rest of the element whose start tag was just read.
-func (s *scanner) skip() error {
-	for depth := len(s.depths); len(s.depths) >= depth; {
-		if _, err := s.next(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 type primary struct {
 	s     *scanner
 	in    *interner

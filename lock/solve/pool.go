@@ -28,7 +28,6 @@ type pkg struct {
 	arch        uint8 // rank, see archScores
 	width       uint8
 	installOnly bool
-	hidden      bool
 	requires    []depID
 	conflicts   []depID
 	obsoletes   []depID
@@ -58,6 +57,7 @@ type Pool struct {
 	evrs     map[rpmmd.EVR]int32
 	evrText  []rpmmd.EVR // by number; 0 is the empty one
 
+	hidden     []bool // by id
 	deps       []dep
 	depIDs     map[dep]depID
 	found      []providers // by depID
@@ -125,19 +125,22 @@ func (p *Pool) addPackages() {
 			k := &p.repos[r].Packages[i]
 			score := p.scores[k.Arch]
 			if score == 0 {
-				p.foreign[k.Name] = k.Arch
+				if a := p.foreign[k.Name]; a == "" || k.Arch < a {
+					p.foreign[k.Name] = k.Arch
+				}
 				continue
 			}
-			p.pkgs = append(p.pkgs, pkg{Package: k, repo: int32(r), arch: score, width: archWidth(k.Arch),
-				hidden: p.repos[r].Hidden != nil && p.repos[r].Hidden(k)})
+			p.pkgs = append(p.pkgs, pkg{Package: k, repo: int32(r), arch: score, width: archWidth(k.Arch)})
 		}
 		slices.SortFunc(p.pkgs[start:], func(a, b pkg) int {
 			return cmp.Or(strings.Compare(path.Base(a.Location), path.Base(b.Location)), strings.Compare(a.Location, b.Location),
 				strings.Compare(a.Package.String(), b.Package.String()), strings.Compare(a.Checksum.Hex, b.Checksum.Hex))
 		})
 	}
+	p.hidden = make([]bool, len(p.pkgs))
 	for i := int(firstID); i < len(p.pkgs); i++ {
 		k := &p.pkgs[i]
+		p.hidden[i] = p.repos[k.repo].Hidden != nil && p.repos[k.repo].Hidden(k.Package)
 		k.name, k.evr = p.nameNumber(k.Name), p.evrNumber(k.EVR)
 		p.byName[k.name] = append(p.byName[k.name], id(i))
 	}

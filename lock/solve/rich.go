@@ -10,10 +10,10 @@ const maxLiterals = 1 << 16
 type verdict uint8
 
 const (
-	never   verdict = iota // nothing can meet it
-	always                 // it holds in any case
-	depends                // it is the blocks that come with it
-	tooLarge               // its normal form is; then it counts as not met
+	never    verdict = iota // nothing can meet it
+	always                  // it holds in any case
+	depends                 // it is the blocks that come with it
+	tooLarge                // its normal form is; then it counts as not met
 )
 
 // normalize brings a dependency into conjunctive normal form, or with dnf

@@ -186,80 +186,77 @@ func (s *solver) revert(level int32) {
 	s.weak.reverted(n)
 }
 
-// analyze learns a rule from a broken one, goes back to the level where the
-// new rule decides something, and returns that level and the rule.
-func (s *solver) analyze(level, broken int32) (int32, int32) {
-	seen := map[id]bool{}
-	var rest []id
-	var used []int32
-	var p id
-	back := int32(1)
-	open, low := 0, 0 // literals still to resolve at this level, and at level 1
-	idx := len(s.decided)
-	c := broken
-	for {
-		used = append(used, c)
-		s.rules[c].literals(func(l id) bool {
-			q := max(l, -l)
-			if s.holds(l) > 0 || seen[q] {
-				return true
-			}
-			seen[q] = true
-			switch at := max(s.level[q], -s.level[q]); {
-			case at == 1:
-				low++
-			case at == level:
-				open++
-			default:
-				rest = append(rest, l)
-				back = max(back, at)
-			}
+// analysis is the state of learning from a broken rule.
+type analysis struct {
+	seen      map[id]bool // literals that are noted and not yet resolved
+	open, low int         // how many of them at the present level, and at level 1
+	rest      []id        // literals of the new rule, of levels between these
+	back      int32       // the highest level among rest
+	used      []int32     // the rules that the new one follows from
+}
+
+// note takes in the false literals of a rule.
+func (a *analysis) note(s *solver, n, level int32) {
+	a.used = append(a.used, n)
+	s.rules[n].literals(func(l id) bool {
+		q := max(l, -l)
+		if s.holds(l) > 0 || a.seen[q] {
 			return true
-		})
-		done := false
-		for {
-			if open == 0 && p != 0 && low == 0 {
-				done = true
-				break
-			}
-			idx--
-			q := max(s.decided[idx], -s.decided[idx])
-			if !seen[q] {
-				continue
-			}
-			at := max(s.level[q], -s.level[q])
-			if at != level && at != 1 {
-				continue
-			}
-			delete(seen, q)
-			if at == 1 {
-				low--
-			} else if open--; open == 0 {
-				p = -s.decided[idx]
-				continue // level 1 remains, for the record only
-			}
-			if s.why[idx] > 0 {
-				c = s.why[idx]
-				break
-			}
 		}
-		if done {
-			break
+		a.seen[q] = true
+		switch at := s.decidedAt(q); at {
+		case 1:
+			a.low++
+		case level:
+			a.open++
+		default:
+			a.rest = append(a.rest, l)
+			a.back = max(a.back, at)
+		}
+		return true
+	})
+}
+
+// decidedAt returns the level at which a package was decided.
+func (s *solver) decidedAt(q id) int32 { return max(s.level[q], -s.level[q]) }
+
+// analyze learns a rule from a broken one, goes back to the level where the
+// new rule decides something, and returns that level and the rule. What was
+// decided at level 1 is resolved too, for the record only.
+func (s *solver) analyze(level, broken int32) (int32, int32) {
+	a := &analysis{seen: map[id]bool{}, back: 1}
+	a.note(s, broken, level)
+	var p id
+	for idx := len(s.decided) - 1; p == 0 || a.low > 0; idx-- {
+		q := max(s.decided[idx], -s.decided[idx])
+		at := s.decidedAt(q)
+		if !a.seen[q] || at != level && at != 1 {
+			continue
+		}
+		delete(a.seen, q)
+		if at == 1 {
+			a.low--
+		} else if a.open--; a.open == 0 {
+			p = -s.decided[idx]
+			continue
+		}
+		if s.why[idx] > 0 {
+			a.note(s, s.why[idx], level)
 		}
 	}
-	s.revert(back)
-	n := s.add(p, rest)
-	s.learntWhy = append(s.learntWhy, used)
-	if r := &s.rules[n]; len(rest) > 0 {
+	s.revert(a.back)
+	n := s.add(p, a.rest)
+	s.learntWhy = append(s.learntWhy, a.used)
+	if r := &s.rules[n]; len(a.rest) > 0 {
 		highest := int32(0)
-		for _, l := range rest {
-			if at := max(s.level[max(l, -l)], -s.level[max(l, -l)]); at > highest {
+		for _, l := range a.rest {
+			if at := s.decidedAt(max(l, -l)); at > highest {
 				highest, r.w2 = at, l
 			}
 		}
 		s.watch(n)
 	}
-	return back, n
+	return a.back, n
 }
 
 // try decides a literal at a new level (0: nothing new) and propagates,

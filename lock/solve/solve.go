@@ -38,8 +38,9 @@ type Repo struct {
 	Hidden func(*rpmmd.Package) bool
 	Comps  *rpmmd.Comps // groups and environments; may be nil
 	// Filelists opens the repository's filelists.xml, compressed or not. It is
-	// called at most once, and only if a path is asked for that primary.xml
-	// does not answer. nil: the repository has none.
+	// called only if a path is asked for that primary.xml does not answer: once
+	// for all paths in dependencies, and once for each other path of a spec.
+	// nil: the repository has none.
 	Filelists func() (io.ReadCloser, error)
 }
 

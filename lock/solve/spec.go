@@ -37,26 +37,12 @@ func forms(spec string) []nevra {
 	}
 	var out []nevra
 	add := func(name, version, release, arch string) {
-		n := nevra{name: name, version: version, release: release, arch: arch, epoch: -1}
-		if e, v, ok := strings.Cut(version, ":"); ok {
-			var err error
-			if n.epoch, err = strconv.Atoi(e); err != nil || n.epoch < 0 {
-				return
-			}
-			n.version = v
-			if v == "" {
-				return
-			}
-		}
-		if !strings.ContainsAny(name+release+arch+n.version, ":") && name != "" {
+		if n, ok := makeNEVRA(name, version, release, arch); ok {
 			out = append(out, n)
 		}
 	}
 	base, arch, hasArch := cutLast(spec, ".")
-	if strings.Contains(arch, "-") || arch == "" {
-		hasArch = false
-	}
-	if hasArch {
+	if hasArch && arch != "" && !strings.Contains(arch, "-") {
 		if rest, release, ok := cutLast(base, "-"); ok && release != "" {
 			if name, version, ok := cutLast(rest, "-"); ok && version != "" {
 				add(name, version, release, arch)
@@ -72,6 +58,20 @@ func forms(spec string) []nevra {
 		add(rest, last, "", "")
 	}
 	return out
+}
+
+// makeNEVRA splits an epoch off the version. It is not ok where a part has a
+// colon otherwise.
+func makeNEVRA(name, version, release, arch string) (nevra, bool) {
+	n := nevra{name: name, version: version, release: release, arch: arch, epoch: -1}
+	if e, v, ok := strings.Cut(version, ":"); ok {
+		epoch, err := strconv.ParseUint(e, 10, 31)
+		if err != nil || v == "" {
+			return nevra{}, false
+		}
+		n.epoch, n.version = int(epoch), v
+	}
+	return n, name != "" && !strings.Contains(name+n.version+release+arch, ":")
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {
@@ -276,9 +276,7 @@ func (p *Pool) indexObsoletes() {
 // excludes: by NEVRA forms, as dnf's exclude option has them.
 func (s *solver) exclude() {
 	all := func(id) bool { return true }
-	for i := range s.p.pkgs {
-		s.excluded[i] = s.p.pkgs[i].hidden
-	}
+	copy(s.excluded, s.p.hidden)
 	for _, spec := range s.req.Exclude {
 		list, _ := s.p.selectNEVRA(spec, all)
 		for _, q := range list {
@@ -290,7 +288,7 @@ func (s *solver) exclude() {
 // noMatch says why a spec matches nothing.
 func (s *solver) noMatch(spec string) string {
 	list, _ := s.p.selectNEVRA(spec, func(id) bool { return true })
-	hidden := func(q id) bool { return s.p.pkgs[q].hidden }
+	hidden := func(q id) bool { return s.p.hidden[q] }
 	switch {
 	case len(list) > 0 && !slices.ContainsFunc(list, func(q id) bool { return !hidden(q) }):
 		return fmt.Sprintf("every package that matches %q is hidden by a module", spec)
