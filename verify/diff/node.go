@@ -1,13 +1,44 @@
-// Package diff says in what two images differ: partition, file, section,
-// package.
+// Package diff says in what two disk images differ, down to the file, the
+// section and the package.
+//
+// Limits first. It looks into GUID partition tables, FAT, uncompressed EROFS,
+// dm-verity hash areas, PE images, and cpio archives as they are, or
+// compressed with zstd, gzip or xz. Of everything else, and of everything
+// damaged, it says the bytes: where the first difference is, how many there
+// are, and what lies there on the side that is sound. ELF files, archives and
+// databases are compared as bytes.
+//
+// The promise is that no difference is left without an explanation: the
+// disks are compared byte for byte first, and what no structure accounts for
+// afterwards (padding, slack, gaps, second copies) is named by its place.
+// Damage is never an error, it is a finding. How much is said is bounded, and
+// what was left out is counted.
 package diff
 
 // Node is a difference in diffoscope's JSON shape (presenters/json.py), so
-// that its viewers show it.
+// that its viewers show it. A side that has no counterpart has the source
+// "/dev/null".
 type Node struct {
 	Source1     string   `json:"source1"`
 	Source2     string   `json:"source2"`
 	Comments    []string `json:"comments,omitempty"`
 	UnifiedDiff *string  `json:"unified_diff"`
 	Details     []*Node  `json:"details,omitempty"`
+}
+
+// missing is the source of a side that has no counterpart.
+const missing = "/dev/null"
+
+func (n *Node) comment(s string) {
+	if n != nil {
+		n.Comments = append(n.Comments, oneLine(s))
+	}
+}
+
+// Path is what the node is about: the source that is there.
+func (n *Node) Path() string {
+	if n.Source1 == missing {
+		return n.Source2
+	}
+	return n.Source1
 }

@@ -1,0 +1,196 @@
+package diff
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+
+	"caisson/build/image/gpt"
+)
+
+// Source is one of two disks.
+type Source struct {
+	// Name is what the disk is called in the findings, such as "rebuild".
+	Name string
+	Disk io.ReaderAt
+	Size int64 // bytes
+	// Owner is what a file is made of, a package or a step; "" where that is
+	// not known. part is "root", "initrd" or "esp", path has a slash in
+	// front. Owner may be nil.
+	Owner func(part, path string) string
+}
+
+// Options bound what is said; 0 stands for 2000 nodes and 4 MiB of unified
+// diffs.
+type Options struct {
+	MaxNodes int
+	MaxBytes int
+}
+
+// Disks says in what two disks differ: nothing where they are equal, and at
+// least one node otherwise. An error means that a disk could not be read;
+// damaged structures are findings.
+func Disks(a, b Source, o Options) ([]*Node, error) {
+	changed, err := compare(a.Disk, b.Disk, min(a.Size, b.Size))
+	if err != nil {
+		return nil, err
+	}
+	if len(changed) == 0 && a.Size == b.Size {
+		return nil, nil
+	}
+	d := newDiffer(a, b, o)
+	d.nodes += regionNodes
+	top := &Node{}
+	if a.Size != b.Size {
+		n := d.child(top, "disk")
+		n.comment(fmt.Sprintf("size: %d and %d bytes", a.Size, b.Size))
+		if len(changed) == 0 {
+			n.comment("one is the beginning of the other")
+		}
+	}
+	if len(changed) > 0 {
+		d.disk(top, changed)
+	}
+	prune(top)
+	d.finish(top)
+	return top.Details, nil
+}
+
+// regionNodes are for the regions of a disk, in addition to those that the
+// caller allows, so that each has one.
+const regionNodes = 20
+
+// What changes which measurement.
+const (
+	inNoPCR   = "in no PCR: only a comparison of the whole disk sees it"
+	inPCR5    = "changes PCR 5, into which the firmware measures the primary table"
+	inRoot    = "changes the root hash, and with it the command line and PCR 4, 9 and 11; where the command line stays, the kernel refuses these blocks"
+	inLookup  = "in no PCR itself, but the firmware finds the files by it"
+	inTree    = "in no PCR: where the tree contradicts the root hash the kernel refuses the blocks below"
+	inUKI     = "changes PCR 4, into which the firmware measures the whole UKI"
+	inSection = "changes PCR 4, and PCR 11 where the stub measures this section"
+	inCmdline = "changes PCR 4, 9 and 11"
+)
+
+// disk compares region by region.
+func (d *differ) disk(top *Node, changed spans) {
+	tables := d.readTables()
+	claimed := d.tables(top, tables)
+	for _, p := range pair(tables[0].parts, tables[1].parts) {
+		for i, x := range []*part{p.a, p.b} {
+			if x != nil {
+				claimed = append(claimed, x.span())
+			}
+			if other := []*part{p.b, p.a}[i]; x != nil && other == nil {
+				n := d.only(top, x.label(), i == 0)
+				n.comment(fmt.Sprintf("a partition of %d bytes from %s, type %s", x.Size(), place(x.Start()), x.Type))
+			}
+		}
+		if p.a != nil && p.b != nil {
+			d.partition(top, *p.a, *p.b, changed)
+		}
+	}
+	d.gaps(top, tables, normalise(claimed), changed)
+}
+
+// partition compares one that both disks have.
+func (d *differ) partition(top *Node, a, b part, changed spans) {
+	x := io.NewSectionReader(d.a.Disk, a.Start(), a.Size())
+	y := io.NewSectionReader(d.b.Disk, b.Start(), b.Size())
+	inside := changed.within(a.span())
+	if a.span() != b.span() {
+		var err error
+		if inside, err = compare(x, y, min(a.Size(), b.Size())); err != nil {
+			d.child(top, a.label()).comment(err.Error())
+			return
+		}
+		if len(inside) == 0 && a.Size() == b.Size() {
+			return
+		}
+	}
+	if len(inside) == 0 && a.Size() == b.Size() {
+		return
+	}
+	n := d.child(top, a.label())
+	if a.Size() != b.Size() {
+		n.comment(fmt.Sprintf("size: %d and %d bytes", a.Size(), b.Size()))
+	}
+	if a.Start() != b.Start() {
+		n.comment(fmt.Sprintf("starts at %s and %s", place(a.Start()), place(b.Start())))
+	}
+	v := volume{name: a.name(), a: x, b: y, changed: inside}
+	switch kind := v.kind(a, b); kind {
+	case "fat":
+		d.fat(n, v)
+	case "erofs":
+		d.erofs(n, v)
+	case "verity":
+		d.verity(n, v)
+	default:
+		if kind != "" {
+			n.comment("holds " + kind + ", which is not looked into")
+		}
+		d.raw(n, x, y, 0, inside, nil)
+	}
+	if n != nil && len(n.Details) == 0 && n.UnifiedDiff == nil {
+		d.raw(n, x, y, 0, inside, nil)
+	}
+}
+
+// volume is a partition of both disks.
+type volume struct {
+	name    string
+	a, b    *io.SectionReader
+	changed spans // counted from the partition's start
+}
+
+// kind is what the partitions hold, by what either side shows.
+func (v volume) kind(a, b part) string {
+	magics := []struct {
+		kind  string
+		off   int64
+		magic string
+	}{
+		{"erofs", 1024, "\xe2\xe1\xf5\xe0"},
+		{"verity", 0, "verity\x00\x00"},
+		{"a squashfs file system", 0, "hsqs"},
+		{"an ext4 file system", 1024 + 56, "\x53\xef"},
+		{"an XFS file system", 0, "XFSB"},
+		{"a btrfs file system", 65536 + 64, "_BHRfS_M"},
+		{"a LUKS volume", 0, "LUKS\xba\xbe"},
+		{"fat", 82, "FAT32   "},
+		{"fat", 54, "FAT16   "},
+	}
+	for _, m := range magics {
+		want := []byte(m.magic)
+		for _, r := range []io.ReaderAt{v.a, v.b} {
+			if bytes.Equal(readUpTo(r, m.off, int64(len(want))), want) {
+				return m.kind
+			}
+		}
+	}
+	if a.Type == gpt.TypeESP || b.Type == gpt.TypeESP {
+		return "fat"
+	}
+	return ""
+}
+
+// gaps shows what differs outside of all tables and partitions.
+func (d *differ) gaps(top *Node, tables [2]*table, claimed, changed spans) {
+	left := changed.minus(claimed)
+	if len(left) == 0 {
+		return
+	}
+	n := d.child(top, "outside of the partitions")
+	n.comment(inNoPCR)
+	start := int64(0)
+	for _, c := range append(claimed, span{min(d.a.Size, d.b.Size), min(d.a.Size, d.b.Size)}) {
+		gap := span{start, c.off}
+		start = c.end
+		if inside := left.within(gap); len(inside) > 0 {
+			g := d.child(n, fmt.Sprintf("bytes %d to %d", gap.off, gap.end-1))
+			g.comment(tables[0].around(gap))
+			d.raw(g, io.NewSectionReader(d.a.Disk, gap.off, gap.end-gap.off), io.NewSectionReader(d.b.Disk, gap.off, gap.end-gap.off), gap.off, inside, nil)
+		}
+	}
+}
