@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 
 	"caisson/lock/digest"
 )
@@ -14,16 +16,43 @@ import (
 // maxLock is the largest lock read, in bytes.
 const maxLock = 256 << 20
 
-// Format is the lock's only text form.
+// Format is the lock's only text form. A list that is nil is written as an
+// empty one.
 func Format(l *Lock) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(l); err != nil {
+	if err := enc.Encode(l.withLists()); err != nil {
 		return nil, fmt.Errorf("writing the lock: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+// withLists is the lock with empty lists for those that are nil, so that
+// nothing has two text forms.
+func (l *Lock) withLists() *Lock {
+	out := *l
+	out.Arches = list(l.Arches)
+	out.Repos = list(l.Repos)
+	out.Inputs = list(l.Inputs)
+	out.Image.Output = list(l.Image.Output)
+	out.Sets = slices.Clone(list(l.Sets))
+	for i := range out.Sets {
+		out.Sets[i].Packages = list(out.Sets[i].Packages)
+	}
+	out.Variants = slices.Clone(l.Variants)
+	for i := range out.Variants {
+		out.Variants[i].Image.Output = list(out.Variants[i].Image.Output)
+	}
+	return &out
+}
+
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
 }
 
 // Parse reads a lock. name is how errors call the file. A lock that is not
@@ -33,24 +62,32 @@ func Parse(name string, b []byte) (*Lock, error) {
 	if len(b) > maxLock {
 		return nil, fmt.Errorf("%s: %d bytes, more than the %d that a lock may have", name, len(b), maxLock)
 	}
+	if len(bytes.TrimSpace(b)) == 0 {
+		return nil, fmt.Errorf("%s:1: the file is empty", name)
+	}
+	// The version first: a later one may have fields that this one has not.
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return nil, jsonError(name, b, err)
+	}
+	if head.Version != Version {
+		return nil, fmt.Errorf("%s: a lock of version %d; this Caisson reads version %d", name, head.Version, Version)
+	}
 	var l Lock
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&l); err != nil {
-		return nil, jsonError(name, b, dec.InputOffset(), err)
-	}
-	if l.Version != Version {
-		return nil, fmt.Errorf("%s: a lock of version %d; this Caisson reads version %d", name, l.Version, Version)
-	}
-	if err := l.check(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	if err := json.Unmarshal(b, &l); err != nil {
+		return nil, jsonError(name, b, err)
 	}
 	canon, err := Format(&l)
 	if err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(canon, b) {
-		return nil, fmt.Errorf("%s:%d: not in canonical form: was it edited by hand? `caisson lock` writes it anew", name, firstDiffLine(canon, b))
+		return nil, notCanonical(name, canon, b)
+	}
+	if err := l.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return &l, nil
 }
@@ -64,12 +101,49 @@ func (l *Lock) Digest() (digest.Digest, error) {
 	return digest.Of(b), nil
 }
 
+// jsonError gives an error of encoding/json the line that it is about.
+func jsonError(name string, b []byte, err error) error {
+	var syn *json.SyntaxError
+	var typ *json.UnmarshalTypeError
+	off := int64(len(b))
+	switch {
+	case errors.As(err, &syn):
+		off = syn.Offset
+	case errors.As(err, &typ):
+		off = typ.Offset
+		err = fmt.Errorf("%s: want %s, got a JSON %s", typ.Field, typ.Type, typ.Value)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+	default:
+		return fmt.Errorf("%s: %w", name, err) // what a field's own UnmarshalText says
+	}
+	off = max(0, min(off, int64(len(b))))
+	return fmt.Errorf("%s:%d: %w", name, 1+bytes.Count(b[:off], []byte("\n")), err)
+}
+
+// notCanonical says where a lock is not as Format prints it, and how.
+func notCanonical(name string, want, got []byte) error {
+	line := 1
+	for i := range min(len(want), len(got)) {
+		if want[i] != got[i] {
+			break
+		}
+		if want[i] == '\n' {
+			line++
+		}
+	}
+	hint := ""
+	dec := json.NewDecoder(bytes.NewReader(got))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(new(Lock)); err != nil {
+		hint = strings.TrimPrefix(err.Error(), "json: ") + ": "
+	}
+	return fmt.Errorf("%s:%d: %snot as a lock is written: was it edited by hand? `caisson lock` writes it anew", name, line, hint)
+}
+
 // sortInputs puts the inputs and their uses in the order of the format.
 func (l *Lock) sortInputs() {
 	for i := range l.Inputs {
-		slices.SortFunc(l.Inputs[i].For, func(a, b Use) int {
-			return cmp.Or(cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.Set, b.Set), cmp.Compare(a.By, b.By), cmp.Compare(a.Dep, b.Dep))
-		})
+		slices.SortFunc(l.Inputs[i].For, compareUses)
 		l.Inputs[i].For = slices.Compact(l.Inputs[i].For)
 	}
 	slices.SortFunc(l.Inputs, compareInputs)
@@ -79,77 +153,10 @@ func compareInputs(a, b Input) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
 }
 
-// check is what a lock must satisfy beyond its syntax.
-func (l *Lock) check() error {
-	if !nameRE.MatchString(l.Name) {
-		return fmt.Errorf("name %q: want lower-case letters, digits, '.', '_' and '-'", l.Name)
-	}
-	if !slices.IsSortedFunc(l.Inputs, compareInputs) {
-		return errors.New("the inputs are not sorted by kind and name")
-	}
-	for i := range l.Inputs {
-		in := &l.Inputs[i]
-		if i > 0 && compareInputs(l.Inputs[i-1], *in) == 0 {
-			return fmt.Errorf("input %s/%s is there twice", in.Kind, in.Name)
-		}
-		if err := in.check(); err != nil {
-			return fmt.Errorf("input %s/%s: %w", in.Kind, in.Name, err)
-		}
-	}
-	for _, p := range l.Payloads {
-		if l.Find(KindTree, p.Source) == nil {
-			return fmt.Errorf("payload %q: its source %q is not among the inputs", p.Name, p.Source)
-		}
-	}
-	for _, im := range append([]Variant{{Image: l.Image}}, l.Variants...) {
-		for _, o := range im.Image.Overlay {
-			if l.Find(KindTree, o) == nil {
-				return fmt.Errorf("overlay %q is not among the inputs", o)
-			}
-		}
-	}
-	return nil
+func compareUses(a, b Use) int {
+	return cmp.Or(cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.Set, b.Set), cmp.Compare(a.By, b.By), cmp.Compare(a.Dep, b.Dep))
 }
 
-func (in *Input) check() error {
-	switch {
-	case in.Name == "":
-		return errors.New("no name")
-	case in.SHA256.IsZero():
-		return errors.New("no sha256")
-	case in.Size < 0:
-		return fmt.Errorf("size %d", in.Size)
-	case (in.Kind == KindRPM) != (in.RPM != nil):
-		return errors.New("rpm details belong to packages, and packages have them")
-	case (in.Kind == KindGo || in.Kind == KindToolchain) != (in.Go != nil):
-		return errors.New("go details belong to Go modules and toolchains, and these have them")
-	}
-	switch in.Kind {
-	case KindRPM, KindRepodata, KindKey, KindGo, KindToolchain, KindCrate, KindFile, KindTree:
-		return nil
-	}
-	return fmt.Errorf("kind %q is not known to this Caisson", in.Kind)
-}
-
-func jsonError(name string, b []byte, off int64, err error) error {
-	var syn *json.SyntaxError
-	if errors.As(err, &syn) {
-		off = syn.Offset
-	}
-	off = min(off, int64(len(b)))
-	return fmt.Errorf("%s:%d: %w", name, 1+bytes.Count(b[:off], []byte("\n")), err)
-}
-
-// firstDiffLine is the first line, counted from 1, in which got is not want.
-func firstDiffLine(want, got []byte) int {
-	line := 1
-	for i := range min(len(want), len(got)) {
-		if want[i] != got[i] {
-			return line
-		}
-		if want[i] == '\n' {
-			line++
-		}
-	}
-	return line
+func compareRepos(a, b Repo) int {
+	return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Arch, b.Arch))
 }

@@ -1,7 +1,9 @@
 package lock
 
 import (
-	"os"
+	"errors"
+	"fmt"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -13,61 +15,113 @@ import (
 
 // treeInfo says which commit a folder is at and whether what Pack takes of it
 // differs from that commit. Outside git, and before the first commit, it is
-// empty: a commit is a courtesy to the reader, the digest is what pins.
-func treeInfo(dir string) *Tree {
-	root, prefix := gitRoot(dir)
-	if root == "" {
-		return nil
+// nil: a commit is a courtesy to the reader, the digest is what pins. The
+// only error is a committed file that Pack leaves out: a source without it is
+// not what its author committed.
+func treeInfo(dir string) (*Tree, error) {
+	commit, prefix := headOf(dir)
+	if commit == nil {
+		return nil, nil
 	}
-	repo, err := git.PlainOpen(root)
-	if err != nil {
-		return nil
-	}
-	head, err := repo.Head()
-	if err != nil {
-		return nil
-	}
-	commit, err := repo.CommitObject(head.Hash())
-	if err != nil {
-		return nil
-	}
-	t := &Tree{Commit: head.Hash().String(), Dirty: true}
+	t := &Tree{Commit: commit.Hash.String(), Dirty: true}
 	tree, err := commit.Tree()
 	if err == nil && len(prefix) > 0 {
 		tree, err = tree.Tree(strings.Join(prefix, "/"))
 	}
-	if err == nil {
-		t.Dirty = differs(tree, dir)
+	if err != nil {
+		return t, nil // the folder is not in the commit
 	}
-	return t
+	t.Dirty, err = differs(tree, dir)
+	return t, err
 }
 
-func differs(tree *object.Tree, dir string) bool {
-	files, err := listFiles(dir)
-	if err != nil {
-		return true
+// headOf is the commit that dir's repository is at, and dir's path in it; nil
+// where there is none, or none that go-git can read.
+func headOf(dir string) (*object.Commit, []string) {
+	root, prefix := gitRoot(dir)
+	if root == "" {
+		return nil, nil
 	}
-	want := map[string]plumbing.Hash{}
-	exec := map[string]bool{}
+	repo, err := git.PlainOpenWithOptions(root, &git.PlainOpenOptions{EnableDotGitCommonDir: true})
+	if err != nil {
+		return nil, nil
+	}
+	head, err := repo.Head()
+	if err != nil {
+		return nil, nil
+	}
+	commit, err := repo.CommitObject(head.Hash())
+	if err != nil {
+		return nil, nil
+	}
+	return commit, prefix
+}
+
+// differs compares what Pack takes of dir with a commit's tree.
+func differs(tree *object.Tree, dir string) (bool, error) {
+	files, ignored, err := listFiles(dir)
+	if err != nil {
+		return false, err
+	}
+	have := make(map[string]packed, len(files))
+	for _, f := range files {
+		have[f.name] = f
+	}
+	same, gone := 0, false
 	err = tree.Files().ForEach(func(f *object.File) error {
-		want[f.Name] = f.Hash
-		exec[f.Name] = f.Mode == filemode.Executable
+		p, ok := have[f.Name]
+		switch {
+		case ok && unchanged(dir, p, f):
+			same++
+		case ok || leftOut(path.Base(f.Name)):
+		default:
+			gone = true
+			return checkIgnored(ignored, dir, f.Name)
+		}
 		return nil
 	})
-	if err != nil || len(want) != len(files) {
-		return true
+	var lost *ignoredError
+	if errors.As(err, &lost) {
+		return true, err
 	}
-	for _, f := range files {
-		content := []byte(f.target)
-		if f.target == "" {
-			if content, err = os.ReadFile(filepath.Join(dir, f.name)); err != nil {
-				return true
-			}
-		}
-		h, ok := want[f.name]
-		if !ok || exec[f.name] != f.exec || plumbing.ComputeHash(plumbing.BlobObject, content) != h {
-			return true
+	return err != nil || gone || same != len(files), nil
+}
+
+// ignoredError says that a committed file is named by a .gitignore.
+type ignoredError struct{ dir, name string }
+
+func (e *ignoredError) Error() string {
+	return fmt.Sprintf("%s: %s is committed, but a .gitignore names it and so it is left out; change the .gitignore, or take the file out of git",
+		e.dir, e.name)
+}
+
+// checkIgnored tells a file that is left out from one that is gone.
+func checkIgnored(ignored map[string]bool, dir, name string) error {
+	for at := name; at != "."; at = path.Dir(at) {
+		if ignored[at] {
+			return &ignoredError{dir, name}
 		}
 	}
-	return false
+	return nil
+}
+
+// unchanged tells whether a file is as it was committed.
+func unchanged(dir string, p packed, f *object.File) bool {
+	if p.exec != (f.Mode == filemode.Executable) || (p.target != "") != (f.Mode == filemode.Symlink) {
+		return false
+	}
+	h, err := blobHash(dir, p)
+	return err == nil && h == f.Hash
+}
+
+// blobHash is the git hash of a file's content.
+func blobHash(dir string, p packed) (plumbing.Hash, error) {
+	if p.target != "" {
+		return plumbing.ComputeHash(plumbing.BlobObject, []byte(p.target)), nil
+	}
+	h := plumbing.NewHasher(plumbing.BlobObject, p.size)
+	if err := copyFile(h, filepath.Join(dir, filepath.FromSlash(p.name)), p.size); err != nil {
+		return plumbing.Hash{}, err
+	}
+	return h.Sum(), nil
 }

@@ -11,12 +11,19 @@
 // build needs.
 //
 // Inputs are sorted by kind and name. Each is one file of the store, pinned
-// by its SHA-256. What is local to a project (payload sources, overlay
-// folders, keys) is packed into a canonical tar archive (see Pack) and so
-// becomes a file like any other.
+// by its SHA-256. A local folder (payload sources, overlays) is packed into a
+// canonical tar archive (see Pack) and so becomes a file like any other.
+//
+// # The choice
+//
+// Resolve is a function of the manifest, of the files it names and of the
+// repositories' metadata; neither the clock nor the machine counts. What an
+// old lock chose is kept where it still answers the manifest. Modules
+// (modules.yaml) are not read: every package of a repository can be chosen.
 package lock
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,6 +44,9 @@ type Lock struct {
 	Revision int           `json:"revision"`
 	Name     string        `json:"name"`
 	Manifest digest.Digest `json:"manifest"`
+	// Sources are the other files that say what to choose: a Konflux
+	// rpms.in.yaml and the .repo files that it names.
+	Sources []Source `json:"sources,omitempty"`
 	// Epoch is SOURCE_DATE_EPOCH of everything, in seconds since 1970: given,
 	// or the newest build time among the locked RPMs.
 	Epoch    int64      `json:"epoch"`
@@ -52,6 +62,12 @@ type Lock struct {
 	// own, named by SetName.
 	Variants []Variant `json:"variants,omitempty"`
 	Inputs   []Input   `json:"inputs"`
+}
+
+// Source is a file that took part in the choice and is no input of the build.
+type Source struct {
+	Name   string        `json:"name"` // its path, relative to the manifest
+	SHA256 digest.Digest `json:"sha256"`
 }
 
 // RPMOptions are the solver's options, explicit because the hosts' defaults
@@ -84,9 +100,18 @@ type Repo struct {
 type Set struct {
 	Name     string   `json:"name"` // tools, initrd, root; see SetName
 	Packages []string `json:"packages"`
-	Exclude  []string `json:"exclude,omitempty"`
+	// Only has the packages that are asked for on one arch and not on all,
+	// sorted by arch.
+	Only    []ArchPackages `json:"only,omitempty"`
+	Exclude []string       `json:"exclude,omitempty"`
 	// Modules are kernel modules, for an initrd.
 	Modules []string `json:"modules,omitempty"`
+}
+
+// ArchPackages is what is asked for on one arch.
+type ArchPackages struct {
+	Arch     string   `json:"arch"`
+	Packages []string `json:"packages"`
 }
 
 // SetName is the set that serves name in a variant: "root+debug". The plain
@@ -166,7 +191,7 @@ const (
 	KindToolchain = "toolchain" // a Go toolchain's .zip
 	KindCrate     = "crate"     // a .crate of a registry
 	KindFile      = "file"      // a file by URL
-	KindTree      = "tree"      // a local folder or file, packed by Pack
+	KindTree      = "tree"      // a local folder, packed by Pack
 )
 
 // Input is one file that a build may read.
@@ -189,7 +214,8 @@ type Input struct {
 	Tree *Tree `json:"tree,omitempty"`
 	// Registry is a crate's registry, as Cargo.lock writes its source.
 	Registry string `json:"registry,omitempty"`
-	// Fingerprint is a key's, in upper-case hex.
+	// Fingerprint is a key's, in upper-case hex; of a file with several keys
+	// all, in the order of the file, joined by commas. See Fingerprints.
 	Fingerprint string `json:"fingerprint,omitempty"`
 
 	// For says what the input serves and why it is there; sorted.
@@ -221,7 +247,8 @@ type RPM struct {
 	Module    string `json:"module,omitempty"` // name:stream:version:context
 	// BuildTime is in seconds since 1970.
 	BuildTime int64 `json:"buildTime"`
-	// Repos that gpgcheck: the package must be signed by one of their keys.
+	// Signed says that the package must be signed by one of its repository's
+	// keys.
 	Signed bool `json:"signed"`
 }
 
@@ -248,6 +275,25 @@ func (r *RPM) EVR() string {
 		evr = strconv.Itoa(r.Epoch) + ":" + evr
 	}
 	return evr
+}
+
+// Fingerprints are the keys of a key file, in upper-case hex.
+func (in *Input) Fingerprints() []string {
+	if in.Fingerprint == "" {
+		return nil
+	}
+	return strings.Split(in.Fingerprint, ",")
+}
+
+// PackagesFor is all that the set asks for on an arch.
+func (s *Set) PackagesFor(arch string) []string {
+	out := slices.Clone(s.Packages)
+	for _, o := range s.Only {
+		if o.Arch == arch {
+			out = append(out, o.Packages...)
+		}
+	}
+	return out
 }
 
 // InSet tells whether the input belongs to the set on that machine.
@@ -310,8 +356,8 @@ func (l *Lock) ImageFor(variant string) (Image, bool) {
 // RepoURL is where an input of a repository lies: the repository's base and
 // the input's relative address, for the first arch that uses it.
 func (l *Lock) RepoURL(in *Input) (string, bool) {
-	if in.Repo == "" || strings.Contains(in.URL, "://") {
-		return in.URL, strings.Contains(in.URL, "://")
+	if in.Repo == "" || isURL(in.URL) {
+		return in.URL, isURL(in.URL)
 	}
 	for _, r := range l.Repos {
 		if r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {

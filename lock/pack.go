@@ -2,7 +2,7 @@ package lock
 
 import (
 	"archive/tar"
-	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
-
-	"github.com/go-git/go-git/v5/plumbing/format/gitignore"
 )
+
+// lockName is how a lock is called beside its manifest.
+const lockName = "caisson.lock"
 
 // packed is one file of a folder as Pack takes it.
 type packed struct {
@@ -27,30 +29,25 @@ type packed struct {
 // Pack writes a folder as a canonical tar archive: its files and symbolic
 // links in the order of their names, owned by 0:0, dated 1970, with mode 0755
 // where the owner may execute and 0644 elsewhere, so that what git keeps of a
-// folder is what counts. Folders are implied by their files. Left out are
-// .git and what .gitignore files name, those above the folder included up to
-// the repository's root. Devices, sockets and pipes are errors.
+// folder is what counts. Folders are implied by their files.
+//
+// Left out are .git; every caisson.lock, for a lock cannot hold its own
+// digest; and what .gitignore files name, those above the folder included up
+// to the repository's root. Neither git's index nor a person's own ignore
+// files are asked: the same files give the same bytes with and without git.
+// A folder that is itself ignored is packed when it is named.
+//
+// Devices, sockets and pipes are errors, and so is a file that changes its
+// size while it is read.
 func Pack(w io.Writer, dir string) error {
-	files, err := listFiles(dir)
+	files, _, err := listFiles(dir)
 	if err != nil {
 		return err
 	}
 	tw := tar.NewWriter(w)
 	for _, f := range files {
-		h := &tar.Header{Name: f.name, Mode: 0o644, Size: f.size, ModTime: time.Unix(0, 0), Format: tar.FormatPAX, Typeflag: tar.TypeReg}
-		if f.exec {
-			h.Mode = 0o755
-		}
-		if f.target != "" {
-			h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, f.target, 0o777
-		}
-		if err := tw.WriteHeader(h); err != nil {
-			return fmt.Errorf("packing %s: %s: %w", dir, f.name, err)
-		}
-		if f.target == "" {
-			if err := copyFile(tw, filepath.Join(dir, f.name), f.size); err != nil {
-				return fmt.Errorf("packing %s: %w", dir, err)
-			}
+		if err := writeEntry(tw, dir, f); err != nil {
+			return fmt.Errorf("packing %s: %w", dir, err)
 		}
 	}
 	if err := tw.Close(); err != nil {
@@ -59,78 +56,110 @@ func Pack(w io.Writer, dir string) error {
 	return nil
 }
 
+func writeEntry(tw *tar.Writer, dir string, f packed) error {
+	h := &tar.Header{Name: f.name, Mode: 0o644, Size: f.size, ModTime: time.Unix(0, 0), Format: tar.FormatPAX, Typeflag: tar.TypeReg}
+	if f.exec {
+		h.Mode = 0o755
+	}
+	if f.target != "" {
+		h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, f.target, 0o777
+	}
+	if err := tw.WriteHeader(h); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	if f.target != "" {
+		return nil
+	}
+	return copyFile(tw, filepath.Join(dir, filepath.FromSlash(f.name)), f.size)
+}
+
+// copyFile copies a regular file that has so many bytes.
 func copyFile(w io.Writer, name string, size int64) error {
-	f, err := os.Open(name)
+	// What has become a pipe or a link since the folder was listed neither
+	// blocks nor is followed.
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	n, err := io.Copy(w, io.LimitReader(f, size+1))
-	if err == nil && n != size {
-		err = fmt.Errorf("%s changed while it was read", name)
+	n, err := io.Copy(w, io.LimitReader(f, size))
+	if err != nil {
+		return err
 	}
-	return err
+	if m, err := f.Read(make([]byte, 1)); n != size || m != 0 {
+		return fmt.Errorf("%s changed while it was read", name)
+	} else if !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
 }
 
-// listFiles walks dir, leaving out what git would ignore.
-func listFiles(dir string) ([]packed, error) {
+// listFiles walks dir. It returns the files that Pack takes, sorted, and the
+// files and folders that it leaves out because a .gitignore names them.
+func listFiles(dir string) (files []packed, ignored map[string]bool, err error) {
 	st, err := os.Stat(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !st.IsDir() {
-		return nil, fmt.Errorf("%s is not a folder", dir)
+		return nil, nil, fmt.Errorf("%s is not a folder", dir)
 	}
 	root, prefix := gitRoot(dir)
-	w := packWalk{dir: dir, prefix: prefix}
-	if root != "" {
-		at := root
-		for i := 0; i <= len(prefix)-1; i++ {
-			if err := w.readIgnore(at, prefix[:i]); err != nil {
-				return nil, err
-			}
-			at = filepath.Join(at, prefix[i])
+	w := packWalk{dir: dir, prefix: prefix, ignored: map[string]bool{}}
+	for i := range prefix {
+		above := filepath.Join(append([]string{root}, prefix[:i]...)...)
+		if err := w.readIgnore(above, i); err != nil {
+			return nil, nil, err
 		}
 	}
 	if err := w.walk(""); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", dir, err)
+		return nil, nil, fmt.Errorf("reading %s: %w", dir, err)
 	}
 	slices.SortFunc(w.files, func(a, b packed) int { return strings.Compare(a.name, b.name) })
-	return w.files, nil
+	return w.files, w.ignored, nil
 }
 
 // packWalk collects the files of dir, which lies at prefix in its repository.
 type packWalk struct {
-	dir      string
-	prefix   []string
-	patterns []gitignore.Pattern
-	files    []packed
+	dir     string
+	prefix  []string
+	rules   []*ignoreFile
+	files   []packed
+	ignored map[string]bool
+}
+
+func (w *packWalk) readIgnore(dir string, depth int) error {
+	f, err := readIgnore(dir, depth)
+	if err == nil && f != nil {
+		w.rules = append(w.rules, f)
+	}
+	return err
 }
 
 func (w *packWalk) walk(rel string) error {
-	here := filepath.Join(w.dir, rel)
-	domain := slices.Clone(w.prefix)
+	here := filepath.Join(w.dir, filepath.FromSlash(rel))
+	elems := slices.Clone(w.prefix)
 	if rel != "" {
-		domain = append(domain, strings.Split(rel, "/")...)
+		elems = append(elems, strings.Split(rel, "/")...)
 	}
-	mark := len(w.patterns)
-	if err := w.readIgnore(here, domain); err != nil {
+	mark := len(w.rules)
+	if err := w.readIgnore(here, len(elems)); err != nil {
 		return err
 	}
-	defer func() { w.patterns = w.patterns[:mark] }()
+	defer func() { w.rules = w.rules[:mark] }()
 	entries, err := os.ReadDir(here)
 	if err != nil {
 		return err
 	}
-	match := gitignore.NewMatcher(slices.Clone(w.patterns))
 	for _, e := range entries {
-		if e.Name() == ".git" || match.Match(append(slices.Clone(domain), e.Name()), e.IsDir()) {
-			continue
-		}
 		name := path.Join(rel, e.Name())
-		if e.IsDir() {
+		switch {
+		case leftOut(e.Name()):
+		case ignored(w.rules, append(slices.Clone(elems), e.Name()), e.IsDir()):
+			w.ignored[name] = true
+		case e.IsDir():
 			err = w.walk(name)
-		} else {
+		default:
 			err = w.add(name, e)
 		}
 		if err != nil {
@@ -139,6 +168,9 @@ func (w *packWalk) walk(rel string) error {
 	}
 	return nil
 }
+
+// leftOut tells whether a file or folder of that name is in no tree.
+func leftOut(name string) bool { return name == ".git" || name == lockName }
 
 func (w *packWalk) add(name string, e fs.DirEntry) error {
 	st, err := e.Info()
@@ -149,30 +181,13 @@ func (w *packWalk) add(name string, e fs.DirEntry) error {
 	switch {
 	case st.Mode()&fs.ModeSymlink != 0:
 		p.size, p.exec = 0, false
-		if p.target, err = os.Readlink(filepath.Join(w.dir, name)); err != nil {
+		if p.target, err = os.Readlink(filepath.Join(w.dir, filepath.FromSlash(name))); err != nil {
 			return err
 		}
 	case !st.Mode().IsRegular():
 		return fmt.Errorf("%s is neither a file nor a symbolic link", name)
 	}
 	w.files = append(w.files, p)
-	return nil
-}
-
-func (w *packWalk) readIgnore(dir string, domain []string) error {
-	b, err := os.ReadFile(filepath.Join(dir, ".gitignore"))
-	if os.IsNotExist(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for line := range bytes.Lines(b) {
-		s := strings.TrimRight(string(line), "\r\n")
-		if s != "" && !strings.HasPrefix(s, "#") {
-			w.patterns = append(w.patterns, gitignore.ParsePattern(s, slices.Clone(domain)))
-		}
-	}
 	return nil
 }
 

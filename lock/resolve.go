@@ -2,11 +2,11 @@ package lock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,21 +39,42 @@ type Options struct {
 // resolver collects inputs while the manifest is worked through.
 type resolver struct {
 	Options
-	m      *Manifest
+	m      *Manifest // a copy: a Konflux file adds to it
 	lock   *Lock
 	inputs map[string]*Input // by kind/name
+	chosen map[string]*Input // of the old lock, by kind/name
+	only   []ArchPackages    // what a Konflux file asks for on some arches
+	repos  map[string]Repo   // of the arch at hand, by id
+}
+
+func newResolver(o Options) *resolver {
+	m := *o.Manifest
+	m.RPM.Repos = slices.Clone(m.RPM.Repos)
+	m.Sets = maps.Clone(m.Sets)
+	r := &resolver{Options: o, m: &m, inputs: map[string]*Input{}, chosen: map[string]*Input{}}
+	if o.Old != nil && !o.UpdateAll {
+		for i := range o.Old.Inputs {
+			in := &o.Old.Inputs[i]
+			r.chosen[in.Kind+"/"+in.Name] = in
+		}
+	}
+	return r
 }
 
 // Resolve chooses every input of the image and pins it.
 func Resolve(ctx context.Context, o Options) (*Lock, error) {
-	r := &resolver{Options: o, m: o.Manifest, inputs: map[string]*Input{}}
+	r := newResolver(o)
 	r.lock = &Lock{
 		Version: Version, Revision: Revision, Name: r.m.Name, Manifest: o.Digest, Arches: slices.Sorted(slices.Values(r.m.Arches)),
-		RPM: RPMOptions{WeakDeps: on(r.m.RPM.WeakDeps), Best: on(r.m.RPM.Best)}, Image: r.image(r.m.Image),
+		Image: image(r.m.Image),
+	}
+	if err := r.checkUpdate(); err != nil {
+		return nil, err
 	}
 	if err := r.expandFrom(); err != nil {
 		return nil, err
 	}
+	r.lock.RPM = RPMOptions{WeakDeps: on(r.m.RPM.WeakDeps), Best: on(r.m.RPM.Best)}
 	if err := r.packages(ctx); err != nil {
 		return nil, err
 	}
@@ -68,7 +89,7 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 		r.lock.Inputs = append(r.lock.Inputs, *in)
 	}
 	r.lock.sortInputs()
-	sortRepos(r.lock.Repos)
+	slices.SortFunc(r.lock.Repos, compareRepos)
 	r.setEpoch()
 	if err := r.lock.check(); err != nil {
 		return nil, err
@@ -91,18 +112,44 @@ func (r *resolver) add(in Input) error {
 		return nil
 	}
 	if old.SHA256 != in.SHA256 {
-		return fmt.Errorf("two different files are called %s: %s and %s", key, old.SHA256, in.SHA256)
+		return fmt.Errorf("two different files are both %s %s: %s is %s, %s is %s", in.Kind, in.Name, old.place(), old.SHA256, in.place(), in.SHA256)
 	}
-	old.For = append(old.For, in.For...)
+	uses := slices.Concat(old.For, in.For)
+	if in.RPM != nil && in.RPM.Signed && !old.RPM.Signed {
+		*old = in // found in two repositories, and this one is stricter
+	}
+	old.For = uses
 	return nil
 }
 
+// place says where an input is from.
+func (in *Input) place() string {
+	if in.Repo != "" && len(in.For) > 0 {
+		return fmt.Sprintf("%s of repository %q (%s)", in.URL, in.Repo, in.For[0].Arch)
+	}
+	return in.URL
+}
+
 // old is the input of that kind and name in the lock there was, or nil.
-func (r *resolver) old(kind, name string) *Input {
-	if r.Old == nil || r.UpdateAll {
+func (r *resolver) old(kind, name string) *Input { return r.chosen[kind+"/"+name] }
+
+// checkUpdate refuses to update what the lock there was does not have.
+func (r *resolver) checkUpdate() error {
+	if r.Old == nil {
 		return nil
 	}
-	return r.Old.Find(kind, name)
+	have := make(map[string]bool)
+	for i := range r.Old.Inputs {
+		if p := r.Old.Inputs[i].RPM; p != nil {
+			have[p.Name] = true
+		}
+	}
+	for _, name := range r.Update {
+		if !have[name] {
+			return fmt.Errorf("updating %q: the lock has no package of that name", name)
+		}
+	}
+	return nil
 }
 
 func (r *resolver) setEpoch() {
@@ -117,19 +164,28 @@ func (r *resolver) setEpoch() {
 	}
 }
 
-func (r *resolver) image(m ManifestImage) Image {
+func image(m ManifestImage) Image {
 	return Image{
-		Overlay: m.Overlay, Services: Services(m.Services),
+		Overlay: cleaned(m.Overlay), Services: Services(m.Services),
 		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Verity: m.Verity.Bind, Output: m.Output,
 	}
+}
+
+// cleaned are paths of trees as the lock names them.
+func cleaned(paths []string) []string {
+	var out []string
+	for _, p := range paths {
+		out = append(out, path.Clean(p))
+	}
+	return out
 }
 
 // variants merges each variant's image settings into the image's: lists are
 // added to, a command line that begins with + is appended.
 func (r *resolver) variants() {
 	for _, name := range slices.Sorted(maps.Keys(r.m.Variants)) {
-		im, v := r.image(r.m.Image), r.m.Variants[name].Image
-		im.Overlay = slices.Concat(im.Overlay, v.Overlay)
+		im, v := image(r.m.Image), r.m.Variants[name].Image
+		im.Overlay = slices.Concat(im.Overlay, cleaned(v.Overlay))
 		im.Services.Enable = slices.Concat(im.Services.Enable, v.Services.Enable)
 		im.Services.Disable = slices.Concat(im.Services.Disable, v.Services.Disable)
 		if more, ok := strings.CutPrefix(v.Kernel.Cmdline, "+"); ok {
@@ -170,13 +226,13 @@ func (r *resolver) files(ctx context.Context) error {
 	for _, f := range r.m.Inputs.Files {
 		in := Input{Kind: KindFile, Name: f.Name, URL: f.URL, For: []Use{{By: "inputs.files " + f.Name}}}
 		if f.SHA256 != "" {
-			d, err := digest.ParseHex(strings.TrimPrefix(f.SHA256, "sha256:"))
+			d, err := parseSHA256(f.SHA256)
 			if err != nil {
 				return fmt.Errorf("inputs.files: %s: %w", f.Name, err)
 			}
 			in.SHA256 = d
 		}
-		if !strings.Contains(f.URL, "://") {
+		if !isURL(f.URL) {
 			d, n, err := digestFile(filepath.Join(r.Dir, f.URL))
 			if err != nil {
 				return fmt.Errorf("inputs.files: %s: %w", f.Name, err)
@@ -208,32 +264,39 @@ func digestFile(name string) (digest.Digest, int64, error) {
 
 // trees pins the overlay folders.
 func (r *resolver) trees(context.Context) error {
-	overlays := slices.Clone(r.m.Image.Overlay)
-	for _, v := range r.m.Variants {
-		overlays = append(overlays, v.Image.Overlay...)
+	add := func(where string, overlays []string) error {
+		for _, o := range overlays {
+			if err := r.tree(o, Use{By: where}); err != nil {
+				return fmt.Errorf("%s: %w", where, err)
+			}
+		}
+		return nil
 	}
-	for _, o := range overlays {
-		if err := r.tree(o, Use{By: "image.overlay"}); err != nil {
-			return fmt.Errorf("image.overlay: %w", err)
+	if err := add("image.overlay", r.m.Image.Overlay); err != nil {
+		return err
+	}
+	for _, v := range slices.Sorted(maps.Keys(r.m.Variants)) {
+		if err := add("variants."+v+".image.overlay", r.m.Variants[v].Image.Overlay); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// tree pins a local folder. The commit of the lock there was stays as long as
-// the content does: a commit elsewhere in the repository changes nothing here.
+// tree pins a local folder. The clean commit of the lock there was stays as
+// long as the content does: a commit elsewhere in the repository changes
+// nothing here.
 func (r *resolver) tree(rel string, use Use) error {
-	if filepath.IsAbs(rel) {
-		return fmt.Errorf("%s: want a path relative to the manifest", rel)
-	}
+	rel = path.Clean(rel)
 	in, err := PackedInput(r.Dir, rel)
 	if err != nil {
 		return err
 	}
-	if old := r.old(KindTree, rel); old != nil && old.SHA256 == in.SHA256 {
+	if in.Tree, err = treeInfo(filepath.Join(r.Dir, rel)); err != nil {
+		return err
+	}
+	if old := r.old(KindTree, rel); old != nil && old.SHA256 == in.SHA256 && old.Tree != nil && !old.Tree.Dirty {
 		in.Tree = old.Tree
-	} else {
-		in.Tree = treeInfo(filepath.Join(r.Dir, rel))
 	}
 	in.For = []Use{use}
 	return r.add(in)
@@ -249,39 +312,4 @@ func PackedInput(dir, rel string) (Input, error) {
 		return Input{}, err
 	}
 	return Input{Kind: KindTree, Name: rel, URL: rel, Size: n, SHA256: d}, nil
-}
-
-// Check tells, with no network, whether the lock still answers the manifest:
-// nil, or what has changed since. It looks at the manifest's digest, at the
-// local folders, and at keys and files beside the manifest.
-func Check(l *Lock, manifest digest.Digest, dir string) error {
-	var changed []error
-	if l.Manifest != manifest {
-		changed = append(changed, fmt.Errorf("the manifest has changed: %s, the lock was made for %s", manifest, l.Manifest))
-	}
-	for i := range l.Inputs {
-		in := &l.Inputs[i]
-		if strings.Contains(in.URL, "://") {
-			continue
-		}
-		var now digest.Digest
-		var err error
-		switch in.Kind {
-		case KindTree:
-			var p Input
-			p, err = PackedInput(dir, in.URL)
-			now = p.SHA256
-		case KindKey, KindFile:
-			now, _, err = digestFile(filepath.Join(dir, in.URL))
-		default:
-			continue
-		}
-		if err == nil && now != in.SHA256 {
-			err = fmt.Errorf("%s has changed: %s, the lock has %s", in.URL, now, in.SHA256)
-		}
-		if err != nil {
-			changed = append(changed, err)
-		}
-	}
-	return errors.Join(changed...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 
 	"github.com/package-url/packageurl-go"
@@ -32,6 +33,7 @@ func (r *resolver) goPayloads(ctx context.Context) error {
 
 func (r *resolver) goPayload(ctx context.Context, g ManifestGo) error {
 	r.say("reading the modules of %s", g.Name)
+	g.Dir = path.Clean(g.Dir)
 	src := os.DirFS(filepath.Join(r.Dir, g.Dir))
 	mods, err := gomod.Read(src)
 	if err != nil {
@@ -151,6 +153,7 @@ func (r *resolver) cargoPayloads(context.Context) error {
 }
 
 func (r *resolver) cargoPayload(c ManifestCargo) error {
+	c.Dir = path.Clean(c.Dir)
 	crates, err := cargo.Read(os.DirFS(filepath.Join(r.Dir, c.Dir)))
 	if err != nil {
 		return err

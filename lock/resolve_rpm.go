@@ -1,22 +1,14 @@
 package lock
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
 	"net/url"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/package-url/packageurl-go"
-	"golang.org/x/sync/errgroup"
 
 	"caisson/lock/digest"
 	"caisson/lock/konflux"
@@ -24,10 +16,8 @@ import (
 	"caisson/lock/solve"
 )
 
-// defaultPriority is dnf's.
-const defaultPriority = 99
-
-// expandFrom takes over the repositories and packages of a Konflux file.
+// expandFrom takes over the repositories, packages and installWeakDeps of a
+// Konflux file.
 func (r *resolver) expandFrom() error {
 	if r.m.RPM.From == "" {
 		return nil
@@ -36,23 +26,64 @@ func (r *resolver) expandFrom() error {
 	if err != nil {
 		return err
 	}
-	for _, repo := range in.Repos {
-		r.m.RPM.Repos = append(r.m.RPM.Repos, ManifestRepo{
-			ID: repo.ID, BaseURL: repo.BaseURL, GPGKey: repo.GPGKey, GPGCheck: repo.GPGCheck, RepoGPGCheck: repo.RepoGPGCheck, Priority: repo.Priority,
-		})
+	for _, k := range in.Repos {
+		repo := ManifestRepo{
+			ID: k.ID, BaseURL: k.BaseURL, GPGKey: k.GPGKey, GPGCheck: k.GPGCheck, RepoGPGCheck: k.RepoGPGCheck, Priority: k.Priority,
+		}
+		if slices.ContainsFunc(r.m.RPM.Repos, func(o ManifestRepo) bool { return o.ID == repo.ID }) {
+			return fmt.Errorf("%s: two repositories are called %q", k.At, repo.ID)
+		}
+		if key, err := repo.check(); err != nil {
+			return fmt.Errorf("%s: %s: %w", k.At, key, err)
+		}
+		r.m.RPM.Repos = append(r.m.RPM.Repos, repo)
 	}
+	for _, f := range in.Files {
+		r.lock.Sources = append(r.lock.Sources, Source{Name: f.Name, SHA256: f.SHA256})
+	}
+	slices.SortFunc(r.lock.Sources, func(a, b Source) int { return strings.Compare(a.Name, b.Name) })
+	r.lock.Sources = slices.Compact(r.lock.Sources)
+	if r.m.RPM.WeakDeps == nil {
+		r.m.RPM.WeakDeps = in.WeakDeps
+	}
+	if len(r.m.RPM.Repos) == 0 {
+		return fmt.Errorf("%s: it names no repository, and the manifest has none", r.m.RPM.From)
+	}
+	r.addPackages(in)
+	return nil
+}
+
+// addPackages adds what a Konflux file asks for to the set that the manifest
+// names: what is for all arches to all, the rest to each arch's own.
+func (r *resolver) addPackages(in *konflux.In) {
 	set := r.m.Sets[r.m.RPM.Set]
-	set.Packages = slices.Concat(set.Packages, in.PackagesFor(r.m.Arches))
-	set.Exclude = slices.Concat(set.Exclude, in.Exclude)
+	count := map[string]int{}
+	for _, arch := range r.lock.Arches {
+		for _, p := range sorted(in.PackagesFor(arch)) {
+			count[p]++
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(count)) {
+		if count[p] == len(r.lock.Arches) {
+			set.Packages = append(slices.Clip(set.Packages), p)
+		}
+	}
 	r.m.Sets[r.m.RPM.Set] = set
-	return r.m.checkRepos()
+	for _, arch := range r.lock.Arches {
+		var only []string
+		for _, p := range sorted(in.PackagesFor(arch)) {
+			if count[p] < len(r.lock.Arches) {
+				only = append(only, p)
+			}
+		}
+		if len(only) > 0 {
+			r.only = append(r.only, ArchPackages{Arch: arch, Packages: only})
+		}
+	}
 }
 
 // packages chooses the packages of every set, for every arch and variant.
 func (r *resolver) packages(ctx context.Context) error {
-	if err := r.keys(ctx); err != nil {
-		return err
-	}
 	r.requests()
 	for _, arch := range r.lock.Arches {
 		repos, err := r.loadRepos(ctx, arch)
@@ -80,294 +111,41 @@ func (r *resolver) packages(ctx context.Context) error {
 func (r *resolver) requests() {
 	for _, name := range slices.Sorted(maps.Keys(r.m.Sets)) {
 		s := r.m.Sets[name]
-		r.lock.Sets = append(r.lock.Sets, Set{Name: name, Packages: sorted(s.Packages), Exclude: sorted(s.Exclude), Modules: s.Modules})
+		r.request(name, name, s)
 		for _, v := range slices.Sorted(maps.Keys(r.m.Variants)) {
-			more, ok := r.m.Variants[v].Sets[name]
-			if !ok {
-				continue
+			if more, ok := r.m.Variants[v].Sets[name]; ok {
+				r.request(name, SetName(name, v), ManifestSet{
+					Packages: slices.Concat(s.Packages, more.Packages),
+					Exclude:  slices.Concat(s.Exclude, more.Exclude),
+					Modules:  slices.Concat(s.Modules, more.Modules),
+				})
 			}
-			r.lock.Sets = append(r.lock.Sets, Set{
-				Name: SetName(name, v), Packages: sorted(slices.Concat(s.Packages, more.Packages)),
-				Exclude: sorted(slices.Concat(s.Exclude, more.Exclude)), Modules: slices.Concat(s.Modules, more.Modules),
-			})
 		}
 	}
+}
+
+func (r *resolver) request(base, name string, s ManifestSet) {
+	set := Set{Name: name, Packages: sorted(s.Packages), Exclude: sorted(s.Exclude), Modules: s.Modules}
+	if base == r.m.RPM.Set {
+		set.Only = r.only
+	}
+	r.lock.Sets = append(r.lock.Sets, set)
 }
 
 func sorted(s []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(s)))
 }
 
-// keys reads the repositories' keys and pins them.
-func (r *resolver) keys(ctx context.Context) error {
-	for _, repo := range r.m.RPM.Repos {
-		for _, k := range repo.GPGKey {
-			if _, ok := r.inputs[KindKey+"/"+k]; ok {
-				continue
-			}
-			b, d, err := r.readKey(ctx, k)
-			if err != nil {
-				return fmt.Errorf("the key of repository %q: %w", repo.ID, err)
-			}
-			fps, err := r.Fingerprints(b)
-			if err != nil {
-				return fmt.Errorf("the key of repository %q: %s: %w", repo.ID, k, err)
-			}
-			in := Input{Kind: KindKey, Name: k, URL: k, Size: int64(len(b)), SHA256: d, Fingerprint: strings.Join(fps, ",")}
-			if err := r.add(in); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (r *resolver) readKey(ctx context.Context, k string) ([]byte, digest.Digest, error) {
-	name := filepath.Join(r.Dir, k)
-	if strings.Contains(k, "://") {
-		blob, err := r.Fetch(ctx, Want{Kind: KindKey, URL: k})
-		if err != nil {
-			return nil, digest.Digest{}, err
-		}
-		name = blob.Path
-	}
-	b, err := os.ReadFile(name)
-	return b, digest.Of(b), err
-}
-
-var variable = regexp.MustCompile(`\$(\w+|\{\w+\})`)
-
-// expand puts variables into a repository's address.
-func (r *resolver) expand(s, arch string) (string, error) {
-	var missing error
-	out := variable.ReplaceAllStringFunc(s, func(v string) string {
-		name := strings.Trim(v, "${}")
-		if name == "basearch" || name == "arch" {
-			return arch
-		}
-		val, ok := r.m.RPM.Vars[name]
-		if !ok {
-			missing = fmt.Errorf("%s: variable %s has no value; give it one in rpm.vars", s, v)
-		}
-		return val
-	})
-	if missing != nil {
-		return "", missing
-	}
-	if u, err := url.Parse(out); err != nil || u.Scheme == "" {
-		return "", fmt.Errorf("baseurl %q: want an address such as https://host/path/", out)
-	}
-	return strings.TrimRight(out, "/") + "/", nil
-}
-
-// loadRepos fetches and reads the metadata of all repositories for one arch.
-func (r *resolver) loadRepos(ctx context.Context, arch string) ([]solve.Repo, error) {
-	r.say("reading the metadata of %d repositories (%s)", len(r.m.RPM.Repos), arch)
-	type loaded struct {
-		repo   solve.Repo
-		lock   Repo
-		inputs []Input
-	}
-	all := make([]loaded, len(r.m.RPM.Repos))
-	g, gctx := errgroup.WithContext(ctx)
-	for i, m := range r.m.RPM.Repos {
-		g.Go(func() error {
-			l := repoLoader{r: r, m: m, arch: arch}
-			repo, err := l.load(gctx, ctx)
-			if err != nil {
-				return fmt.Errorf("repository %q: %w", m.ID, err)
-			}
-			all[i] = loaded{*repo, l.repo, l.inputs}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	var repos []solve.Repo
-	for _, l := range all {
-		repos = append(repos, l.repo)
-		r.lock.Repos = append(r.lock.Repos, l.lock)
-		for _, in := range l.inputs {
-			if err := r.add(in); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return repos, nil
-}
-
-// repoLoader reads one repository for one arch.
-type repoLoader struct {
-	r      *resolver
-	m      ManifestRepo
-	arch   string
-	repo   Repo
-	inputs []Input
-}
-
-// load reads what is needed always; later is the context under which the
-// filelists are fetched, should the solver ask for them.
-func (l *repoLoader) load(ctx, later context.Context) (*solve.Repo, error) {
-	base, err := l.r.expand(l.m.BaseURL, l.arch)
-	if err != nil {
-		return nil, err
-	}
-	l.repo = Repo{
-		ID: l.m.ID, Arch: l.arch, BaseURL: base, Priority: defaultPriority,
-		GPGCheck: on(l.m.GPGCheck), RepoGPGCheck: l.m.RepoGPGCheck != nil && *l.m.RepoGPGCheck,
-	}
-	if l.m.Priority != nil {
-		l.repo.Priority = *l.m.Priority
-	}
-	for _, k := range l.m.GPGKey {
-		l.repo.Keys = append(l.repo.Keys, strings.Split(l.r.inputs[KindKey+"/"+k].Fingerprint, ",")...)
-	}
-	slices.Sort(l.repo.Keys)
-	md, err := l.repomd(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := &solve.Repo{ID: l.m.ID, Priority: l.repo.Priority}
-	if out.Packages, err = readData(ctx, l, md, "primary", rpmmd.ParsePrimary); err != nil {
-		return nil, err
-	}
-	if md.Find("group") != nil {
-		if out.Comps, err = readData(ctx, l, md, "group", rpmmd.ParseComps); err != nil {
-			return nil, err
-		}
-	}
-	if d := md.Find("filelists"); d != nil {
-		out.Filelists = func() (io.ReadCloser, error) { return l.filelists(later, d) }
-	}
-	return out, nil
-}
-
-// repomd fetches repomd.xml and, where the repository says so, checks its
-// signature.
-func (l *repoLoader) repomd(ctx context.Context) (*rpmmd.Repomd, error) {
-	const name = "repodata/repomd.xml"
-	blob, err := l.r.Fetch(ctx, Want{Kind: KindRepodata, URL: l.repo.BaseURL + name})
-	if err != nil {
-		return nil, err
-	}
-	if l.repo.RepoGPGCheck {
-		if err := l.checkRepomd(ctx, blob); err != nil {
-			return nil, err
-		}
-	}
-	f, err := os.Open(blob.Path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	md, err := rpmmd.ParseRepomd(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", l.repo.BaseURL+name, err)
-	}
-	l.repo.Repomd = blob.SHA256
-	l.note("repomd.xml", name, blob)
-	return md, nil
-}
-
-func (l *repoLoader) checkRepomd(ctx context.Context, blob Blob) error {
-	at := l.repo.BaseURL + "repodata/repomd.xml.asc"
-	sig, err := l.r.Fetch(ctx, Want{Kind: KindRepodata, URL: at})
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("repo_gpgcheck is on and %s does not exist", at)
-	}
-	if err != nil {
-		return err
-	}
-	var keys [][]byte
-	for _, k := range l.m.GPGKey {
-		b, _, err := l.r.readKey(ctx, k)
-		if err != nil {
-			return err
-		}
-		keys = append(keys, b)
-	}
-	signed, err := os.Open(blob.Path)
-	if err != nil {
-		return err
-	}
-	defer signed.Close()
-	signature, err := os.Open(sig.Path)
-	if err != nil {
-		return err
-	}
-	defer signature.Close()
-	if err := l.r.CheckSignature(keys, signed, signature); err != nil {
-		return fmt.Errorf("%s: %w", at, err)
-	}
-	return nil
-}
-
-// note pins a metadata file.
-func (l *repoLoader) note(name, rel string, blob Blob) {
-	l.inputs = append(l.inputs, Input{
-		Kind: KindRepodata, Name: l.m.ID + "-" + l.arch + "/" + name, URL: rel, Repo: l.m.ID, Size: blob.Size, SHA256: blob.SHA256,
-		For: []Use{{Arch: l.arch, By: "repository " + l.m.ID}},
-	})
-}
-
-// fetchData fetches one of the files that repomd.xml names.
-func (l *repoLoader) fetchData(ctx context.Context, d *rpmmd.Data) (Blob, error) {
-	w := Want{Kind: KindRepodata, URL: l.repo.BaseURL + d.Location, Size: d.Size}
-	if d.Checksum.Algorithm != "sha256" {
-		return Blob{}, fmt.Errorf("%s: repomd.xml pins it by %s; want sha256", w.URL, d.Checksum.Algorithm)
-	}
-	var err error
-	if w.SHA256, err = digest.ParseHex(d.Checksum.Hex); err != nil {
-		return Blob{}, err
-	}
-	return l.r.Fetch(ctx, w)
-}
-
-func readData[T any](ctx context.Context, l *repoLoader, md *rpmmd.Repomd, typ string, parse func(io.Reader) (T, error)) (out T, err error) {
-	d := md.Find(typ)
-	if d == nil {
-		return out, fmt.Errorf("repomd.xml names no %s", typ)
-	}
-	blob, err := l.fetchData(ctx, d)
-	if err != nil {
-		return out, err
-	}
-	f, err := os.Open(blob.Path)
-	if err != nil {
-		return out, err
-	}
-	defer f.Close()
-	if out, err = parse(f); err != nil {
-		return out, fmt.Errorf("%s: %w", l.repo.BaseURL+d.Location, err)
-	}
-	l.note(typ, d.Location, blob)
-	return out, nil
-}
-
-func (l *repoLoader) filelists(ctx context.Context, d *rpmmd.Data) (io.ReadCloser, error) {
-	blob, err := l.fetchData(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	mark := len(l.inputs)
-	l.note("filelists", d.Location, blob)
-	if err := l.r.add(l.inputs[mark]); err != nil { // the others have been added by now
-		return nil, err
-	}
-	return os.Open(blob.Path)
-}
-
 // solveSet asks the solver for one set and records its answer.
 func (r *resolver) solveSet(pool *solve.Pool, arch string, set Set) error {
 	sol, err := pool.Solve(solve.Request{
-		Specs: set.Packages, WeakDeps: r.lock.RPM.WeakDeps, Best: r.lock.RPM.Best, Exclude: set.Exclude, Prefer: r.prefer(arch, set.Name),
+		Specs: set.PackagesFor(arch), WeakDeps: r.lock.RPM.WeakDeps, Best: r.lock.RPM.Best, Exclude: set.Exclude, Prefer: r.prefer(arch, set.Name),
 	})
 	if err != nil {
 		return fmt.Errorf("set %s (%s): %w", set.Name, arch, err)
 	}
 	for _, c := range sol.Packages {
-		in, err := r.rpmInput(c, arch)
+		in, err := r.rpmInput(c)
 		if err != nil {
 			return err
 		}
@@ -400,7 +178,7 @@ func (r *resolver) prefer(arch, set string) []string {
 	return out
 }
 
-func (r *resolver) rpmInput(c solve.Choice, arch string) (Input, error) {
+func (r *resolver) rpmInput(c solve.Choice) (Input, error) {
 	p := c.Package
 	if p.Checksum.Algorithm != "sha256" {
 		return Input{}, fmt.Errorf("%s in repository %q is pinned by %s; want sha256", nevra(p), c.Repo, p.Checksum.Algorithm)
@@ -409,8 +187,7 @@ func (r *resolver) rpmInput(c solve.Choice, arch string) (Input, error) {
 	if err != nil {
 		return Input{}, fmt.Errorf("%s in repository %q: %w", nevra(p), c.Repo, err)
 	}
-	i := slices.IndexFunc(r.lock.Repos, func(l Repo) bool { return l.ID == c.Repo && l.Arch == arch })
-	repo := r.lock.Repos[i]
+	repo := r.repos[c.Repo]
 	in := Input{
 		Kind: KindRPM, Name: nevra(p), URL: p.Location, Repo: c.Repo, Size: p.Size, SHA256: sum,
 		RPM: &RPM{
@@ -419,10 +196,30 @@ func (r *resolver) rpmInput(c solve.Choice, arch string) (Input, error) {
 		},
 	}
 	if p.Base != "" {
-		in.URL = strings.TrimRight(p.Base, "/") + "/" + p.Location
+		if in.URL, err = elsewhere(repo.BaseURL, p); err != nil {
+			return Input{}, fmt.Errorf("%s in repository %q: %w", nevra(p), c.Repo, err)
+		}
 	}
 	in.PURL = rpmPURL(in.RPM, c.Repo, sum)
 	return in, nil
+}
+
+// elsewhere is the address of a package that, as xml:base says, does not lie
+// in its repository. It must be one of the web, or of the file system where
+// the repository is in it.
+func elsewhere(repo string, p *rpmmd.Package) (string, error) {
+	base, err := url.Parse(repo)
+	if err != nil {
+		return "", err
+	}
+	u, err := base.Parse(strings.TrimRight(p.Base, "/") + "/")
+	if err != nil {
+		return "", fmt.Errorf("xml:base: %w", err)
+	}
+	if s := u.Scheme; s != "https" && s != "http" && (s != "file" || base.Scheme != "file") {
+		return "", fmt.Errorf("xml:base %q: want an address of the web", p.Base)
+	}
+	return u.String() + p.Location, nil
 }
 
 // rpmPURL is a package's URL (purl-spec, type rpm).
@@ -435,9 +232,4 @@ func rpmPURL(p *RPM, repo string, sum digest.Digest) string {
 		q["upstream"] = p.SourceRPM
 	}
 	return packageurl.NewPackageURL(packageurl.TypeRPM, "", p.Name, p.Version+"-"+p.Release, packageurl.QualifiersFromMap(q), "").ToString()
-}
-
-// sortRepos is the order of the lock's repositories.
-func sortRepos(repos []Repo) {
-	slices.SortFunc(repos, func(a, b Repo) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Arch, b.Arch)) })
 }

@@ -1,24 +1,30 @@
 // Package konflux reads the files by which Konflux repositories say what
 // they need.
 //
-// Of rpms.in.yaml it takes the repositories (repos and repofiles), packages,
-// excludePackages and arches. The context is passed over: an image of Caisson
-// starts from nothing, so there are no packages to count as installed. Keys
-// that would change the choice in other ways are errors.
+// Of rpms.in.yaml it takes the repositories (repos and repofiles), packages
+// less excludePackages, arches and installWeakDeps. The context is passed
+// over: an image of Caisson starts from nothing, so there are no packages to
+// count as installed, and for the same reason allowerasing means nothing.
+// noSources and zchunk do not change the choice. Keys and repository options
+// that would change it in other ways are errors; options that say how to
+// reach a repository (certificates, proxies, time limits) are passed over.
+// Of several baseurls the first is taken.
 package konflux
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"caisson/lock/digest"
+	"caisson/lock/internal/strictyaml"
 )
 
 // In is what an rpms.in.yaml asks for.
@@ -26,16 +32,18 @@ type In struct {
 	Arches   []string
 	Repos    []Repo
 	Packages []Package
-	Exclude  []string
+	// Exclude are names that are taken away from Packages.
+	Exclude []string
+	// WeakDeps is installWeakDeps; nil where the file does not say.
+	WeakDeps *bool
+	// Files are the files that were read, in that order.
+	Files []File
 }
 
-// Repo is a repository as dnf's configuration has it. Options that are not
-// there are nil.
-type Repo struct {
-	ID, BaseURL            string
-	GPGKey                 []string
-	GPGCheck, RepoGPGCheck *bool
-	Priority               *int
+// File is a file that was read.
+type File struct {
+	Name   string // slash-separated, relative to ReadIn's dir
+	SHA256 digest.Digest
 }
 
 // Package is a request, for all arches unless Only or Not names some.
@@ -47,91 +55,111 @@ type Package struct {
 // maxFile is the largest file read, in bytes.
 const maxFile = 1 << 20
 
+// inFile has the keys of rpms.in.yaml (rpm-lockfile-prototype 0.30,
+// schema.py).
 type inFile struct {
 	ContentOrigin struct {
 		Repos     []map[string]any `yaml:"repos"`
 		Repofiles []yaml.Node      `yaml:"repofiles"`
 		Composes  []yaml.Node      `yaml:"composes"`
 	} `yaml:"contentOrigin"`
-	Packages         []yaml.Node `yaml:"packages"`
-	ExcludePackages  []string    `yaml:"excludePackages"`
-	Arches           []string    `yaml:"arches"`
-	Context          yaml.Node   `yaml:"context"`
-	InstallWeakDeps  yaml.Node   `yaml:"installWeakDeps"`
-	NoSources        yaml.Node   `yaml:"noSources"`
-	AllowErasing     yaml.Node   `yaml:"allowerasing"`
-	Zchunk           yaml.Node   `yaml:"zchunk"`
-	ModuleEnable     []yaml.Node `yaml:"moduleEnable"`
-	ModuleDisable    []yaml.Node `yaml:"moduleDisable"`
-	Reinstall        []yaml.Node `yaml:"reinstallPackages"`
-	Upgrade          []yaml.Node `yaml:"upgradePackages"`
-	AssumeProvides   []yaml.Node `yaml:"assumeProvides"`
-	FromContainer    yaml.Node   `yaml:"packagesFromContainerfile"`
-	Variables        []yaml.Node `yaml:"variables"`
-	MatchContextVers []yaml.Node `yaml:"matchContextVersions"`
+	Packages        []yaml.Node `yaml:"packages"`
+	ExcludePackages []string    `yaml:"excludePackages"`
+	Arches          []string    `yaml:"arches"`
+	Context         yaml.Node   `yaml:"context"`
+	InstallWeakDeps *bool       `yaml:"installWeakDeps"`
+	NoSources       bool        `yaml:"noSources"`
+	AllowErasing    bool        `yaml:"allowerasing"`
+	Zchunk          bool        `yaml:"zchunk"`
+	ModuleEnable    []yaml.Node `yaml:"moduleEnable"`
+	ModuleDisable   []yaml.Node `yaml:"moduleDisable"`
+	Reinstall       []yaml.Node `yaml:"reinstallPackages"`
+	Upgrade         []yaml.Node `yaml:"upgradePackages"`
+	AssumeProvides  []yaml.Node `yaml:"assumeProvides"`
+	FromContainer   yaml.Node   `yaml:"packagesFromContainerfile"`
+	Variables       []yaml.Node `yaml:"variables"`
+	MatchVersions   []yaml.Node `yaml:"matchContextVersions"`
 }
 
-// ReadIn reads the rpms.in.yaml at a path relative to dir, and the repository
-// files that it names.
+// reader collects what ReadIn reads.
+type reader struct {
+	dir string
+	in  In
+}
+
+// ReadIn reads the rpms.in.yaml at a slash-separated path relative to dir,
+// and the repository files that it names. Its error says all that is wrong.
 func ReadIn(dir, name string) (*In, error) {
-	b, err := readFile(filepath.Join(dir, name))
+	r := &reader{dir: dir}
+	b, err := r.read(path.Clean(name))
 	if err != nil {
 		return nil, err
 	}
 	var f inFile
-	dec := yaml.NewDecoder(bytes.NewReader(b))
-	dec.KnownFields(true)
-	if err := dec.Decode(&f); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	doc, err := strictyaml.Decode(name, b, &f)
+	if err != nil {
+		return nil, err
 	}
-	if err := f.unsupported(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	in := &In{Arches: f.Arches, Exclude: f.ExcludePackages}
-	for _, n := range f.Packages {
-		p, err := parsePackage(&n)
+	r.in.Arches, r.in.Exclude, r.in.WeakDeps = f.Arches, f.ExcludePackages, f.InstallWeakDeps
+	errs := f.unsupported(doc)
+	for i := range f.Packages {
+		p, err := parsePackage(&f.Packages[i])
 		if err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", name, n.Line, err)
+			errs = append(errs, doc.Errorf([]any{"packages", i}, "%w", err))
 		}
-		in.Packages = append(in.Packages, p)
+		r.in.Packages = append(r.in.Packages, p)
 	}
-	base := filepath.Dir(name)
+	base := path.Dir(path.Clean(name))
 	for i, o := range f.ContentOrigin.Repos {
-		r, err := repoFrom(stringify(o), "repoid", base)
-		if err != nil {
-			return nil, fmt.Errorf("%s: contentOrigin.repos[%d]: %w", name, i, err)
+		at := []any{"contentOrigin", "repos", i}
+		options, err := stringify(o)
+		if err == nil {
+			err = r.addRepo(options, "repoid", base, doc.At(at))
 		}
-		in.Repos = append(in.Repos, r)
-	}
-	for _, n := range f.ContentOrigin.Repofiles {
-		repos, err := readRepofile(dir, base, &n)
 		if err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", name, n.Line, err)
+			errs = append(errs, doc.Errorf(at, "%w", err))
 		}
-		in.Repos = append(in.Repos, repos...)
 	}
-	return in, nil
+	for i := range f.ContentOrigin.Repofiles {
+		if err := r.repofiles(base, &f.ContentOrigin.Repofiles[i]); err != nil {
+			errs = append(errs, doc.Errorf([]any{"contentOrigin", "repofiles", i}, "%w", err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return &r.in, nil
 }
 
-func (f *inFile) unsupported() error {
-	for key, used := range map[string]bool{
-		"contentOrigin.composes": len(f.ContentOrigin.Composes) > 0, "moduleEnable": len(f.ModuleEnable) > 0,
-		"moduleDisable": len(f.ModuleDisable) > 0, "reinstallPackages": len(f.Reinstall) > 0, "upgradePackages": len(f.Upgrade) > 0,
-		"assumeProvides": len(f.AssumeProvides) > 0, "packagesFromContainerfile": !f.FromContainer.IsZero(),
-		"variables": len(f.Variables) > 0, "matchContextVersions": len(f.MatchContextVers) > 0,
+// unsupported is an error for each key that would change what is chosen.
+func (f *inFile) unsupported(doc *strictyaml.Doc) []error {
+	var errs []error
+	for _, k := range []struct {
+		path []any
+		used bool
+	}{
+		{[]any{"contentOrigin", "composes"}, len(f.ContentOrigin.Composes) > 0},
+		{[]any{"packagesFromContainerfile"}, !f.FromContainer.IsZero()},
+		{[]any{"reinstallPackages"}, len(f.Reinstall) > 0},
+		{[]any{"upgradePackages"}, len(f.Upgrade) > 0},
+		{[]any{"moduleEnable"}, len(f.ModuleEnable) > 0},
+		{[]any{"moduleDisable"}, len(f.ModuleDisable) > 0},
+		{[]any{"assumeProvides"}, len(f.AssumeProvides) > 0},
+		{[]any{"matchContextVersions"}, len(f.MatchVersions) > 0},
+		{[]any{"variables"}, len(f.Variables) > 0},
 	} {
-		if used {
-			return fmt.Errorf("%s is not supported: it would change what is chosen", key)
+		if k.used {
+			errs = append(errs, doc.Errorf(k.path, "not supported yet, and without it another choice would be made"))
 		}
 	}
-	return nil
+	return errs
 }
 
-// PackagesFor is the names asked for on any of the arches.
-func (in *In) PackagesFor(arches []string) []string {
+// PackagesFor is the names asked for on an arch.
+func (in *In) PackagesFor(arch string) []string {
 	var out []string
 	for _, p := range in.Packages {
-		if slices.ContainsFunc(arches, p.on) {
+		if p.on(arch) && !slices.Contains(in.Exclude, p.Name) {
 			out = append(out, p.Name)
 		}
 	}
@@ -146,7 +174,11 @@ func (p Package) on(arch string) bool {
 }
 
 func parsePackage(n *yaml.Node) (Package, error) {
+	n = target(n)
 	if n.Kind == yaml.ScalarNode {
+		if n.Tag == "!!null" || strings.TrimSpace(n.Value) == "" {
+			return Package{}, errors.New("a package without a name")
+		}
 		return Package{Name: n.Value}, nil
 	}
 	var p struct {
@@ -156,164 +188,122 @@ func parsePackage(n *yaml.Node) (Package, error) {
 			Not  yaml.Node `yaml:"not"`
 		} `yaml:"arches"`
 	}
-	if err := n.Decode(&p); err != nil {
-		return Package{}, err
+	if err := n.Decode(&p); err != nil || n.Kind != yaml.MappingNode {
+		return Package{}, errors.New("want a name, or name and arches")
 	}
-	if p.Name == "" {
+	if strings.TrimSpace(p.Name) == "" {
 		return Package{}, errors.New("a package without a name")
 	}
-	return Package{Name: p.Name, Only: list(&p.Arches.Only), Not: list(&p.Arches.Not)}, nil
+	for i := 0; i < len(n.Content); i += 2 {
+		if k := n.Content[i].Value; k != "name" && k != "arches" {
+			return Package{}, fmt.Errorf("unknown key %q; known here: name, arches", k)
+		}
+	}
+	only, not := words(&p.Arches.Only), words(&p.Arches.Not)
+	if len(only) > 0 && len(not) > 0 {
+		return Package{}, errors.New("arches: want only or not, got both")
+	}
+	return Package{Name: p.Name, Only: only, Not: not}, nil
 }
 
-// list is a string or a list of strings.
-func list(n *yaml.Node) []string {
+// target follows aliases.
+func target(n *yaml.Node) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n
+}
+
+// words is a string or a list of strings.
+func words(n *yaml.Node) []string {
+	n = target(n)
 	if n.Kind == yaml.ScalarNode {
 		return []string{n.Value}
 	}
 	var out []string
 	for _, c := range n.Content {
-		out = append(out, c.Value)
+		out = append(out, target(c).Value)
 	}
 	return out
 }
 
-func stringify(o map[string]any) map[string]string {
-	out := map[string]string{}
+// stringify writes the values of repository options as a .repo file has them.
+func stringify(o map[string]any) (map[string]string, error) {
+	out := make(map[string]string, len(o))
 	for k, v := range o {
-		out[k] = fmt.Sprint(v)
-	}
-	return out
-}
-
-// repoFrom makes a repository of dnf's options; paths of keys are below base.
-func repoFrom(o map[string]string, idKey, base string) (Repo, error) {
-	r := Repo{ID: o[idKey], BaseURL: o["baseurl"]}
-	if r.ID == "" {
-		return r, fmt.Errorf("no %s", idKey)
-	}
-	if fields := strings.Fields(r.BaseURL); len(fields) > 0 {
-		r.BaseURL = fields[0]
-	}
-	if r.BaseURL == "" {
-		return r, fmt.Errorf("repository %q has no baseurl; metalink and mirrorlist are not supported", r.ID)
-	}
-	for _, k := range strings.FieldsFunc(o["gpgkey"], func(c rune) bool { return c == ' ' || c == ',' || c == '\n' || c == '\t' }) {
-		if !strings.Contains(k, "://") {
-			k = filepath.Join(base, k)
-		}
-		r.GPGKey = append(r.GPGKey, k)
-	}
-	var err error
-	if r.GPGCheck, err = boolOption(o, "gpgcheck"); err != nil {
-		return r, err
-	}
-	if r.RepoGPGCheck, err = boolOption(o, "repo_gpgcheck"); err != nil {
-		return r, err
-	}
-	if s := o["priority"]; s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			return r, fmt.Errorf("repository %q: priority %q is no number", r.ID, s)
-		}
-		r.Priority = &n
-	}
-	return r, nil
-}
-
-// boolOption reads a switch as dnf does.
-func boolOption(o map[string]string, key string) (*bool, error) {
-	switch v := strings.ToLower(o[key]); v {
-	case "":
-		return nil, nil
-	case "1", "yes", "true", "on":
-		on := true
-		return &on, nil
-	case "0", "no", "false", "off":
-		off := false
-		return &off, nil
-	default:
-		return nil, fmt.Errorf("%s: %q is neither yes nor no", key, v)
-	}
-}
-
-func readRepofile(dir, base string, n *yaml.Node) ([]Repo, error) {
-	loc := n.Value
-	if n.Kind != yaml.ScalarNode {
-		var f struct {
-			Location string `yaml:"location"`
-		}
-		if err := n.Decode(&f); err != nil {
-			return nil, err
-		}
-		loc = f.Location
-	}
-	if loc == "" || strings.Contains(loc, "://") {
-		return nil, fmt.Errorf("repofiles: %q: want a file beside the manifest", loc)
-	}
-	name := filepath.Join(base, loc)
-	b, err := readFile(filepath.Join(dir, name))
-	if err != nil {
-		return nil, err
-	}
-	return parseRepofile(name, b)
-}
-
-// parseRepofile reads a .repo file: sections in brackets, KEY=VALUE lines,
-// values continued on indented lines. Sections that are not enabled are left
-// out.
-func parseRepofile(name string, b []byte) ([]Repo, error) {
-	var repos []Repo
-	var section map[string]string
-	var last string
-	finish := func() error {
-		if section == nil || section["enabled"] == "0" {
-			return nil
-		}
-		r, err := repoFrom(section, " id", filepath.Dir(name))
-		if err == nil {
-			repos = append(repos, r)
-		}
-		return err
-	}
-	sc := bufio.NewScanner(bytes.NewReader(b))
-	for line := 1; sc.Scan(); line++ {
-		text := strings.TrimSpace(sc.Text())
-		switch {
-		case text == "" || text[0] == '#' || text[0] == ';':
-		case text[0] == '[' && strings.HasSuffix(text, "]"):
-			if err := finish(); err != nil {
-				return nil, fmt.Errorf("%s:%d: %w", name, line, err)
+		switch v := v.(type) {
+		case nil:
+		case []any:
+			var all []string
+			for _, e := range v {
+				all = append(all, fmt.Sprint(e))
 			}
-			section, last = map[string]string{" id": strings.Trim(text, "[]")}, ""
-		case section == nil:
-			return nil, fmt.Errorf("%s:%d: %q before the first [section]", name, line, text)
-		case last != "" && (sc.Text()[0] == ' ' || sc.Text()[0] == '\t'):
-			section[last] += "\n" + text
+			out[k] = strings.Join(all, " ")
+		case map[string]any, map[any]any:
+			return nil, fmt.Errorf("option %q: want a value, got keys with values", k)
 		default:
-			k, v, ok := strings.Cut(text, "=")
-			if !ok {
-				return nil, fmt.Errorf("%s:%d: %q is neither [section] nor KEY=VALUE", name, line, text)
-			}
-			last = strings.TrimSpace(k)
-			section[last] = strings.TrimSpace(v)
+			out[k] = fmt.Sprint(v)
 		}
 	}
-	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	if err := finish(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return repos, nil
+	return out, nil
 }
 
-func readFile(name string) ([]byte, error) {
-	st, err := os.Stat(name)
+// repofiles reads the files that one entry of contentOrigin.repofiles names.
+func (r *reader) repofiles(base string, n *yaml.Node) error {
+	n = target(n)
+	loc := n.Value
+	if n.Kind == yaml.MappingNode {
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if k := n.Content[i].Value; k != "location" {
+				return fmt.Errorf("%s is not supported yet", k)
+			}
+			loc = target(n.Content[i+1]).Value
+		}
+	}
+	if loc == "" || strings.Contains(loc, "://") || path.IsAbs(loc) {
+		return fmt.Errorf("got %q; want a path beside this file: other places are not supported yet", loc)
+	}
+	names := []string{path.Join(base, loc)}
+	if strings.ContainsAny(loc, "*?[") {
+		found, err := filepath.Glob(filepath.Join(r.dir, filepath.FromSlash(names[0])))
+		if err != nil || len(found) == 0 {
+			return fmt.Errorf("no file is like %q", loc)
+		}
+		names = names[:0]
+		for _, f := range found {
+			rel, err := filepath.Rel(r.dir, f)
+			if err != nil {
+				return err
+			}
+			names = append(names, filepath.ToSlash(rel))
+		}
+	}
+	for _, name := range names {
+		b, err := r.read(name)
+		if err != nil {
+			return err
+		}
+		if err := r.parseRepofile(name, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read reads a file and notes that it was read.
+func (r *reader) read(name string) ([]byte, error) {
+	f, err := os.Open(filepath.Join(r.dir, filepath.FromSlash(name)))
 	if err != nil {
 		return nil, err
 	}
-	if st.Size() > maxFile {
-		return nil, fmt.Errorf("%s: %d bytes, more than the %d that are read", name, st.Size(), maxFile)
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
 	}
-	return os.ReadFile(name)
+	if len(b) > maxFile {
+		return nil, fmt.Errorf("%s: more than the %d bytes that are read", name, maxFile)
+	}
+	r.in.Files = append(r.in.Files, File{Name: name, SHA256: digest.Of(b)})
+	return b, nil
 }

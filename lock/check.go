@@ -1,0 +1,197 @@
+package lock
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"caisson/lock/digest"
+)
+
+// Check tells, with no network, whether the lock still answers the manifest:
+// nil, or all that has changed since. It looks at the manifest's digest, at
+// the other files that took part in the choice, at the local folders, and at
+// keys and files beside the manifest.
+func Check(l *Lock, manifest digest.Digest, dir string) error {
+	var changed []error
+	if l.Manifest != manifest {
+		changed = append(changed, fmt.Errorf("the manifest has changed: got %s, the lock was made for %s", manifest, l.Manifest))
+	}
+	compare := func(kind, name string, want digest.Digest) {
+		var got digest.Digest
+		var err error
+		if kind == KindTree {
+			var p Input
+			p, err = PackedInput(dir, name)
+			got = p.SHA256
+		} else {
+			got, _, err = digestFile(filepath.Join(dir, filepath.FromSlash(name)))
+		}
+		if err == nil && got != want {
+			err = fmt.Errorf("%s has changed: got %s, the lock has %s", name, got, want)
+		}
+		changed = append(changed, err)
+	}
+	for _, s := range l.Sources {
+		compare(KindFile, s.Name, s.SHA256)
+	}
+	for i := range l.Inputs {
+		switch in := &l.Inputs[i]; in.Kind {
+		case KindTree, KindKey, KindFile:
+			if !isURL(in.URL) {
+				compare(in.Kind, in.URL, in.SHA256)
+			}
+		}
+	}
+	return errors.Join(changed...)
+}
+
+// check is what a lock must satisfy beyond its syntax.
+func (l *Lock) check() error {
+	if !nameRE.MatchString(l.Name) {
+		return fmt.Errorf("name %q: want lower-case letters, digits, '.', '_' and '-'", l.Name)
+	}
+	if l.Revision < 1 {
+		return fmt.Errorf("revision %d: want 1 or more", l.Revision)
+	}
+	if l.Manifest.IsZero() {
+		return errors.New("no digest of the manifest")
+	}
+	if l.Epoch < 0 || l.Epoch > maxEpoch {
+		return fmt.Errorf("epoch %d: want seconds since 1970, at most %d", l.Epoch, int64(maxEpoch))
+	}
+	for _, f := range []func() error{l.checkRepos, l.checkInputs, l.checkReferences} {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Lock) checkRepos() error {
+	for i, r := range l.Repos {
+		switch {
+		case r.ID == "":
+			return errors.New("a repository without an id")
+		case i > 0 && compareRepos(l.Repos[i-1], r) >= 0:
+			return fmt.Errorf("repository %q (%s) is there twice, or not in its place", r.ID, r.Arch)
+		case !strings.HasSuffix(r.BaseURL, "/"):
+			return fmt.Errorf("repository %q: baseurl %q does not end in a slash", r.ID, r.BaseURL)
+		case r.Repomd.IsZero():
+			return fmt.Errorf("repository %q (%s): no digest of its repomd.xml", r.ID, r.Arch)
+		case (r.GPGCheck || r.RepoGPGCheck) && len(r.Keys) == 0:
+			return fmt.Errorf("repository %q: its signatures are to be checked, and it has no key", r.ID)
+		}
+	}
+	return nil
+}
+
+func (l *Lock) checkInputs() error {
+	repos := make(map[string]bool)
+	for _, r := range l.Repos {
+		repos[r.ID] = true
+	}
+	for i := range l.Inputs {
+		in := &l.Inputs[i]
+		if i > 0 {
+			switch c := compareInputs(l.Inputs[i-1], *in); {
+			case c == 0:
+				return fmt.Errorf("input %s %s is there twice", in.Kind, in.Name)
+			case c > 0:
+				return fmt.Errorf("input %s %s is not in its place: they are sorted by kind and name", in.Kind, in.Name)
+			}
+		}
+		if err := in.check(); err != nil {
+			return fmt.Errorf("input %s %s: %w", in.Kind, in.Name, err)
+		}
+		if in.Repo != "" && !repos[in.Repo] {
+			return fmt.Errorf("input %s %s: there is no repository %q", in.Kind, in.Name, in.Repo)
+		}
+	}
+	return nil
+}
+
+// checkReferences checks that what is named elsewhere in the lock is there.
+func (l *Lock) checkReferences() error {
+	trees := make(map[string]bool)
+	for _, in := range l.Inputs {
+		if in.Kind == KindTree {
+			trees[in.Name] = true
+		}
+	}
+	payloads := make(map[string]bool)
+	for _, p := range l.Payloads {
+		payloads[p.Kind+":"+p.Name] = true
+		if !trees[p.Source] {
+			return fmt.Errorf("payload %q: its source %q is not among the inputs", p.Name, p.Source)
+		}
+	}
+	for i, s := range l.Steps {
+		switch {
+		case s.Go != nil && s.Cargo == nil && s.Run == "":
+			if !payloads["go:"+s.Go.Input] {
+				return fmt.Errorf("step %d: there is no Go payload %q", i, s.Go.Input)
+			}
+		case s.Cargo != nil && s.Go == nil && s.Run == "":
+			if !payloads["cargo:"+s.Cargo.Input] {
+				return fmt.Errorf("step %d: there is no Cargo payload %q", i, s.Cargo.Input)
+			}
+		case s.Run == "" || s.Go != nil || s.Cargo != nil:
+			return fmt.Errorf("step %d: want exactly one of go, cargo, run", i)
+		}
+	}
+	for _, v := range append([]Variant{{Image: l.Image}}, l.Variants...) {
+		for _, o := range v.Image.Overlay {
+			if !trees[o] {
+				return fmt.Errorf("overlay %q is not among the inputs", o)
+			}
+		}
+	}
+	return nil
+}
+
+func (in *Input) check() error {
+	switch {
+	case in.Name == "":
+		return errors.New("no name")
+	case in.SHA256.IsZero():
+		return errors.New("no sha256")
+	case in.Size < 0:
+		return fmt.Errorf("size %d", in.Size)
+	case (in.Kind == KindRPM) != (in.RPM != nil):
+		return errors.New("rpm details belong to packages, and packages have them")
+	case (in.Kind == KindGo || in.Kind == KindToolchain) != (in.Go != nil):
+		return errors.New("go details belong to Go modules and toolchains, and these have them")
+	}
+	for i := 1; i < len(in.For); i++ {
+		if compareUses(in.For[i-1], in.For[i]) >= 0 {
+			return errors.New("its uses are not sorted, or one is there twice")
+		}
+	}
+	switch in.Kind {
+	case KindRPM, KindRepodata:
+		if in.Repo == "" {
+			return errors.New("no repository")
+		}
+		return in.checkInside()
+	case KindGo, KindToolchain, KindCrate:
+		return in.checkInside()
+	case KindKey, KindFile, KindTree:
+		return nil
+	}
+	return fmt.Errorf("kind %q is not known to this Caisson", in.Kind)
+}
+
+// checkInside refuses a relative address that leaves what it is relative to.
+func (in *Input) checkInside() error {
+	if isURL(in.URL) {
+		return nil
+	}
+	if in.URL == "" || path.IsAbs(in.URL) || slices.Contains(strings.Split(in.URL, "/"), "..") {
+		return fmt.Errorf("url %q is not below its repository", in.URL)
+	}
+	return nil
+}

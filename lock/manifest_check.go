@@ -1,0 +1,359 @@
+package lock
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"caisson/lock/digest"
+)
+
+var (
+	nameRE   = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
+	moduleRE = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+	// unitRE is a unit's name as systemd.unit(5) has it.
+	unitRE = regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]+\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$`)
+	varRE  = regexp.MustCompile(`^\w+$`)
+)
+
+// maxEpoch is the latest time that every format of an image can hold, in
+// seconds since 1970: cpio and FAT have 32 bits.
+const maxEpoch = math.MaxUint32
+
+func archNames() []string { return []string{"aarch64", "ppc64le", "s390x", "x86_64"} }
+
+func setNames() []string { return []string{SetTools, SetInitrd, SetRoot} }
+
+// at is a path in the manifest, of keys and indexes.
+func at(path ...any) []any { return path }
+
+// below is a longer path.
+func below(where []any, more ...any) []any { return slices.Concat(where, more) }
+
+// manifestChecker checks what types cannot. errorf makes an error about the
+// value at a path.
+type manifestChecker struct {
+	*Manifest
+	errorf func(path []any, format string, args ...any) error
+}
+
+func (m *manifestChecker) check() error {
+	if m.Version != 1 {
+		return m.errorf(at("version"), "got %d; this Caisson reads version 1", m.Version)
+	}
+	if err := m.checkName(at("name"), m.Name); err != nil {
+		return err
+	}
+	for i, a := range m.Arches {
+		if !slices.Contains(archNames(), a) {
+			return m.errorf(at("arches", i), "%q is not one of %s", a, strings.Join(archNames(), ", "))
+		}
+		if slices.Contains(m.Arches[:i], a) {
+			return m.errorf(at("arches", i), "%q is there twice", a)
+		}
+	}
+	if m.Epoch != nil && (*m.Epoch < 0 || *m.Epoch > maxEpoch) {
+		return m.errorf(at("epoch"), "got %d; want seconds since 1970, at most %d", *m.Epoch, int64(maxEpoch))
+	}
+	for _, f := range []func() error{m.checkRPM, m.checkSets, m.checkInputs, m.checkSteps, m.checkImages} {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkName(where []any, name string) error {
+	if name == "" {
+		return m.errorf(where, "a name is needed")
+	}
+	if !nameRE.MatchString(name) {
+		return m.errorf(where, "got %q; want lower-case letters, digits, '.', '_' and '-'", name)
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkRPM() error {
+	for _, k := range slices.Sorted(maps.Keys(m.RPM.Vars)) {
+		if !varRE.MatchString(k) {
+			return m.errorf(at("rpm", "vars", k), "want letters, digits and '_' in a variable's name")
+		}
+		if k == "basearch" || k == "arch" {
+			return m.errorf(at("rpm", "vars", k), "its value is the arch that is locked")
+		}
+	}
+	for i, r := range m.RPM.Repos {
+		where := at("rpm", "repos", i)
+		if slices.ContainsFunc(m.RPM.Repos[:i], func(o ManifestRepo) bool { return o.ID == r.ID }) {
+			return m.errorf(below(where, "id"), "two repositories are called %q", r.ID)
+		}
+		if key, err := r.check(); err != nil {
+			return m.errorf(below(where, key), "%w", err)
+		}
+	}
+	if len(m.RPM.Repos) == 0 && m.RPM.From == "" {
+		return m.errorf(at("rpm"), "no repos and no from; give at least one repository")
+	}
+	if path.IsAbs(m.RPM.From) {
+		return m.errorf(at("rpm", "from"), "got %q; want a path relative to the manifest", m.RPM.From)
+	}
+	if !slices.Contains(setNames(), m.RPM.Set) {
+		return m.errorf(at("rpm", "set"), "%q is not one of %s", m.RPM.Set, strings.Join(setNames(), ", "))
+	}
+	return nil
+}
+
+// repoID is what a repository's id may be: it becomes part of names.
+var repoID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:+-]*$`)
+
+// check tells which key of a repository is wrong, and how.
+func (r *ManifestRepo) check() (key string, err error) {
+	repoGPGCheck := r.RepoGPGCheck != nil && *r.RepoGPGCheck
+	switch {
+	case r.ID == "":
+		return "id", fmt.Errorf("a repository needs one")
+	case !repoID.MatchString(r.ID):
+		return "id", fmt.Errorf("got %q; want letters, digits, '_', '.', ':', '+' and '-'", r.ID)
+	case r.BaseURL == "":
+		return "baseurl", fmt.Errorf("%q needs one", r.ID)
+	case len(r.GPGKey) == 0 && on(r.GPGCheck):
+		return "gpgkey", fmt.Errorf("%q has none; give the key that its packages are signed by, or say gpgcheck: false", r.ID)
+	case len(r.GPGKey) == 0 && repoGPGCheck:
+		return "gpgkey", fmt.Errorf("%q has none; give the key that its metadata is signed by", r.ID)
+	case slices.Contains(r.GPGKey, ""):
+		return "gpgkey", fmt.Errorf("%q has an empty one", r.ID)
+	case r.Priority != nil && (*r.Priority < 1 || *r.Priority > math.MaxInt16):
+		return "priority", fmt.Errorf("got %d; want 1 to %d, where a lower number wins", *r.Priority, math.MaxInt16)
+	}
+	return "", nil
+}
+
+// on is the value of a switch that is on unless it is switched off.
+func on(b *bool) bool { return b == nil || *b }
+
+func (m *manifestChecker) checkSets() error {
+	for _, name := range slices.Sorted(maps.Keys(m.Sets)) {
+		if !slices.Contains(setNames(), name) {
+			return m.errorf(at("sets", name), "want one of %s", strings.Join(setNames(), ", "))
+		}
+		if err := m.checkSet(at("sets", name), name, m.Sets[name]); err != nil {
+			return err
+		}
+	}
+	for _, vname := range slices.Sorted(maps.Keys(m.Variants)) {
+		if err := m.checkName(at("variants", vname), vname); err != nil {
+			return err
+		}
+		v := m.Variants[vname]
+		for _, s := range slices.Sorted(maps.Keys(v.Sets)) {
+			where := at("variants", vname, "sets", s)
+			if _, ok := m.Sets[s]; !ok && (m.RPM.From == "" || s != m.RPM.Set) {
+				return m.errorf(where, "the manifest has no such set to add to")
+			}
+			if err := m.checkSet(where, s, v.Sets[s]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkSet(where []any, name string, s ManifestSet) error {
+	empty := func(p string) bool { return strings.TrimSpace(p) == "" }
+	if i := slices.IndexFunc(s.Packages, empty); i >= 0 {
+		return m.errorf(below(where, "packages", i), "an empty name")
+	}
+	if i := slices.IndexFunc(s.Exclude, empty); i >= 0 {
+		return m.errorf(below(where, "exclude", i), "an empty name")
+	}
+	if len(s.Modules) > 0 && name != SetInitrd {
+		return m.errorf(below(where, "modules"), "modules belong to the initrd")
+	}
+	for i, k := range s.Modules {
+		if !moduleRE.MatchString(k) {
+			return m.errorf(below(where, "modules", i), "%q is not the name of a kernel module, such as dm-verity", k)
+		}
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkInputs() error {
+	seen := map[string]bool{}
+	add := func(where []any, name string) error {
+		if err := m.checkName(below(where, "name"), name); err != nil {
+			return err
+		}
+		if seen[name] {
+			return m.errorf(below(where, "name"), "two inputs are called %q", name)
+		}
+		seen[name] = true
+		return nil
+	}
+	for i, g := range m.Inputs.Go {
+		where := at("inputs", "go", i)
+		if err := add(where, g.Name); err != nil {
+			return err
+		}
+		if err := m.checkDir(below(where, "dir"), g.Dir); err != nil {
+			return err
+		}
+		if !strings.HasPrefix(g.Toolchain, "go1.") {
+			return m.errorf(below(where, "toolchain"), "got %q; want a release of Go, such as go1.26.0", g.Toolchain)
+		}
+	}
+	for i, c := range m.Inputs.Cargo {
+		where := at("inputs", "cargo", i)
+		if err := add(where, c.Name); err != nil {
+			return err
+		}
+		if err := m.checkDir(below(where, "dir"), c.Dir); err != nil {
+			return err
+		}
+	}
+	for i, f := range m.Inputs.Files {
+		where := at("inputs", "files", i)
+		if err := add(where, f.Name); err != nil {
+			return err
+		}
+		if err := m.checkFile(where, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkDir wants a path below or beside the manifest: an absolute one would
+// be another on every machine.
+func (m *manifestChecker) checkDir(where []any, dir string) error {
+	if dir == "" || path.IsAbs(dir) {
+		return m.errorf(where, "got %q; want a folder relative to the manifest", dir)
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkFile(where []any, f ManifestFile) error {
+	if f.URL == "" || path.IsAbs(f.URL) {
+		return m.errorf(below(where, "url"), "got %q; want an address, or a path relative to the manifest", f.URL)
+	}
+	if f.SHA256 == "" {
+		if isURL(f.URL) {
+			return m.errorf(below(where, "sha256"), "%q needs the SHA-256 of what %s holds", f.Name, f.URL)
+		}
+		return nil
+	}
+	if _, err := parseSHA256(f.SHA256); err != nil {
+		return m.errorf(below(where, "sha256"), "%w", err)
+	}
+	return nil
+}
+
+// isURL tells an address from a path beside the manifest.
+func isURL(s string) bool { return strings.Contains(s, "://") }
+
+// parseSHA256 reads a digest with or without "sha256:".
+func parseSHA256(s string) (digest.Digest, error) {
+	return digest.ParseHex(strings.TrimPrefix(s, "sha256:"))
+}
+
+func (m *manifestChecker) checkSteps() error {
+	for i, s := range m.Steps {
+		where := at("steps", i)
+		n := 0
+		if s.Go != nil {
+			n++
+			known := slices.ContainsFunc(m.Inputs.Go, func(g ManifestGo) bool { return g.Name == s.Go.Input })
+			if err := m.checkStep(below(where, "go"), known, s.Go.Input, s.Go.To); err != nil {
+				return err
+			}
+		}
+		if s.Cargo != nil {
+			n++
+			known := slices.ContainsFunc(m.Inputs.Cargo, func(c ManifestCargo) bool { return c.Name == s.Cargo.Input })
+			if err := m.checkStep(below(where, "cargo"), known, s.Cargo.Input, s.Cargo.To); err != nil {
+				return err
+			}
+		}
+		if s.Run != "" {
+			n++
+		}
+		if n != 1 {
+			return m.errorf(where, "want exactly one of go, cargo, run")
+		}
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkStep(where []any, known bool, input, to string) error {
+	if !known {
+		return m.errorf(below(where, "input"), "inputs.%s has no %q", where[len(where)-1], input)
+	}
+	if !path.IsAbs(to) || path.Clean(to) != to || to == "/" {
+		return m.errorf(below(where, "to"), "%q is not the absolute path of a file", to)
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkImages() error {
+	if strings.HasPrefix(m.Image.Kernel.Cmdline, "+") {
+		return m.errorf(at("image", "kernel", "cmdline"), "a + in front belongs to a variant")
+	}
+	if err := m.checkImage(at("image"), m.Image); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Variants)) {
+		if err := m.checkImage(at("variants", name, "image"), m.Variants[name].Image); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkImage(where []any, im ManifestImage) error {
+	if f := im.Root.Format; f != "" && f != "erofs" {
+		return m.errorf(below(where, "root", "format"), "got %q; only erofs is supported", f)
+	}
+	if b := im.Verity.Bind; b == "addon" {
+		return m.errorf(below(where, "verity", "bind"), "addon is not supported yet; want uki")
+	} else if b != "" && b != "uki" {
+		return m.errorf(below(where, "verity", "bind"), "got %q; want uki", b)
+	}
+	for i, o := range im.Output {
+		if o == "vhd" {
+			return m.errorf(below(where, "output", i), "vhd is not supported yet; want qcow2 or raw")
+		}
+		if o != "qcow2" && o != "raw" {
+			return m.errorf(below(where, "output", i), "got %q; want qcow2 or raw", o)
+		}
+		if slices.Contains(im.Output[:i], o) {
+			return m.errorf(below(where, "output", i), "%q is there twice", o)
+		}
+	}
+	for i, o := range im.Overlay {
+		if err := m.checkDir(below(where, "overlay", i), o); err != nil {
+			return err
+		}
+	}
+	if err := m.checkUnits(below(where, "services", "enable"), im.Services.Enable); err != nil {
+		return err
+	}
+	if err := m.checkUnits(below(where, "services", "disable"), im.Services.Disable); err != nil {
+		return err
+	}
+	if strings.ContainsAny(im.Kernel.Cmdline, "\n\r\x00") {
+		return m.errorf(below(where, "kernel", "cmdline"), "%q has a line break or NUL", im.Kernel.Cmdline)
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkUnits(where []any, units []string) error {
+	for i, u := range units {
+		if !unitRE.MatchString(u) {
+			return m.errorf(below(where, i), "%q is not the name of a unit, such as agent.service", u)
+		}
+	}
+	return nil
+}
