@@ -20,7 +20,7 @@ func listenAbstract() (*abstractSocket, error) {
 	}
 	a := &abstractSocket{fd: fd}
 	// An empty name binds to a free abstract address (unix(7), autobind).
-	if err := unix.Bind(fd, &unix.SockaddrUnix{}); err == nil {
+	if err = unix.Bind(fd, &unix.SockaddrUnix{}); err == nil {
 		err = unix.Listen(fd, 1)
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -23,7 +24,8 @@ func errnoName(err error) string {
 	if err == nil || err == syscall.Errno(0) {
 		return ""
 	}
-	if e, ok := err.(syscall.Errno); ok {
+	var e syscall.Errno
+	if errors.As(err, &e) {
 		if name := unix.ErrnoName(e); name != "" {
 			return name
 		}

@@ -125,7 +125,7 @@ func parseLock(b []byte) ([]Crate, error) {
 
 // crate checks a package and finds its checksum.
 func (lf *lockFile) crate(p lockPackage) (Crate, error) {
-	c := Crate{Name: p.Name, Version: p.Version, Source: p.Source, Checksum: p.Checksum}
+	c := Crate(p)
 	kind, url, _ := strings.Cut(p.Source, "+")
 	switch {
 	case kind == "git":

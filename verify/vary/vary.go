@@ -225,7 +225,7 @@ func start(text string) error {
 			return err
 		}
 	}
-	return syscall.Exec("/proc/self/exe", append([]string{"caisson"}, b.Args...), os.Environ())
+	return syscall.Exec("/proc/self/exe", append([]string{"caisson"}, b.Args...), os.Environ()) //nolint:forbidigo // the environment that Command chose is handed on
 }
 
 func dropTo(uid, gid int) error {

@@ -121,7 +121,7 @@ func (w *walker) visitDir(path string, i *file, parent uint64) error {
 		}
 	}
 	if d.dots != 2 {
-		return fmt.Errorf("erofs: directory %q lacks . or ..", path)
+		return fmt.Errorf("erofs: directory %q lacks its own entry or its parent's", path)
 	}
 	return nil
 }

@@ -145,7 +145,7 @@ func (img *image) writeNode(n *node, buf []byte) error {
 		if err != nil {
 			return err
 		}
-		defer f.Close() //nolint:errcheck // it was read to its end
+		defer f.Close()
 		content = f
 	default:
 		content = bytes.NewReader(nil)

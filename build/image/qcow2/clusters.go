@@ -39,7 +39,7 @@ func readClusters(disk io.ReaderAt, size int64, o Options, add func(i int64, c c
 	if workers == 0 {
 		workers = defaultWorkers
 	}
-	jobs := int64(size+jobSize-1) / jobSize
+	jobs := (size + jobSize - 1) / jobSize
 	workers = int(min(int64(workers), jobs))
 	// The jobs that are under way, in their order: a ring.
 	ring := make([]*job, 2*workers)
