@@ -96,6 +96,10 @@ func NewPool(repos []Repo, opts Options) (*Pool, error) {
 			r.Cost = 1000
 		}
 	}
+	// dnf's order, which decides between packages that are equal otherwise.
+	slices.SortStableFunc(p.repos, func(a, b Repo) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Cost, b.Cost))
+	})
 	p.evrNumber(rpmmd.EVR{})
 	p.depNumber(dep{op: opNever}) // so that no real one is 0
 	p.addPackages()
