@@ -135,9 +135,7 @@ func (s *solver) pkgRules() {
 		for _, list := range r.requires {
 			s.add(-q, list)
 		}
-		for _, c := range r.clauses {
-			clauses = append(clauses, c)
-		}
+		clauses = append(clauses, r.clauses...)
 		for _, o := range r.conflicts {
 			if s.member[o] {
 				s.add(-q, []id{-o})
