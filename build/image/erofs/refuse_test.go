@@ -192,7 +192,7 @@ func TestReadRefuses(t *testing.T) {
 		{"file beyond", func(b []byte) { le.PutUint16(b[f:], layoutPlain<<1); le.PutUint32(b[f+16:], 7) }, "not within"},
 		{"inline too long", u32(f+8, 4095), "not within"},
 		{"huge directory", u32(d+8, 1<<31), "not within"},
-		{"empty directory", u32(d+8, 0), "lacks . or .."},
+		{"empty directory", u32(d+8, 0), "lacks its own entry"},
 		{"short directory", u32(d+8, 5), "block of 5 bytes"},
 		{"negative size", func(b []byte) { le.PutUint64(b[l+8:], 1<<63) }, "is negative"},
 		{"long target", func(b []byte) { le.PutUint64(b[l+8:], 5000) }, "target has 5000 bytes"},
