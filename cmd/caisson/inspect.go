@@ -14,6 +14,7 @@ import (
 	"caisson/build"
 	"caisson/lock/digest"
 	"caisson/verify"
+	"caisson/verify/diff"
 )
 
 func newInspectCommand(ui *ui) *cobra.Command {
@@ -164,7 +165,7 @@ func showDifferences(ui *ui, r *verify.Report) {
 		return
 	}
 	ui.print("differences:")
-	if err := verify.DifferencesText(ui.out, r); err != nil {
+	if err := diff.Text(ui.out, r.Differences); err != nil {
 		ui.fail(err, "")
 	}
 	if len(r.Affected) > 0 {
