@@ -9,7 +9,7 @@ import (
 // Bounds of what is said, unless Options say otherwise.
 const (
 	defaultNodes = 2000
-	defaultBytes = 4 << 20
+	defaultBytes = 1 << 20
 )
 
 // differ is one comparison.

@@ -20,7 +20,7 @@ type Source struct {
 	Owner func(part, path string) string
 }
 
-// Options bound what is said; 0 stands for 2000 nodes and 4 MiB of unified
+// Options bound what is said; 0 stands for 2000 nodes and 1 MiB of unified
 // diffs.
 type Options struct {
 	MaxNodes int
@@ -66,7 +66,7 @@ const (
 	inPCR5    = "changes PCR 5, into which the firmware measures the primary table"
 	inRoot    = "changes the root hash, and with it the command line and PCR 4, 9 and 11; where the command line stays, the kernel refuses these blocks"
 	inLookup  = "in no PCR itself, but the firmware finds the files by it"
-	inTree    = "in no PCR: where the tree contradicts the root hash the kernel refuses the blocks below"
+	inTree    = "follows the data of the root; in no PCR itself: where it contradicts the root hash the kernel refuses the blocks below"
 	inUKI     = "changes PCR 4, into which the firmware measures the whole UKI"
 	inSection = "changes PCR 4, and PCR 11 where the stub measures this section"
 	inCmdline = "changes PCR 4, 9 and 11"

@@ -54,6 +54,9 @@ func (d *differ) erofs(n *Node, v volume) {
 	x, y := readUpTo(v.a, superAt, superSize), readUpTo(v.b, superAt, superSize)
 	if v.changed.touches(super) {
 		s := d.child(n, v.name+": superblock")
+		if checksum := (span{superAt + 4, superAt + 8}); len(v.changed.and(spans{super}).minus(spans{checksum})) == 0 {
+			s.comment("the checksum is of what follows in its block as well")
+		}
 		d.fields(s, x, y, superAt, superFields())
 	}
 	c := &comparison{differ: d, part: v.name, prefix: v.name + ":", changed: v.changed, timed: true}

@@ -202,7 +202,7 @@ func direntName(b []byte) string {
 	case b[11]&0x3f == attrLong:
 		return "of a long name"
 	}
-	return fmt.Sprintf("%q", b[:11])
+	return quoted(b[:11])
 }
 
 // direntFields are those of "FAT Directory Structure".

@@ -18,7 +18,7 @@ func (d *differ) verity(n *Node, v volume) {
 	if v.changed.touches(span{0, veritySuper}) {
 		s := d.child(n, v.name+": superblock")
 		s.comment("in no PCR, nor in the root hash but for the salt and the size: only a comparison of the whole disk sees it")
-		d.fields(s, x, y, 0, verityFields())
+		d.fields(s, x, y, 0, verityFields(len(sbA.Salt)))
 	}
 	sound, err := sbA, errA
 	if err != nil {
@@ -68,11 +68,12 @@ func level(dataBlocks int64) func(off int64) string {
 	}
 }
 
-// verityFields are those of struct verity_sb in cryptsetup.
-func verityFields() []field {
+// verityFields are those of struct verity_sb in cryptsetup, with a salt of
+// so many bytes.
+func verityFields(salt int) []field {
 	return []field{
 		{"signature", 0, 8, quoted}, {"version", 8, 4, decimal}, {"hash type", 12, 4, decimal}, {"uuid", 16, 16, uuid},
 		{"algorithm", 32, 32, quoted}, {"data block size", 64, 4, decimal}, {"hash block size", 68, 4, decimal},
-		{"data blocks", 72, 8, decimal}, {"salt size", 80, 2, decimal}, {"salt", 88, 256, hexText},
+		{"data blocks", 72, 8, decimal}, {"salt size", 80, 2, decimal}, {"salt", 88, salt, hexText},
 	}
 }
