@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -13,77 +12,68 @@ import (
 )
 
 // accounts says of every file of root, initrd and ESP how it came to be,
-// sorted by part and path.
+// the ESP first, then initrd and root, each sorted by path.
 func (d *disk) accounts(root, initrd *installed) ([]File, error) {
-	var out []File
-	for _, i := range []*installed{root, initrd} {
+	esp, err := d.accountUKI(root)
+	if err != nil {
+		return nil, err
+	}
+	out := []File{*esp}
+	for _, i := range []*installed{initrd, root} {
 		for _, e := range i.tree.Entries() {
 			if e.Path == "" {
 				continue
 			}
-			out = append(out, d.accountFor(i, e))
-		}
-	}
-	esp, err := d.accountUKI(root, initrd)
-	if err != nil {
-		return nil, err
-	}
-	return append([]File{*esp}, slices.Concat(sortedPart(out, lock.SetInitrd), sortedPart(out, lock.SetRoot))...), nil
-}
-
-func sortedPart(files []File, part string) []File {
-	var out []File
-	for _, f := range files {
-		if f.Part == part {
+			f, err := i.account(e)
+			if err != nil {
+				return nil, err
+			}
+			if in := d.fileInput(&f); in != nil {
+				f.Account, f.Inputs = Placed, []string{ref(in)}
+			}
 			out = append(out, f)
 		}
 	}
-	return out
+	return out, nil
 }
 
-// accountFor is the account of one entry. Packaged files are compared with
-// what the package's signed header says.
-func (b *builder) accountFor(i *installed, e *rootfs.Entry) File {
+// account is the account of one entry. What a package names is compared with
+// what its signed header says; the rest is what the ledger has. An entry that
+// no package, no step and no rule brought is an error.
+func (i *installed) account(e *rootfs.Entry) (File, error) {
 	f := File{Part: i.set, Path: "/" + e.Path, Mode: e.Mode, UID: e.UID, GID: e.GID, Size: e.Size, Target: e.Target}
 	if e.Is(unix.S_IFREG) {
 		f.SHA256, f.SHA1 = &e.SHA256, e.SHA1
 	}
-	if p, ok := b.placed[e.Path]; ok && i.set == lock.SetRoot {
-		f.Account, f.Inputs, f.By = p.account, p.inputs, p.by
-		if in := b.fileInput(e); in != nil {
-			f.Account, f.Inputs = Placed, []string{ref(in)}
-		}
-		return f
+	how, ok := i.ledger.by[e.Path]
+	if !ok || how.account == "" {
+		return f, fmt.Errorf("/%s of the %s has no account: no package, no step and no rule brought it", e.Path, i.set)
 	}
-	if inputs, ok := i.copied[e.Path]; ok {
-		f.Account, f.Inputs, f.By = Vendor, inputs, "kernel modules"
-		return f
+	f.Account, f.Inputs, f.By = how.account, how.inputs, how.by
+	if how.account != Generated {
+		return f, nil // placed there by us, after rpm
 	}
 	claims := i.claims[e.Path]
+	if len(claims) == 0 {
+		return f, nil
+	}
 	f.Inputs = i.inputs(e.Path)
 	switch same, ghost := matches(claims, e); {
 	case same:
-		f.Account = Vendor
-	case e.Content != nil || e.Ino == 0:
-		f.Account, f.By = Generated, "normalise"
-	case i.set == lock.SetInitrd && strings.HasPrefix(e.Path, "usr/lib/modules/"):
-		f.Account, f.By = Generated, "depmod"
-	case len(claims) > 0 && !ghost:
-		f.Account, f.By = Changed, "scriptlets"
-	case len(claims) > 0:
-		f.Account, f.By = Generated, "scriptlets"
-	case e.Is(unix.S_IFDIR):
-		f.Account, f.By = Generated, "installation"
-	default:
-		f.Account, f.By = Generated, "scriptlets"
+		f.Account, f.By = Vendor, ""
+	case !ghost:
+		f.Account = Changed
 	}
-	return f
+	return f, nil
 }
 
-// fileInput is the file input with an entry's content, or nil.
-func (b *builder) fileInput(e *rootfs.Entry) *lock.Input {
+// fileInput is the file input that a step only put into its place, or nil.
+func (b *builder) fileInput(f *File) *lock.Input {
+	if f.Account != Compiled || f.SHA256 == nil {
+		return nil
+	}
 	for i := range b.Lock.Inputs {
-		if in := &b.Lock.Inputs[i]; in.Kind == lock.KindFile && e.Is(unix.S_IFREG) && in.SHA256 == e.SHA256 {
+		if in := &b.Lock.Inputs[i]; in.Kind == lock.KindFile && in.SHA256 == *f.SHA256 {
 			return in
 		}
 	}
@@ -91,22 +81,24 @@ func (b *builder) fileInput(e *rootfs.Entry) *lock.Input {
 }
 
 // matches tells whether an entry is as one of the packages that name it has
-// it, and whether all that name it leave its content open.
+// it: a file by content, a link by target, others by type; owners and modes do
+// not count. ghost is whether all that name it leave it to be made later,
+// which says nothing of its content.
 func matches(claims []rootfs.Claim, e *rootfs.Entry) (same, ghost bool) {
 	ghost = true
 	for _, c := range claims {
 		f := c.File
-		if !f.Ghost {
-			ghost = false
-		}
-		if f.Mode&unix.S_IFMT != e.Mode&unix.S_IFMT {
+		ghost = ghost && f.Ghost
+		if f.Mode&unix.S_IFMT != e.Mode&unix.S_IFMT || f.Ghost && !e.Is(unix.S_IFDIR) {
 			continue
 		}
 		switch {
 		case e.Is(unix.S_IFREG):
-			same = same || !f.Ghost && f.SHA256 == e.SHA256.Hex()
+			same = same || f.SHA256 == e.SHA256.Hex()
 		case e.Is(unix.S_IFLNK):
 			same = same || f.Target == e.Target
+		case e.Is(unix.S_IFCHR), e.Is(unix.S_IFBLK):
+			same = same || f.Rdev == e.Rdev
 		default:
 			same = true
 		}
@@ -115,7 +107,7 @@ func matches(claims []rootfs.Claim, e *rootfs.Entry) (same, ghost bool) {
 }
 
 // accountUKI accounts for the ESP's one file.
-func (d *disk) accountUKI(root, initrd *installed) (*File, error) {
+func (d *disk) accountUKI(root *installed) (*File, error) {
 	out, err := describeBoth(path.Join(d.work, "uki.efi"))
 	if err != nil {
 		return nil, err

@@ -15,14 +15,10 @@ package build
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -95,17 +91,27 @@ func Build(ctx context.Context, o Options) (img *Image, err error) {
 	if err != nil {
 		return nil, err
 	}
+	w, err := newWorkDir(b.Out)
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
-		b.log.Close()
-		switch {
-		case err != nil && o.Keep:
-			err = &KeptError{Dir: b.work, Err: err}
-		default:
-			if rmErr := removeAll(b.work); rmErr != nil && err == nil {
-				err = rmErr
+		if b.log != nil {
+			b.log.Close()
+		}
+		if err != nil && o.Keep {
+			if dir, keepErr := w.keep(); keepErr == nil {
+				err = &KeptError{Dir: dir, Err: err}
+				return
 			}
 		}
+		if rmErr := w.remove(); rmErr != nil && err == nil {
+			err = rmErr
+		}
 	}()
+	if err := b.enter(w.path); err != nil {
+		return nil, err
+	}
 	return b.build(ctx)
 }
 
@@ -118,17 +124,11 @@ type builder struct {
 	out        string // what steps placed: $OUT, merged into the root
 	log        *stepLog
 
-	mu     sync.Mutex
-	steps  map[string]sandbox.Evidence
-	given  map[*lock.Input]bool
-	placed map[string]placing // by path in the root
-}
-
-// placing is how a file that no package brought came to be.
-type placing struct {
-	account Account
-	inputs  []string
-	by      string
+	mu    sync.Mutex
+	steps map[string]sandbox.Evidence
+	given map[*lock.Input]bool
+	// made is what steps left in out, by path. Steps run one after another.
+	made map[string]origin
 }
 
 func newBuilder(o Options) (*builder, error) {
@@ -142,7 +142,7 @@ func newBuilder(o Options) (*builder, error) {
 	if host := hostArch(); host != o.Arch {
 		return nil, fmt.Errorf("this machine is %s: an image for %s has to be built on such a machine", host, o.Arch)
 	}
-	b := &builder{Options: o, image: im, steps: map[string]sandbox.Evidence{}, given: map[*lock.Input]bool{}, placed: map[string]placing{}}
+	b := &builder{Options: o, image: im, steps: map[string]sandbox.Evidence{}, given: map[*lock.Input]bool{}, made: map[string]origin{}}
 	var err error
 	if b.lockDigest, err = o.Lock.Digest(); err != nil {
 		return nil, err
@@ -150,22 +150,21 @@ func newBuilder(o Options) (*builder, error) {
 	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return nil, err
 	}
-	out, err := filepath.Abs(o.Out)
-	if err != nil {
-		return nil, err
-	}
-	b.Out = out
-	if b.work, err = os.MkdirTemp(out, ".build-"); err != nil {
-		return nil, err
-	}
-	b.tools, b.out = filepath.Join(b.work, "tools"), filepath.Join(b.work, "placed")
+	b.Out, err = filepath.Abs(o.Out)
+	return b, err
+}
+
+// enter prepares the working folder.
+func (b *builder) enter(work string) error {
+	b.work, b.tools, b.out = work, filepath.Join(work, "tools"), filepath.Join(work, "placed")
 	for _, d := range []string{b.tools, b.out} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			return nil, err
+		if err := makeDir(d); err != nil {
+			return err
 		}
 	}
-	b.log, err = newStepLog(filepath.Join(b.work, "build.log"))
-	return b, err
+	var err error
+	b.log, err = newStepLog(filepath.Join(work, "build.log"))
+	return err
 }
 
 // hostArch is the machine's architecture as RPM calls it.
@@ -177,6 +176,8 @@ func hostArch() string {
 }
 
 func (b *builder) say(format string, args ...any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.Progress != nil {
 		b.Progress(fmt.Sprintf(format, args...))
 	}
@@ -184,12 +185,9 @@ func (b *builder) say(format string, args ...any) {
 
 func (b *builder) build(ctx context.Context) (*Image, error) {
 	inputs := b.inputs()
-	before, err := b.merkle(ctx, inputs)
-	if err != nil {
-		return nil, err
-	}
 	b.say("unpacking %d tools", len(b.of(lock.SetTools)))
-	if err := b.unpackTools(ctx); err != nil {
+	before, err := b.merkleBeside(ctx, inputs, b.unpackTools)
+	if err != nil {
 		return nil, err
 	}
 	root, initrd, err := b.runAll(ctx)
@@ -197,11 +195,20 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 		return nil, err
 	}
 	b.say("assembling the disk")
-	img, files, err := b.assemble(ctx, root, initrd)
-	if err != nil {
-		return nil, err
-	}
-	after, err := b.merkle(ctx, inputs)
+	var img *Image
+	var files []File
+	after, err := b.merkleBeside(ctx, inputs, func(ctx context.Context) error {
+		d, err := b.assemble(ctx, root, initrd)
+		if err != nil {
+			return err
+		}
+		if files, err = d.accounts(root, initrd); err != nil {
+			return err
+		}
+		img = d.describe()
+		img.Totals = totals(files)
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -212,21 +219,36 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 		Version: 1, Lock: b.lockDigest, Inputs: sandbox.Inputs{Before: before.String(), After: after.String()},
 		Steps: b.evidence(), Unused: b.unused(inputs),
 	}
-	return img, b.publish(img, files, &ev)
+	return img, b.publish(ctx, img, files, &ev)
+}
+
+// merkleBeside reads all inputs while work is done that runs nothing foreign.
+func (b *builder) merkleBeside(ctx context.Context, inputs []*lock.Input, work func(context.Context) error) (root digest.Digest, err error) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		var err error
+		root, err = b.merkle(ctx, inputs)
+		return err
+	})
+	g.Go(func() error { return work(ctx) })
+	return root, g.Wait()
 }
 
 // runAll compiles the payloads beside installing root and initrd, then
-// finishes the root with what was compiled and placed.
+// finishes the root with what was compiled and placed, and the initrd with
+// the root's kernel modules.
 func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.runSteps(gctx) })
 	g.Go(func() error {
-		var err error
 		b.say("installing the root")
-		if root, err = b.install(gctx, lock.SetRoot); err != nil {
-			return err
-		}
+		var err error
+		root, err = b.install(gctx, lock.SetRoot)
+		return err
+	})
+	g.Go(func() error {
 		b.say("installing the initrd")
+		var err error
 		initrd, err = b.install(gctx, lock.SetInitrd)
 		return err
 	})
@@ -236,105 +258,12 @@ func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err erro
 	if err := b.finishRoot(ctx, root); err != nil {
 		return nil, nil, err
 	}
-	return root, initrd, b.finishInitrd(ctx, root, initrd)
-}
-
-// publish writes the descriptions and gives all results their final names.
-func (b *builder) publish(img *Image, files []File, ev *Evidence) error {
-	for name, v := range map[string]any{"files.json": files, "evidence.json": ev} {
-		if err := writeJSON(filepath.Join(b.work, name), v); err != nil {
-			return err
-		}
-	}
-	if err := b.log.Close(); err != nil {
-		return err
-	}
-	for _, name := range []string{"files.json", "evidence.json", "build.log"} {
-		out, err := describe(filepath.Join(b.work, name))
-		if err != nil {
-			return err
-		}
-		img.Files = append(img.Files, out)
-	}
-	for _, f := range img.Files {
-		if err := os.Rename(filepath.Join(b.work, f.Name), filepath.Join(b.Out, f.Name)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func writeJSON(name string, v any) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	version, err := kernelVersion(root.tree)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer f.Close()
-	enc := json.NewEncoder(f)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
+	if err := b.addModules(ctx, root, initrd, version); err != nil {
+		return nil, nil, err
 	}
-	return f.Close()
-}
-
-// describe is a file of the output folder by name, size and digest.
-func describe(name string) (Output, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return Output{}, err
-	}
-	defer f.Close()
-	d, n, err := digest.Reader(f)
-	return Output{Name: filepath.Base(name), Size: n, SHA256: d}, err
-}
-
-// removeAll removes a tree whose folders may be closed to their owner.
-func removeAll(dir string) error {
-	err := os.RemoveAll(dir)
-	if err == nil || !errors.Is(err, os.ErrPermission) {
-		return err
-	}
-	_ = filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
-		if d != nil && d.IsDir() {
-			_ = os.Chmod(p, 0o700) //nolint:errcheck // RemoveAll says what is left
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
-}
-
-// stepLog is build.log: what every step printed, in pieces that are not torn.
-type stepLog struct {
-	mu sync.Mutex
-	f  *os.File
-}
-
-func newStepLog(name string) (*stepLog, error) {
-	f, err := os.Create(name)
-	return &stepLog{f: f}, err
-}
-
-// Append writes a step's output under its name.
-func (l *stepLog) Append(step, output string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if output != "" && !strings.HasSuffix(output, "\n") {
-		output += "\n"
-	}
-	_, err := io.WriteString(l.f, "== "+step+"\n"+output)
-	return err
-}
-
-// Close ends the log. Closing it again is no error.
-func (l *stepLog) Close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.f == nil {
-		return nil
-	}
-	err := l.f.Close()
-	l.f = nil
-	return err
+	return root, initrd, b.finishInitrd(ctx, initrd)
 }

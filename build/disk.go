@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"caisson/build/image/erofs"
@@ -64,6 +65,9 @@ type disk struct {
 	esp     extent
 	data    extent
 	hash    extent
+
+	partitions []Partition
+	files      []Output // the formats asked for
 }
 
 type extent struct{ start, size int64 }
@@ -72,44 +76,50 @@ func (e extent) end() int64 { return e.start + e.size }
 
 func roundUp(n int64) int64 { return (n + align - 1) / align * align }
 
-// assemble writes the disk and its container formats, and accounts for every
-// file on it.
-func (b *builder) assemble(ctx context.Context, root, initrd *installed) (*Image, []File, error) {
+// assemble writes the disk and the formats it is asked for in, from the trees
+// of root and initrd and from the tools' EFI stub.
+func (b *builder) assemble(ctx context.Context, root, initrd *installed) (*disk, error) {
 	version, err := kernelVersion(root.tree)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	m, ok := machines[b.Arch]
 	if !ok {
-		return nil, nil, fmt.Errorf("images for %s cannot be assembled yet", b.Arch)
+		return nil, fmt.Errorf("images for %s cannot be assembled yet", b.Arch)
 	}
 	d := &disk{builder: b, machine: m, version: version}
-	if d.initrd, err = b.writeInitrd(initrd.tree); err != nil {
-		return nil, nil, err
+	if d.initrd, err = b.writeInitrd(ctx, initrd.tree); err != nil {
+		return nil, err
 	}
 	raw := filepath.Join(b.work, b.imageName()+".raw")
 	if d.f, err = os.OpenFile(raw, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer d.f.Close()
 	table, err := d.write(ctx, root)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	img := &Image{
-		Name: b.Lock.Name, Variant: b.Variant, Arch: b.Arch, Lock: b.lockDigest, Epoch: b.Lock.Epoch,
-		Kernel: version, Cmdline: d.cmdline, RootHash: fmt.Sprintf("%x", d.root),
-	}
-	if img.Partitions, err = d.partitions(table); err != nil {
-		return nil, nil, err
-	}
-	files, err := d.accounts(root, initrd)
-	if err != nil {
-		return nil, nil, err
-	}
-	img.Totals = totals(files)
 	b.say("writing %s", strings.Join(b.image.Output, " and "))
-	return img, files, d.outputs(img)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		d.partitions, err = d.hashPartitions(ctx, table)
+		return err
+	})
+	g.Go(func() (err error) {
+		d.files, err = d.outputs(ctx)
+		return err
+	})
+	return d, g.Wait()
+}
+
+// describe is what there is to say of the disk.
+func (d *disk) describe() *Image {
+	return &Image{
+		Name: d.Lock.Name, Variant: d.Variant, Arch: d.Arch, Lock: d.lockDigest, Epoch: d.Lock.Epoch,
+		Kernel: d.version, Cmdline: d.cmdline, RootHash: fmt.Sprintf("%x", d.root),
+		Files: d.files, Partitions: d.partitions,
+	}
 }
 
 // imageName is the image's file name without its ending.
@@ -147,13 +157,10 @@ func (d *disk) write(ctx context.Context, root *installed) (*gpt.Table, error) {
 	}
 	d.esp = extent{align, roundUp(fat.MinSize([]fat.File{{Path: d.machine.loader, Size: ukiSize}}))}
 	d.data.start = d.esp.end()
-	if d.data.size, err = d.writeRoot(root.tree); err != nil {
+	if d.data.size, err = d.writeRoot(ctx, root.tree); err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if err := d.writeVerity(); err != nil {
+	if err := d.writeVerity(ctx); err != nil {
 		return nil, err
 	}
 	d.setCmdline()
@@ -207,7 +214,7 @@ func (d *disk) ukiSections(root *rootfs.Tree) ([]uki.Section, *os.File, error) {
 }
 
 // writeRoot writes the root file system and returns the partition's size.
-func (d *disk) writeRoot(t *rootfs.Tree) (int64, error) {
+func (d *disk) writeRoot(ctx context.Context, t *rootfs.Tree) (int64, error) {
 	var entries []erofs.Entry
 	for _, e := range t.Entries() {
 		x := erofs.Entry{
@@ -220,7 +227,7 @@ func (d *disk) writeRoot(t *rootfs.Tree) (int64, error) {
 		entries = append(entries, x)
 	}
 	id := derive("root", d.Lock.Name, d.Variant)
-	size, err := erofs.Write(io.NewOffsetWriter(d.f, d.data.start), entries, erofs.Options{UUID: id, BuildTime: d.Lock.Epoch, Label: "root"})
+	size, err := erofs.Write(io.NewOffsetWriter(untilDone{ctx, d.f}, d.data.start), entries, erofs.Options{UUID: id, BuildTime: d.Lock.Epoch, Label: "root"})
 	if err != nil {
 		return 0, fmt.Errorf("writing the root: %w", err)
 	}
@@ -229,7 +236,7 @@ func (d *disk) writeRoot(t *rootfs.Tree) (int64, error) {
 
 // writeVerity hashes the whole partition, what is behind the file system
 // included.
-func (d *disk) writeVerity() error {
+func (d *disk) writeVerity(ctx context.Context) error {
 	if err := d.f.Truncate(d.data.end()); err != nil {
 		return err
 	}
@@ -239,8 +246,9 @@ func (d *disk) writeVerity() error {
 	}
 	salt := sha256.Sum256([]byte("caisson\x00salt\x00" + d.Lock.Name + "\x00" + d.Variant))
 	var err error
-	d.root, err = verity.Write(io.NewSectionReader(d.f, d.data.start, d.data.size), d.data.size,
-		io.NewOffsetWriter(d.f, d.hash.start), verity.Params{UUID: derive("verity", d.Lock.Name, d.Variant), Salt: salt[:]})
+	f := untilDone{ctx, d.f}
+	d.root, err = verity.Write(io.NewSectionReader(f, d.data.start, d.data.size), d.data.size,
+		io.NewOffsetWriter(f, d.hash.start), verity.Params{UUID: derive("verity", d.Lock.Name, d.Variant), Salt: salt[:]})
 	return err
 }
 
@@ -285,10 +293,10 @@ func (d *disk) writeTable() (*gpt.Table, error) {
 	return t, gpt.Write(d.f, d.hash.end()+align, *t)
 }
 
-func (d *disk) partitions(t *gpt.Table) ([]Partition, error) {
+func (d *disk) hashPartitions(ctx context.Context, t *gpt.Table) ([]Partition, error) {
 	var out []Partition
 	for _, p := range t.Partitions {
-		sum, _, err := digest.Reader(io.NewSectionReader(d.f, p.Start(), p.Size()))
+		sum, _, err := digest.Reader(io.NewSectionReader(untilDone{ctx, d.f}, p.Start(), p.Size()))
 		if err != nil {
 			return nil, err
 		}
@@ -298,25 +306,26 @@ func (d *disk) partitions(t *gpt.Table) ([]Partition, error) {
 }
 
 // outputs writes the container formats asked for.
-func (d *disk) outputs(img *Image) error {
+func (d *disk) outputs(ctx context.Context) ([]Output, error) {
 	st, err := d.f.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var all []Output
 	for _, o := range d.image.Output {
 		name := filepath.Join(d.work, d.imageName()+"."+o)
 		if o == "qcow2" {
-			if err := writeQcow2(name, d.f, st.Size()); err != nil {
-				return err
+			if err := writeQcow2(name, untilDone{ctx, d.f}, st.Size()); err != nil {
+				return nil, err
 			}
 		}
 		out, err := describe(name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		img.Files = append(img.Files, out)
+		all = append(all, out)
 	}
-	return nil
+	return all, nil
 }
 
 func writeQcow2(name string, disk io.ReaderAt, size int64) error {
@@ -332,4 +341,32 @@ func writeQcow2(name string, disk io.ReaderAt, size int64) error {
 		return err
 	}
 	return f.Close()
+}
+
+// untilDone is a file that can be read and written until ctx is done: the
+// writers of formats know nothing of contexts.
+type untilDone struct {
+	ctx context.Context //nolint:containedctx // it lives as long as one call
+	f   *os.File
+}
+
+func (u untilDone) ReadAt(p []byte, off int64) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.f.ReadAt(p, off)
+}
+
+func (u untilDone) WriteAt(p []byte, off int64) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.f.WriteAt(p, off)
+}
+
+func (u untilDone) Write(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.f.Write(p)
 }

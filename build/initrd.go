@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,58 +18,51 @@ import (
 	"caisson/build/rootfs"
 )
 
-// finishInitrd gives an initrd what makes a root of packages one: kernel
-// modules, /init, initrd-release, and initrd.target as what is started.
-func (b *builder) finishInitrd(ctx context.Context, root, initrd *installed) error {
-	version, err := kernelVersion(root.tree)
-	if err != nil {
-		return err
-	}
-	if err := b.addModules(ctx, root, initrd, version); err != nil {
-		return err
-	}
+// finishInitrd reads an initrd's folder and gives it what makes a root of
+// packages one: /init, initrd-release, and initrd.target as what is started.
+func (b *builder) finishInitrd(ctx context.Context, initrd *installed) error {
 	if err := b.scan(ctx, initrd, rootfs.Rules(true)); err != nil {
 		return err
 	}
-	t := initrd.tree
-	if err := addState(t); err != nil {
+	if err := initrd.addState(); err != nil {
 		return err
 	}
+	t := initrd.tree
 	release, err := t.ReadFile("etc/os-release")
 	if err != nil {
 		return fmt.Errorf("initrd: %w: add the distribution's release package to the initrd set", err)
 	}
-	if err := t.PutFile("etc/initrd-release", 0o644, release); err != nil {
+	if err := initrd.putFile("etc/initrd-release", 0o644, release); err != nil {
 		return err
 	}
 	if t.Resolve("usr/lib/systemd/systemd") == nil {
-		return fmt.Errorf("the initrd has no /usr/lib/systemd/systemd: add systemd to the initrd set")
+		return errors.New("the initrd has no /usr/lib/systemd/systemd: add systemd to the initrd set")
 	}
-	if err := t.PutLink("init", "usr/lib/systemd/systemd"); err != nil {
+	if err := initrd.putLink("init", "usr/lib/systemd/systemd"); err != nil {
 		return err
 	}
-	if err := t.PutLink("etc/systemd/system/default.target", "/usr/lib/systemd/system/initrd.target"); err != nil {
+	if err := initrd.putLink("etc/systemd/system/default.target", "/usr/lib/systemd/system/initrd.target"); err != nil {
 		return err
 	}
 	for _, d := range []string{"sysroot", "tmp", "var/tmp"} {
-		if err := t.PutDir(d, 0o755); err != nil {
+		if err := initrd.putDir(d, 0o755); err != nil {
 			return err
 		}
 	}
-	return maskPhases(t)
+	return initrd.maskPhases()
 }
 
 // maskPhases switches off the units that extend PCR 11 by boot phase where
 // the library through which they reach the TPM is not there: they would fail.
-func maskPhases(t *rootfs.Tree) error {
-	if hasTPMLibrary(t) {
+func (i *installed) maskPhases() error {
+	if hasTPMLibrary(i.tree) {
 		return nil
 	}
 	for _, u := range []string{"systemd-pcrphase-initrd.service", "systemd-pcrphase-sysinit.service", "systemd-pcrphase.service"} {
-		if t.Get("usr/lib/systemd/system/"+u) == nil {
+		if i.tree.Get("usr/lib/systemd/system/"+u) == nil {
 			continue
 		}
-		if err := t.PutLink("etc/systemd/system/"+u, "/dev/null"); err != nil {
+		if err := i.putLink("etc/systemd/system/"+u, "/dev/null"); err != nil {
 			return err
 		}
 	}
@@ -84,14 +78,14 @@ func hasTPMLibrary(t *rootfs.Tree) bool {
 
 // writeInitrd writes the tree as a newc archive, compressed with zstd by one
 // encoder, so that the bytes do not depend on the number of CPUs.
-func (b *builder) writeInitrd(t *rootfs.Tree) (string, error) {
+func (b *builder) writeInitrd(ctx context.Context, t *rootfs.Tree) (string, error) {
 	name := filepath.Join(b.work, "initrd.img")
 	f, err := os.Create(name)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	z, err := zstd.NewWriter(f, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithWindowSize(8<<20))
+	z, err := zstd.NewWriter(untilDone{ctx, f}, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithWindowSize(8<<20))
 	if err != nil {
 		return "", err
 	}

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"caisson/build/rootfs"
 	"caisson/build/sandbox"
@@ -34,8 +37,7 @@ type installed struct {
 	seen   map[sandbox.FileID]sandbox.Recorded
 	tree   *rootfs.Tree
 	claims map[string][]rootfs.Claim
-	// copied are files taken from another root, with their inputs.
-	copied map[string][]string
+	ledger *ledger
 }
 
 // unpackTools makes the tools root and, in it, the places where steps find
@@ -91,7 +93,7 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 	if len(inputs) == 0 {
 		return nil, fmt.Errorf("the lock has no packages for the %s", set)
 	}
-	i := &installed{set: set, dir: filepath.Join(b.work, set), inputOf: map[*rootfs.Package]string{}, copied: map[string][]string{}}
+	i := newInstalled(set, filepath.Join(b.work, set))
 	view := filepath.Join(b.work, "rpms-"+set)
 	for _, d := range []string{i.dir, view} {
 		if err := makeDir(d); err != nil {
@@ -132,11 +134,18 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(stderr) >= maxOutput {
+		return nil, &StepError{Step: "install " + set, Reason: fmt.Sprintf("rpm printed more than %d bytes of messages", maxOutput), Tail: tail(stderr, 20)}
+	}
 	if m := rpmTrouble.FindAllString(stderr, 10); m != nil {
 		return nil, &StepError{Step: "install " + set, Reason: "rpm ended well, but said", Tail: strings.Join(m, "\n")}
 	}
 	i.seen = res.Files
-	return i, nil
+	return i, i.ledger.step(byInstallation)
+}
+
+func newInstalled(set, dir string) *installed {
+	return &installed{set: set, dir: dir, inputOf: map[*rootfs.Package]string{}, ledger: newLedger(dir)}
 }
 
 // makeDir makes a folder with mode 0755 whatever the umask is.
@@ -147,16 +156,21 @@ func makeDir(dir string) error {
 	return os.Chmod(dir, 0o755)
 }
 
-// makeDirs makes the folders of rel that are missing below base.
-func makeDirs(base, rel string) error {
-	at := base
+// makeDirs makes the folders of rel that are missing below base, and returns
+// them.
+func makeDirs(base, rel string) ([]string, error) {
+	var made []string
+	at := ""
 	for part := range strings.SplitSeq(rel, "/") {
-		at = filepath.Join(at, part)
-		if err := makeDir(at); err != nil && !errors.Is(err, os.ErrExist) {
-			return err
+		at = path.Join(at, part)
+		switch err := makeDir(filepath.Join(base, at)); {
+		case err == nil:
+			made = append(made, at)
+		case !errors.Is(err, os.ErrExist):
+			return nil, err
 		}
 	}
-	return nil
+	return made, nil
 }
 
 // header reads what a package's header says of its files. A pipe in a package
@@ -167,7 +181,11 @@ func (b *builder) header(in *lock.Input) (*rootfs.Package, error) {
 		return nil, err
 	}
 	defer r.Close()
-	p, err := rootfs.ReadPackage(bufio.NewReader(r))
+	br := bufio.NewReader(r)
+	p, err := rootfs.ReadPackage(br)
+	if err == nil && !p.Hashed() {
+		err = p.HashPayload(br)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref(in), err)
 	}
@@ -189,13 +207,15 @@ func (b *builder) finishRoot(ctx context.Context, root *installed) error {
 		if err := b.unpackTree(in, tmp); err != nil {
 			return err
 		}
-		if err := b.place(root, tmp, func(string) placing {
-			return placing{account: Placed, inputs: []string{ref(in)}, by: "overlay"}
-		}); err != nil {
+		how := origin{account: Placed, inputs: []string{ref(in)}, by: "overlay"}
+		if err := place(root, tmp, func(string) origin { return how }); err != nil {
 			return err
 		}
 	}
-	if err := b.place(root, b.out, func(p string) placing { return b.placed[p] }); err != nil {
+	if err := place(root, b.out, func(p string) origin { return b.made[p] }); err != nil {
+		return err
+	}
+	if err := root.ledger.know(); err != nil {
 		return err
 	}
 	if err := b.setServices(ctx, root); err != nil {
@@ -205,15 +225,11 @@ func (b *builder) finishRoot(ctx context.Context, root *installed) error {
 	if err := b.scan(ctx, root, rootfs.Rules(false)); err != nil {
 		return err
 	}
-	return addState(root.tree)
+	return root.addState()
 }
 
 // setServices runs the root's own systemctl.
 func (b *builder) setServices(ctx context.Context, root *installed) error {
-	before, err := links(root.dir)
-	if err != nil {
-		return err
-	}
 	for _, s := range []struct {
 		verb  string
 		units []string
@@ -231,33 +247,7 @@ func (b *builder) setServices(ctx context.Context, root *installed) error {
 		}
 		root.seen = res.Files
 	}
-	after, err := links(root.dir)
-	if err != nil {
-		return err
-	}
-	for p := range after {
-		if !before[p] {
-			b.placed[p] = placing{account: Generated, by: "services"}
-		}
-	}
-	return nil
-}
-
-// links are the symbolic links by which units are enabled.
-func links(root string) (map[string]bool, error) {
-	out := map[string]bool{}
-	err := filepath.WalkDir(filepath.Join(root, "etc/systemd"), func(p string, d os.DirEntry, err error) error {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
-		if err != nil || d.IsDir() {
-			return err
-		}
-		rel, err := filepath.Rel(root, p)
-		out[rel] = true
-		return err
-	})
-	return out, err
+	return root.ledger.step(generated("services"))
 }
 
 // scan reads a root's folder, gives every entry its owner and normalises it.
@@ -276,38 +266,91 @@ func (b *builder) scan(ctx context.Context, i *installed, rules []rootfs.Rule) e
 	if err := devices(t, i.seen); err != nil {
 		return err
 	}
-	for p := range b.placed { // written by us, not by the root's programs
-		if e := t.Get(p); e != nil && i.set == lock.SetRoot {
-			e.UID, e.GID = 0, 0
-		}
-	}
+	i.ownPlaced(t)
 	for _, d := range excluded {
 		for _, c := range i.claims[d] {
-			t.Get(d).Mode = c.File.Mode
+			if e := t.Get(d); e != nil && e.Is(c.File.Mode&unix.S_IFMT) {
+				e.Mode = c.File.Mode
+			}
 		}
 	}
 	var used []string
-	for _, r := range t.Normalise(rules) {
+	for _, r := range t.Normalise(rules, i.isPlaced) {
 		used = append(used, fmt.Sprintf("/%s: %s", r.Match, r.Reason))
 	}
 	i.tree = t
 	return b.log.Append("normalise "+i.set, strings.Join(used, "\n"))
 }
 
+// isPlaced tells whether a file is one that a step or an overlay brought.
+func (i *installed) isPlaced(p string) bool {
+	a := i.ledger.by[p].account
+	return a == Placed || a == Compiled
+}
+
+// ownPlaced gives what a step or an overlay brought to 0:0, whatever a
+// package says of a file of that name, unless a program said otherwise since.
+func (i *installed) ownPlaced(t *rootfs.Tree) {
+	for _, e := range t.Entries() {
+		if !i.isPlaced(e.Path) {
+			continue
+		}
+		e.UID, e.GID, e.Xattrs = 0, 0, nil
+		if r, ok := i.seen[sandbox.FileID{Dev: e.Dev, Ino: e.Ino}]; ok {
+			if r.UID != nil {
+				e.UID = *r.UID
+			}
+			if r.GID != nil {
+				e.GID = *r.GID
+			}
+			e.Xattrs = r.Xattrs
+		}
+	}
+}
+
+// normalised is how what is written into the tree itself came to be.
+var normalised = origin{account: Generated, by: "normalise"}
+
+// put writes into the tree at p and enters in the ledger what that made: p,
+// and the folders above that were missing.
+func (i *installed) put(p string, write func() error) error {
+	i.ledger.set(p, normalised)
+	for d := path.Dir(p); d != "." && i.tree.Get(d) == nil; d = path.Dir(d) {
+		i.ledger.set(d, normalised)
+	}
+	return write()
+}
+
+func (i *installed) putFile(p string, perm uint32, content []byte) error {
+	return i.put(p, func() error { return i.tree.PutFile(p, perm, content) })
+}
+
+func (i *installed) putLink(p, target string) error {
+	return i.put(p, func() error { return i.tree.PutLink(p, target) })
+}
+
+// putDir adds a folder unless it is there.
+func (i *installed) putDir(p string, perm uint32) error {
+	if e := i.tree.Get(p); e != nil && e.Is(unix.S_IFDIR) {
+		return nil
+	}
+	return i.put(p, func() error { return i.tree.PutDir(p, perm) })
+}
+
 // addState adds the files by which systemd knows a prepared image: an empty
 // machine-id, so that each machine gets its own at boot and it is no first
 // boot, and the marks that /etc and /var are as new as /usr.
-func addState(t *rootfs.Tree) error {
-	if err := t.PutFile("etc/machine-id", 0o444, nil); err != nil {
+func (i *installed) addState() error {
+	if err := i.putFile("etc/machine-id", 0o444, nil); err != nil {
 		return err
 	}
 	for _, p := range []string{"etc/.updated", "var/.updated"} {
-		if err := t.PutFile(p, 0o644, nil); err != nil {
+		if err := i.putFile(p, 0o644, nil); err != nil {
 			return err
 		}
 	}
 	for _, d := range []string{"dev", "proc", "sys", "run"} {
-		if err := t.PutDir(d, 0o755); err != nil {
+		if err := i.putDir(d, 0o755); err != nil {
 			return err
 		}
 	}

@@ -117,9 +117,12 @@ func (b *builder) addModules(ctx context.Context, root, initrd *installed, versi
 			}
 			return fmt.Errorf("/%s/%s is in modules.dep but not in the root", dir, f)
 		}
-		if err := b.copyModule(root, initrd, e); err != nil {
+		if err := copyModule(root, initrd, e); err != nil {
 			return err
 		}
+	}
+	if err := initrd.ledger.know(); err != nil {
+		return err
 	}
 	res, _, err := b.run(ctx, nil, sandbox.Spec{
 		Name: "depmod initrd", Root: initrd.dir, RootWritable: true, FakeOwnership: true,
@@ -129,14 +132,25 @@ func (b *builder) addModules(ctx context.Context, root, initrd *installed, versi
 		return err
 	}
 	initrd.seen = res.Files
-	return nil
+	return initrd.ledger.step(generated("depmod"))
 }
 
-func (b *builder) copyModule(root, initrd *installed, e *rootfs.Entry) error {
-	dst := filepath.Join(initrd.dir, e.Path)
-	if err := makeDirs(initrd.dir, path.Dir(e.Path)); err != nil {
+// copyModule copies a file of the root, and its account, into the initrd.
+func copyModule(root, initrd *installed, e *rootfs.Entry) error {
+	a, err := root.account(e)
+	if err != nil {
 		return err
 	}
+	how := origin{account: a.Account, inputs: a.Inputs, by: "kernel modules"}
+	dst := filepath.Join(initrd.dir, e.Path)
+	dirs, err := makeDirs(initrd.dir, path.Dir(e.Path))
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		initrd.ledger.set(d, origin{account: Generated, by: how.by})
+	}
+	initrd.ledger.set(e.Path, how)
 	r, err := os.Open(filepath.Join(root.dir, e.Path))
 	if err != nil {
 		return err
@@ -153,7 +167,6 @@ func (b *builder) copyModule(root, initrd *installed, e *rootfs.Entry) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	initrd.copied[e.Path] = root.inputs(e.Path)
 	return os.Chmod(dst, 0o644)
 }
 

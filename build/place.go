@@ -9,7 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -54,10 +54,8 @@ func (b *builder) unpackTree(in *lock.Input, dir string) error {
 
 func untarOne(root *os.Root, h *tar.Header, r io.Reader) error {
 	name := path.Clean(h.Name)
-	if dir := path.Dir(name); dir != "." {
-		if err := root.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
+	if err := openDirs(root, path.Dir(name)); err != nil {
+		return err
 	}
 	switch h.Typeflag {
 	case tar.TypeSymlink:
@@ -81,9 +79,28 @@ func untarOne(root *os.Root, h *tar.Header, r io.Reader) error {
 	return fmt.Errorf("%s: unexpected type %q in a packed folder", h.Name, h.Typeflag)
 }
 
-// place moves the files below from into the root and keeps account of them.
-// No link in the root leads out of it. Folders are made where they are missing.
-func (b *builder) place(root *installed, from string, how func(p string) placing) error {
+// openDirs makes the folders that a packed folder implies, with mode 0755
+// whatever the umask is.
+func openDirs(root *os.Root, dir string) error {
+	if dir == "." {
+		return nil
+	}
+	if st, err := root.Lstat(dir); err == nil && st.IsDir() {
+		return nil
+	}
+	if err := openDirs(root, path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := root.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	return root.Chmod(dir, 0o755)
+}
+
+// place copies the files below from into a root and enters in its ledger how
+// they came to be. No link in the root leads out of it: an absolute one begins
+// at the root. Folders are made where they are missing.
+func place(root *installed, from string, how func(p string) origin) error {
 	dst, err := os.OpenRoot(root.dir)
 	if err != nil {
 		return err
@@ -97,58 +114,54 @@ func (b *builder) place(root *installed, from string, how func(p string) placing
 		if err != nil || rel == "." {
 			return err
 		}
-		at, err := realPath(dst, rel)
-		if err != nil {
+		if err := placeOne(root, dst, full, rel, d, how(rel)); err != nil {
 			return fmt.Errorf("placing /%s: %w", rel, err)
 		}
-		if d.IsDir() {
-			return placeDir(dst, at)
-		}
-		if err := placeFile(dst, at, full, d); err != nil {
-			return fmt.Errorf("placing /%s: %w", rel, err)
-		}
-		b.placed[at] = how(rel)
 		return nil
 	})
 }
 
-// realPath is rel with the links of its folders followed inside root, so that
-// /lib/x is accounted for as /usr/lib/x where /lib is a link.
-func realPath(root *os.Root, rel string) (string, error) {
-	at := ""
-	parts := strings.Split(rel, "/")
-	for i, part := range parts {
-		next := path.Join(at, part)
-		st, err := root.Lstat(next)
-		if err != nil || st.Mode()&fs.ModeSymlink == 0 || i == len(parts)-1 {
-			at = next
-			continue
-		}
-		target, err := root.Readlink(next)
-		if err != nil {
-			return "", err
-		}
-		if path.IsAbs(target) {
-			at = strings.TrimPrefix(path.Clean(target), "/")
-		} else {
-			at = path.Join(at, target)
-		}
-		if st, err := root.Lstat(at); err != nil || !st.IsDir() {
-			return "", fmt.Errorf("/%s leads to /%s, which is not a folder", next, at)
-		}
-	}
-	return at, nil
-}
-
-func placeDir(dst *os.Root, at string) error {
-	err := dst.Mkdir(at, 0o755)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
+func placeOne(root *installed, dst *os.Root, full, rel string, d fs.DirEntry, how origin) error {
+	at, err := rootfs.RealPath(dst, rel)
 	if err != nil {
 		return err
 	}
-	return dst.Chmod(at, 0o755)
+	if d.IsDir() {
+		made, err := placeDir(dst, at, d)
+		if made {
+			root.ledger.set(at, how)
+		}
+		return err
+	}
+	if err := placeFile(dst, at, full, d); err != nil {
+		return err
+	}
+	// A new file may have the number of one that a step knew and that is gone.
+	st, err := dst.Lstat(at)
+	if err != nil {
+		return err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		delete(root.seen, sandbox.FileID{Dev: sys.Dev, Ino: sys.Ino})
+	}
+	root.ledger.set(at, how)
+	return nil
+}
+
+// placeDir makes a folder unless it, or a link to one, is there.
+func placeDir(dst *os.Root, at string, d fs.DirEntry) (made bool, err error) {
+	st, err := d.Info()
+	if err != nil {
+		return false, err
+	}
+	err = dst.Mkdir(at, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, dst.Chmod(at, st.Mode()&modeBits)
 }
 
 func placeFile(dst *os.Root, at, full string, d fs.DirEntry) error {
@@ -185,7 +198,7 @@ func placeFile(dst *os.Root, at, full string, d fs.DirEntry) error {
 		f.Close()
 		return err
 	}
-	if err := f.Chmod(st.Mode().Perm()); err != nil {
+	if err := f.Chmod(st.Mode() & modeBits); err != nil {
 		f.Close()
 		return err
 	}

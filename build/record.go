@@ -117,17 +117,28 @@ func (b *builder) open(in *lock.Input) (io.ReadCloser, error) {
 	return f, nil
 }
 
-// maxOutput is how much of a step's output is kept, in bytes.
-const maxOutput = 16 << 20
+// maxOutput is how much of each of a step's outputs is kept, in bytes.
+const maxOutput = 4 << 20
 
 // capped keeps the first maxOutput bytes written to it.
-type capped struct{ bytes.Buffer }
+type capped struct {
+	bytes.Buffer
+	more int64 // bytes that were not kept
+}
 
 func (c *capped) Write(p []byte) (int, error) {
-	if room := maxOutput - c.Len(); room > 0 {
-		c.Buffer.Write(p[:min(room, len(p))])
-	}
+	n := min(max(0, maxOutput-c.Len()), len(p))
+	c.Buffer.Write(p[:n])
+	c.more += int64(len(p) - n)
 	return len(p), nil
+}
+
+// text is what was written, and says where it is not all.
+func (c *capped) text() string {
+	if c.more == 0 {
+		return c.String()
+	}
+	return fmt.Sprintf("%s\n[%d more bytes were not kept]\n", c.String(), c.more)
 }
 
 // run runs a step and records it. Whatever ends otherwise than by exit code 0
@@ -137,9 +148,11 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 	s.Stdout, s.Stderr = &out, &errs
 	s.Timeout = StepTimeout
 	s.Env = append(s.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.Lock.Epoch))
-	s.Mounts = append(s.Mounts, sandbox.Mount{Source: b.Store.Dir(), Target: storeMount})
+	if len(inputs) > 0 { // a root that is written to gets no folder for what it is not given
+		s.Mounts = append(s.Mounts, sandbox.Mount{Source: b.Store.Dir(), Target: storeMount})
+	}
 	res, err = sandbox.Run(ctx, s)
-	printed := out.String() + errs.String()
+	printed := out.text() + errs.text()
 	if logErr := b.log.Append(s.Name, printed); logErr != nil && err == nil {
 		err = logErr
 	}
@@ -155,7 +168,10 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 	if a := res.Evidence.NetworkAttempts(); len(a) > 0 {
 		return nil, "", &NetworkError{Step: s.Name, Attempts: a}
 	}
-	if res.ExitCode != 0 {
+	switch {
+	case res.Signal != "":
+		return nil, "", &StepError{Step: s.Name, Reason: fmt.Sprintf("%s was ended by %s", s.Args[0], res.Signal), Tail: tail(printed, 20)}
+	case res.ExitCode != 0:
 		return nil, "", &StepError{Step: s.Name, Reason: fmt.Sprintf("%s ended with exit code %d", s.Args[0], res.ExitCode), Tail: tail(printed, 20)}
 	}
 	return res, errs.String(), nil

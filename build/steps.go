@@ -2,13 +2,15 @@ package build
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"caisson/build/cargobuild"
 	"caisson/build/gobuild"
@@ -18,51 +20,69 @@ import (
 	"caisson/lock/gomod"
 )
 
-// runSteps runs the manifest's steps in their order and leaves what they made
-// in b.out.
+// compilers is how many programs are compiled at a time.
+const compilers = 2
+
+// runSteps runs the manifest's steps and leaves what they made in b.out. The
+// programs are compiled beside each other; run steps follow one after another.
+// Whatever ran first, results are put down in the order of the steps.
 func (b *builder) runSteps(ctx context.Context) error {
+	done := make([]func() error, len(b.Lock.Steps)) // puts the step's result down
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(compilers)
 	for i, s := range b.Lock.Steps {
-		n := i + 1
-		var err error
-		switch {
-		case s.Go != nil:
-			b.say("compiling %s (Go)", s.Go.To)
-			err = b.goStep(ctx, n, s.Go)
-		case s.Cargo != nil:
-			b.say("compiling %s (Rust)", s.Cargo.To)
-			err = b.cargoStep(ctx, n, s.Cargo)
-		default:
-			b.say("running step %d", n)
-			err = b.runStep(ctx, n, s.Run)
+		g.Go(func() (err error) {
+			switch {
+			case s.Go != nil:
+				b.say("compiling %s (Go)", s.Go.To)
+				done[i], err = b.goStep(gctx, i+1, s.Go)
+			case s.Cargo != nil:
+				b.say("compiling %s (Rust)", s.Cargo.To)
+				done[i], err = b.cargoStep(gctx, i+1, s.Cargo)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, s := range b.Lock.Steps {
+		put := done[i]
+		if put == nil {
+			b.say("running step %d", i+1)
+			var err error
+			if put, err = b.runStep(ctx, i+1, s.Run); err != nil {
+				return err
+			}
 		}
-		if err != nil {
+		if err := put(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// payload is the payload of that kind and name, with its source unpacked into
-// a folder of the step's own.
-func (b *builder) payload(n int, kind, name string) (p lock.Payload, src string, inputs []*lock.Input, err error) {
+// payload unpacks the source of the payload of that kind and name into a
+// folder of the step's own, and returns that and all inputs of the payload.
+func (b *builder) payload(n int, kind, name string) (src string, inputs []*lock.Input, err error) {
 	i := slices.IndexFunc(b.Lock.Payloads, func(p lock.Payload) bool { return p.Kind == kind && p.Name == name })
 	if i < 0 {
-		return p, "", nil, fmt.Errorf("step %d: the lock has no %s payload %q", n, kind, name)
+		return "", nil, fmt.Errorf("step %d: the lock has no %s payload %q", n, kind, name)
 	}
-	p = b.Lock.Payloads[i]
+	p := b.Lock.Payloads[i]
 	tree := b.Lock.Find(lock.KindTree, p.Source)
 	if tree == nil {
-		return p, "", nil, fmt.Errorf("step %d: the lock has no source %q", n, p.Source)
+		return "", nil, fmt.Errorf("step %d: the lock has no source %q", n, p.Source)
 	}
 	src = b.stepDir(n, "src")
 	if err := b.unpackTree(tree, src); err != nil {
-		return p, "", nil, err
+		return "", nil, err
 	}
 	inputs = b.Lock.Of(b.Arch, kind+":"+name)
 	if !slices.Contains(inputs, tree) {
 		inputs = append(inputs, tree)
 	}
-	return p, src, inputs, nil
+	return src, inputs, nil
 }
 
 // stepDir is a folder of one step's own.
@@ -72,18 +92,21 @@ func (b *builder) stepDir(n int, what string) string {
 
 // program moves a step's result to where it belongs and keeps account of it.
 func (b *builder) program(from, to string, n int, inputs []*lock.Input) error {
-	dst := filepath.Join(b.out, filepath.FromSlash(to))
-	if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+	rel := strings.TrimPrefix(to, "/")
+	how := origin{account: Compiled, inputs: refs(inputs), by: fmt.Sprintf("step %d", n)}
+	dirs, err := makeDirs(b.out, path.Dir(rel))
+	if err != nil {
 		return err
 	}
+	for _, d := range dirs {
+		b.made[d] = how
+	}
+	dst := filepath.Join(b.out, rel)
 	if err := os.Rename(from, dst); err != nil {
 		return fmt.Errorf("step %d left no program: %w", n, err)
 	}
-	if err := os.Chmod(dst, 0o755); err != nil {
-		return err
-	}
-	b.placed[strings.TrimPrefix(to, "/")] = placing{account: Compiled, inputs: refs(inputs), by: fmt.Sprintf("step %d", n)}
-	return nil
+	b.made[rel] = how
+	return os.Chmod(dst, 0o755)
 }
 
 func refs(inputs []*lock.Input) []string {
@@ -95,14 +118,14 @@ func refs(inputs []*lock.Input) []string {
 	return out
 }
 
-func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) error {
-	_, src, inputs, err := b.payload(n, "go", s.Input)
+func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) (put func() error, err error) {
+	src, inputs, err := b.payload(n, "go", s.Input)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	proxy, toolchain, out := b.stepDir(n, "proxy"), b.stepDir(n, "toolchain"), b.stepDir(n, "out")
 	if err := makeDir(out); err != nil {
-		return err
+		return nil, err
 	}
 	var files []gobuild.File
 	var locked []gomod.Module
@@ -110,7 +133,7 @@ func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) error {
 		switch in.Kind {
 		case lock.KindToolchain:
 			if err := gobuild.Toolchain(ctx, b.Store.Path(in.SHA256), toolchain); err != nil {
-				return fmt.Errorf("%s: %w", ref(in), err)
+				return nil, fmt.Errorf("%s: %w", ref(in), err)
 			}
 		case lock.KindGo:
 			kind := strings.TrimPrefix(filepath.Ext(in.Name), ".")
@@ -121,7 +144,7 @@ func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) error {
 		}
 	}
 	if err := gobuild.Proxy(proxy, files); err != nil {
-		return err
+		return nil, err
 	}
 	job := gobuild.Job{
 		Toolchain: "/toolchain", Proxy: "/proxy", Source: "/src", Out: "/out/program",
@@ -135,15 +158,15 @@ func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) error {
 		},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := checkModules(filepath.Join(out, "program"), locked); err != nil {
-		return fmt.Errorf("step %d: %w", n, err)
+		return nil, fmt.Errorf("step %d: %w", n, err)
 	}
 	if err := removeAll(toolchain); err != nil {
-		return err
+		return nil, err
 	}
-	return b.program(filepath.Join(out, "program"), s.To, n, inputs)
+	return func() error { return b.program(filepath.Join(out, "program"), s.To, n, inputs) }, nil
 }
 
 // checkModules compares what the program says it was made of with the lock.
@@ -160,18 +183,18 @@ func checkModules(program string, locked []gomod.Module) error {
 	return gobuild.CheckSubset(used, locked)
 }
 
-func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) error {
-	_, src, inputs, err := b.payload(n, "cargo", s.Input)
+func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put func() error, err error) {
+	src, inputs, err := b.payload(n, "cargo", s.Input)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	registry, target := b.stepDir(n, "registry"), b.stepDir(n, "target")
 	if err := makeDir(target); err != nil {
-		return err
+		return nil, err
 	}
 	crates, err := cargo.Read(os.DirFS(src))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	byFile := map[string]*lock.Input{}
 	for _, in := range inputs {
@@ -183,20 +206,23 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) error
 	for _, c := range crates {
 		in := byFile[c.File()]
 		if in == nil || in.SHA256.Hex() != c.Checksum {
-			return fmt.Errorf("step %d: Cargo.lock names %s with checksum %s, which the lock does not have", n, c.File(), c.Checksum)
+			return nil, fmt.Errorf("step %d: Cargo.lock names %s with checksum %s, which the lock does not have", n, c.File(), c.Checksum)
 		}
 		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: inStore(in)})
 	}
 	if err := cargobuild.LocalRegistry(registry, files); err != nil {
-		return err
+		return nil, err
 	}
 	job := cargobuild.Job{
 		Config: "/registry/config.toml", Source: "/src", Tmp: "/target",
 		Bin: s.Bin, Features: s.Features, Epoch: b.Lock.Epoch,
 	}
+	if _, err := os.Stat(filepath.Join(b.tools, "usr/bin/cc")); err != nil {
+		job.Linker = "gcc" // cc is made by scriptlets, and the tools root runs none
+	}
 	config := cargobuild.Config("/registry", job, crates)
 	if err := os.WriteFile(filepath.Join(registry, "config.toml"), config, 0o644); err != nil { //nolint:gosec // read inside the sandbox
-		return err
+		return nil, err
 	}
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
 		Name: fmt.Sprintf("step %d: cargo build %s", n, s.Bin), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src",
@@ -205,22 +231,22 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) error
 		},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rel, err := filepath.Rel("/target", job.Program())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return b.program(filepath.Join(target, rel), s.To, n, inputs)
+	return func() error { return b.program(filepath.Join(target, rel), s.To, n, inputs) }, nil
 }
 
 // runStep runs a line of shell with the file inputs in $IN and everything it
 // leaves in $OUT going into the root.
-func (b *builder) runStep(ctx context.Context, n int, script string) error {
+func (b *builder) runStep(ctx context.Context, n int, script string) (put func() error, err error) {
 	in, out := b.stepDir(n, "in"), b.stepDir(n, "out")
 	for _, d := range []string{in, out} {
 		if err := makeDir(d); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	var inputs []*lock.Input
@@ -230,24 +256,26 @@ func (b *builder) runStep(ctx context.Context, n int, script string) error {
 			continue
 		}
 		if err := os.Symlink(inStore(f), filepath.Join(in, f.Name)); err != nil {
-			return err
+			return nil, err
 		}
 		inputs = append(inputs, f)
 	}
-	_, _, err := b.run(ctx, inputs, sandbox.Spec{
+	_, _, err = b.run(ctx, inputs, sandbox.Spec{
 		Name: fmt.Sprintf("step %d: run", n), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", script},
 		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp",
 		Mounts: []sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return b.collect(out, placing{account: Compiled, inputs: refs(inputs), by: fmt.Sprintf("step %d", n)})
+	return func() error {
+		return b.collect(out, origin{account: Compiled, inputs: refs(inputs), by: fmt.Sprintf("step %d", n)})
+	}, nil
 }
 
-// collect moves what a run step left into b.out. A file that an earlier step
-// made there is replaced.
-func (b *builder) collect(out string, how placing) error {
+// collect moves what a run step left into b.out, folders with the modes that
+// it gave them. A file that an earlier step made there is replaced.
+func (b *builder) collect(out string, how origin) error {
 	return filepath.WalkDir(out, func(full string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -257,16 +285,29 @@ func (b *builder) collect(out string, how placing) error {
 			return err
 		}
 		dst := filepath.Join(b.out, rel)
-		if d.IsDir() {
-			if err := os.MkdirAll(dst, 0o755); err != nil {
-				return err
-			}
+		st, err := os.Lstat(dst)
+		there := err == nil
+		if there && st.IsDir() != d.IsDir() {
+			return fmt.Errorf("%s: $OUT/%s and what an earlier step left there are not both folders", how.by, rel)
+		}
+		if !d.IsDir() {
+			b.made[rel] = how
+			return os.Rename(full, dst)
+		}
+		if there {
 			return nil
 		}
-		if st, err := os.Lstat(dst); err == nil && st.IsDir() {
-			return errors.New("$OUT/" + rel + " is a folder from an earlier step")
+		b.made[rel] = how
+		info, err := d.Info()
+		if err != nil {
+			return err
 		}
-		b.placed[rel] = how
-		return os.Rename(full, dst)
+		if err := os.Mkdir(dst, 0o700); err != nil {
+			return err
+		}
+		return os.Chmod(dst, info.Mode()&modeBits)
 	})
 }
+
+// modeBits are the bits of a file's mode that go into the image.
+const modeBits = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky

@@ -3,70 +3,84 @@ package rootfs
 import (
 	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // Rule is one known source of difference and what is done about it.
 type Rule struct {
-	Match  string // path.Match pattern of whole paths; a match takes all below it
-	Keep   bool   // empty the folder, or the file, instead of removing it
+	Match  string // path.Match pattern of whole paths
+	Do     Action
 	Reason string
 }
+
+// Action is what a rule does to a path that it matches.
+type Action int
+
+// The actions. An emptied folder, and the folders left by RemoveFiles, are as
+// the packages have them.
+const (
+	Remove      Action = iota // the path and all below it
+	Empty                     // all below the folder
+	RemoveFiles               // all below the folder that is no folder
+)
 
 // rules are all sources of difference that a root as rpm leaves it has, in
 // one place. Modes are fixed by the sandbox's umask, owners by Owners, times
 // by the writers, which give every file the lock's epoch.
 var rules = []Rule{
-	{"dev", true, "device nodes are the kernel's"},
-	{"proc", true, "mounted at run time"},
-	{"sys", true, "mounted at run time"},
-	{"run", true, "empty at boot"},
-	{"tmp", true, "left by scriptlets"},
-	{"var/tmp", true, "left by scriptlets"},
-	{"usr/lib/sysimage/rpm/rpmdb.sqlite-shm", false, "SQLite's shared memory: differs between runs"},
-	{"usr/lib/sysimage/rpm/rpmdb.sqlite-wal", false, "SQLite's write-ahead log: empty once rpm has ended"},
-	{"usr/lib/sysimage/rpm/.rpm.lock", false, "rpm's lock"},
-	{"var/lib/rpm/.rpm.lock", false, "rpm's lock"},
-	{"etc/passwd-", false, "back-up of an intermediate state"},
-	{"etc/group-", false, "back-up of an intermediate state"},
-	{"etc/shadow-", false, "back-up of an intermediate state"},
-	{"etc/gshadow-", false, "back-up of an intermediate state"},
-	{"etc/.pwd.lock", false, "lock of the user database"},
-	{"var/lib/systemd/random-seed", false, "must be random for each machine"},
-	{"var/lib/systemd/credential.secret", false, "must be secret for each machine"},
-	{"var/lib/dbus/machine-id", false, "must be unique for each machine"},
-	{"etc/machine-info", false, "written by firstboot"},
-	{"var/cache/ldconfig/aux-cache", false, "holds inode numbers"},
-	{"var/log/*", false, "time stamps of the build"},
-	{"var/lib/dnf", false, "history with time stamps"},
-	{"var/cache/dnf", false, "downloads"},
-	{"etc/ssh/ssh_host_*", false, "keys must be made on each machine"},
+	{"dev", Empty, "device nodes are the kernel's"},
+	{"proc", Empty, "mounted at run time"},
+	{"sys", Empty, "mounted at run time"},
+	{"run", Empty, "empty at boot"},
+	{"tmp", Empty, "left by scriptlets"},
+	{"var/tmp", Empty, "left by scriptlets"},
+	{"usr/lib/sysimage/rpm/rpmdb.sqlite-shm", Remove, "SQLite's shared memory: differs between runs"},
+	{"usr/lib/sysimage/rpm/rpmdb.sqlite-wal", Remove, "SQLite's write-ahead log: empty once rpm has ended"},
+	{"usr/lib/sysimage/rpm/.rpm.lock", Remove, "rpm's lock"},
+	{"var/lib/rpm/.rpm.lock", Remove, "rpm's lock"},
+	{"etc/passwd-", Remove, "back-up of an intermediate state"},
+	{"etc/group-", Remove, "back-up of an intermediate state"},
+	{"etc/shadow-", Remove, "back-up of an intermediate state"},
+	{"etc/gshadow-", Remove, "back-up of an intermediate state"},
+	{"etc/subuid-", Remove, "back-up of an intermediate state"},
+	{"etc/subgid-", Remove, "back-up of an intermediate state"},
+	{"etc/.pwd.lock", Remove, "lock of the user database"},
+	{"var/lib/systemd/random-seed", Remove, "must be random for each machine"},
+	{"var/lib/systemd/credential.secret", Remove, "must be secret for each machine"},
+	{"var/lib/dbus/machine-id", Remove, "must be unique for each machine"},
+	{"etc/machine-info", Remove, "written by firstboot"},
+	{"var/cache/ldconfig/aux-cache", Remove, "holds inode numbers"},
+	{"var/log", RemoveFiles, "time stamps of the build"},
+	{"var/lib/dnf", Remove, "history with time stamps"},
+	{"var/cache/dnf", Remove, "downloads"},
+	{"etc/ssh/ssh_host_*", Remove, "keys must be made on each machine"},
 }
 
 // initrdRules take out of an initial RAM disk what it never reads, beside the
 // rules of every root.
 var initrdRules = []Rule{
-	{"boot", true, "kernels are outside the initrd"},
-	{"usr/lib/sysimage", false, "the package database describes an installed system"},
-	{"var/lib/rpm", false, "the package database describes an installed system"},
-	{"usr/share/doc", false, "documentation"},
-	{"usr/share/man", false, "documentation"},
-	{"usr/share/info", false, "documentation"},
-	{"usr/share/lintian", false, "documentation"},
-	{"usr/share/bug", false, "documentation"},
-	{"usr/share/locale", false, "the initrd speaks C.UTF-8"},
-	{"usr/share/bash-completion", false, "completions"},
-	{"usr/share/zsh", false, "completions"},
-	{"usr/lib/udev/hwdb.bin", false, "no device that the root needs is described there"},
-	{"usr/lib/udev/hwdb.d", false, "sources of hwdb.bin"},
-	{"etc/udev/hwdb.bin", false, "no device that the root needs is described there"},
-	{"usr/lib/systemd/catalog", false, "explanations of journal messages"},
-	{"var/lib/systemd/catalog", false, "explanations of journal messages"},
-	{"usr/lib/*/gconv", false, "character sets other than UTF-8"},
-	{"usr/lib/gconv", false, "character sets other than UTF-8"},
-	{"usr/lib64/gconv", false, "character sets other than UTF-8"},
-	{"usr/lib/locale", false, "the initrd speaks C.UTF-8, which the C library has built in"},
+	{"boot", Empty, "kernels are outside the initrd"},
+	{"usr/lib/sysimage", Remove, "the package database describes an installed system"},
+	{"var/lib/rpm", Remove, "the package database describes an installed system"},
+	{"usr/share/doc", Remove, "documentation"},
+	{"usr/share/man", Remove, "documentation"},
+	{"usr/share/info", Remove, "documentation"},
+	{"usr/share/lintian", Remove, "documentation"},
+	{"usr/share/bug", Remove, "documentation"},
+	{"usr/share/locale", Remove, "the initrd speaks C.UTF-8"},
+	{"usr/share/bash-completion", Remove, "completions"},
+	{"usr/share/zsh", Remove, "completions"},
+	{"usr/lib/udev/hwdb.bin", Remove, "no device that the root needs is described there"},
+	{"usr/lib/udev/hwdb.d", Remove, "sources of hwdb.bin"},
+	{"etc/udev/hwdb.bin", Remove, "no device that the root needs is described there"},
+	{"usr/lib/systemd/catalog", Remove, "explanations of journal messages"},
+	{"var/lib/systemd/catalog", Remove, "explanations of journal messages"},
+	{"usr/lib/*/gconv", Remove, "character sets other than UTF-8"},
+	{"usr/lib/gconv", Remove, "character sets other than UTF-8"},
+	{"usr/lib64/gconv", Remove, "character sets other than UTF-8"},
+	{"usr/lib/locale", Remove, "the initrd speaks C.UTF-8, which the C library has built in"},
 }
 
 // Rules returns what Normalise does to a root, and to an initrd.
@@ -78,20 +92,16 @@ func Rules(initrd bool) []Rule {
 }
 
 // Normalise applies the rules and returns those that found something, for the
-// build's log.
-func (t *Tree) Normalise(rules []Rule) []Rule {
+// build's log. What keep tells to keep is left where it is, with its folders:
+// a file that somebody placed is an input, and no difference.
+func (t *Tree) Normalise(rules []Rule, keep func(p string) bool) []Rule {
 	var used []Rule
 	all := t.Entries()
 	for _, r := range rules {
 		n := 0
-		for _, e := range all {
-			if ok, _ := path.Match(r.Match, e.Path); !ok || t.Get(e.Path) != e {
-				continue
-			}
-			if r.Keep {
-				n += t.empty(e, all)
-			} else {
-				n += t.Remove(e.Path)
+		for _, e := range t.matches(r.Match, all) {
+			if t.Get(e.Path) == e {
+				n += t.apply(r.Do, e, all, keep)
 			}
 		}
 		if n > 0 {
@@ -101,16 +111,40 @@ func (t *Tree) Normalise(rules []Rule) []Rule {
 	return used
 }
 
-// empty removes what is below a folder and says how much there was.
-func (t *Tree) empty(dir *Entry, all []*Entry) int {
-	if !dir.Is(unix.S_IFDIR) {
-		return 0
-	}
-	n := 0
-	for _, e := range all {
-		if path.Dir(e.Path) == dir.Path && t.Get(e.Path) == e {
-			n += t.Remove(e.Path)
+// matches are the entries that a pattern means.
+func (t *Tree) matches(pattern string, all []*Entry) []*Entry {
+	if !strings.ContainsAny(pattern, `*?[\`) {
+		if e := t.Get(pattern); e != nil {
+			return []*Entry{e}
 		}
+		return nil
+	}
+	var out []*Entry
+	for _, e := range all {
+		if ok, _ := path.Match(pattern, e.Path); ok {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// apply does to an entry what a rule says, and says how many entries went.
+func (t *Tree) apply(do Action, at *Entry, all []*Entry, keep func(p string) bool) int {
+	n := 0
+	kept := map[string]bool{} // folders with something in them that stays
+	for _, e := range slices.Backward(all) {
+		below := strings.HasPrefix(e.Path, at.Path+"/")
+		if t.Get(e.Path) != e || !below && (e != at || do != Remove) {
+			continue
+		}
+		if do == RemoveFiles && e.Is(unix.S_IFDIR) {
+			continue
+		}
+		if kept[e.Path] || keep != nil && keep(e.Path) {
+			kept[path.Dir(e.Path)] = true
+			continue
+		}
+		n += t.Remove(e.Path)
 	}
 	return n
 }

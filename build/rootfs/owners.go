@@ -22,9 +22,8 @@ type Claim struct {
 	File    *PackageFile
 }
 
-// Owners gives every entry the owner, the capabilities and, for folders that
-// rpm was told to leave alone, the mode that its package's header names;
-// names become numbers by the tree's own passwd and group. What seen knows of
+// Owners gives every entry the owner and the capabilities that its package's
+// header names; names become numbers by the tree's own passwd and group. What seen knows of
 // a file, by device and inode, goes before the header. Entries that neither
 // knows belong to 0:0. The result says for each path which packages name it.
 func (t *Tree) Owners(packages []*Package, seen func(dev, ino uint64) (Seen, bool)) (map[string][]Claim, error) {

@@ -20,6 +20,11 @@ func Scan(ctx context.Context, dir string) (*Tree, error) {
 	if err := s.dirEntry(""); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", dir, err)
 	}
+	for _, e := range s.closed { // not before all names of a file have been seen
+		if err := os.Chmod(e.Source, os.FileMode(e.Mode&0o777|0o400)); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", dir, err)
+		}
+	}
 	for _, e := range s.tree.Entries() { // sorted, so that the first name of a file does not depend on the disk
 		if e.Is(unix.S_IFREG) {
 			s.link(e)
@@ -50,9 +55,10 @@ func Scan(ctx context.Context, dir string) (*Tree, error) {
 }
 
 type scanner struct {
-	dir   string
-	tree  *Tree
-	first map[[2]uint64]string
+	dir    string
+	tree   *Tree
+	first  map[[2]uint64]string
+	closed []*Entry // files that their owner may not read
 }
 
 // link makes e a hard link where its file has been seen under another name.
@@ -60,6 +66,7 @@ func (s *scanner) link(e *Entry) {
 	id := [2]uint64{e.Dev, e.Ino}
 	if p, ok := s.first[id]; ok {
 		e.HardLink, e.Source = p, ""
+		s.tree.link(e)
 		return
 	}
 	s.first[id] = e.Path
@@ -109,9 +116,7 @@ func (s *scanner) fileEntry(rel string) error {
 	case e.Is(unix.S_IFREG):
 		e.Source = full
 		if e.Mode&0o400 == 0 {
-			if err := os.Chmod(full, 0o600); err != nil {
-				return err
-			}
+			s.closed = append(s.closed, e)
 		}
 	}
 	s.tree.entries[rel] = e

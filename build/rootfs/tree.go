@@ -64,11 +64,12 @@ func (e *Entry) Open() (io.ReadCloser, error) {
 // Tree is a set of entries by path.
 type Tree struct {
 	entries map[string]*Entry
+	names   map[string][]string // the other names of a file, sorted, by its first
 }
 
 // New is a tree with a root folder only.
 func New() *Tree {
-	return &Tree{entries: map[string]*Entry{"": {Mode: unix.S_IFDIR | 0o755}}}
+	return &Tree{entries: map[string]*Entry{"": {Mode: unix.S_IFDIR | 0o755}}, names: map[string][]string{}}
 }
 
 // Get returns the entry at a path, following no link; nil if there is none.
@@ -101,7 +102,17 @@ func (t *Tree) Put(e *Entry) error {
 		t.unlink(old)
 	}
 	t.entries[e.Path] = e
+	if e.HardLink != "" {
+		t.link(e)
+	}
 	return nil
+}
+
+// link notes e among the names of the file that it is a hard link to.
+func (t *Tree) link(e *Entry) {
+	all := t.names[e.HardLink]
+	i, _ := slices.BinarySearch(all, e.Path)
+	t.names[e.HardLink] = slices.Insert(all, i, e.Path)
 }
 
 func (t *Tree) parents(p string) error {
@@ -147,36 +158,48 @@ func (t *Tree) PutDir(p string, perm uint32) error {
 // Remove takes an entry and all below it out of the tree and says how many
 // there were. A hard link whose first name goes becomes the first itself.
 func (t *Tree) Remove(p string) int {
-	var gone []string
-	for q := range t.entries {
-		if q == p || strings.HasPrefix(q, p+"/") {
-			gone = append(gone, q)
+	e := t.entries[p]
+	if e == nil {
+		return 0
+	}
+	n := 1
+	if e.Is(unix.S_IFDIR) {
+		for q, below := range t.entries {
+			if strings.HasPrefix(q, p+"/") {
+				t.unlink(below)
+				delete(t.entries, q)
+				n++
+			}
 		}
 	}
-	for _, q := range gone {
-		t.unlink(t.entries[q])
-		delete(t.entries, q)
-	}
-	return len(gone)
+	t.unlink(e)
+	delete(t.entries, p)
+	return n
 }
 
-// unlink makes another name the first one of a file that has several.
+// unlink takes an entry out of the names of its file. Where it was the first,
+// the next one has the content from now on.
 func (t *Tree) unlink(e *Entry) {
-	if !e.Is(unix.S_IFREG) || e.HardLink != "" || e.Ino == 0 {
+	if e.HardLink != "" {
+		all := t.names[e.HardLink]
+		if i, ok := slices.BinarySearch(all, e.Path); ok {
+			t.names[e.HardLink] = slices.Delete(all, i, i+1)
+		}
 		return
 	}
-	var heir *Entry
-	for _, p := range slices.Sorted(maps.Keys(t.entries)) {
-		o := t.entries[p]
-		if o.HardLink != e.Path {
-			continue
-		}
-		if heir == nil {
-			heir = o
-			heir.HardLink = ""
-			continue
-		}
-		o.HardLink = heir.Path
+	others := t.names[e.Path]
+	delete(t.names, e.Path)
+	if len(others) == 0 {
+		return
+	}
+	heir := t.entries[others[0]]
+	heir.HardLink, heir.Source, heir.Content = "", e.Source, e.Content
+	heir.Size, heir.SHA256, heir.SHA1 = e.Size, e.SHA256, e.SHA1
+	for _, p := range others[1:] {
+		t.entries[p].HardLink = heir.Path
+	}
+	if len(others) > 1 {
+		t.names[heir.Path] = others[1:]
 	}
 }
 

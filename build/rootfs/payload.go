@@ -1,0 +1,151 @@
+package rootfs
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"caisson/build/image/cpio"
+)
+
+// item is a file of a payload. One with several names comes once, when its
+// content does.
+type item struct {
+	names []string // absolute and clean
+	mode  uint32
+	size  int64
+	r     io.Reader
+}
+
+// walkPayload calls fn for every file of a package's payload, in its order.
+// What the header does not name, or names as another type of file, is an error.
+func (p *Package) walkPayload(payload io.Reader, fn func(item) error) error {
+	byPath := make(map[string]*PackageFile, len(p.Files))
+	for i := range p.Files {
+		byPath[p.Files[i].Path] = &p.Files[i]
+	}
+	cr := cpio.NewReader(payload)
+	cr.Stripped = p.stripped()
+	// The names of hard-linked files whose content is still to come, by
+	// inode: an RPM has it with the last one.
+	waiting := map[uint32]item{}
+	for {
+		h, err := cr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		name := path.Clean("/" + h.Name)
+		f := byPath[name]
+		if f == nil || f.Ghost || f.Mode&unix.S_IFMT != h.Mode&unix.S_IFMT {
+			return fmt.Errorf("%q: %w", h.Name, errNotInHeader)
+		}
+		it := item{names: []string{name}, mode: h.Mode, size: h.Size, r: cr}
+		if h.Mode&unix.S_IFMT == unix.S_IFREG && h.Nlink > 1 {
+			it.names = append(waiting[h.Ino].names, name)
+			delete(waiting, h.Ino)
+			if h.Size == 0 {
+				waiting[h.Ino] = it
+				continue
+			}
+		}
+		if err := fn(it); err != nil {
+			return fmt.Errorf("%q: %w", h.Name, err)
+		}
+	}
+	var empty []item // files of several names and no content
+	for _, it := range waiting {
+		it.r = eof{}
+		empty = append(empty, it)
+	}
+	slices.SortFunc(empty, func(a, b item) int { return slices.Compare(a.names, b.names) })
+	for _, it := range empty {
+		if err := fn(it); err != nil {
+			return fmt.Errorf("%q: %w", it.names[0], err)
+		}
+	}
+	return nil
+}
+
+type eof struct{}
+
+func (eof) Read([]byte) (int, error) { return 0, io.EOF }
+
+// stripped makes the headers of a payload that leaves all to the RPM's header,
+// as those with files of 4 GiB and more do: of the names of one file only the
+// last has content.
+func (p *Package) stripped() func(uint32) (*cpio.Header, error) {
+	count, last := map[uint32]uint32{}, map[uint32]int{}
+	for i := range p.Files {
+		if f := &p.Files[i]; f.Mode&unix.S_IFMT == unix.S_IFREG && !f.Ghost {
+			count[f.Ino]++
+			last[f.Ino] = i
+		}
+	}
+	return func(index uint32) (*cpio.Header, error) {
+		if int64(index) >= int64(len(p.Files)) {
+			return nil, fmt.Errorf("file %d of %d", index, len(p.Files))
+		}
+		f := &p.Files[index]
+		h := &cpio.Header{Name: f.Path, Mode: f.Mode, Ino: f.Ino, Nlink: 1}
+		switch f.Mode & unix.S_IFMT {
+		case unix.S_IFLNK:
+			h.Size = int64(len(f.Target))
+		case unix.S_IFREG:
+			h.Nlink = max(1, count[f.Ino])
+			if h.Nlink == 1 || last[f.Ino] == int(index) {
+				h.Size = f.Size
+			}
+		}
+		return h, nil
+	}
+}
+
+// Hashed tells whether the SHA-256 of every file of the payload is known.
+func (p *Package) Hashed() bool {
+	return !slices.ContainsFunc(p.Files, func(f PackageFile) bool {
+		return f.SHA256 == "" && !f.Ghost && f.Mode&unix.S_IFMT == unix.S_IFREG
+	})
+}
+
+// HashPayload reads the payload, at which r stands, and fills in the SHA-256
+// of the files for which the header has an older digest: the payload is as
+// much the vendor's word as the header is.
+func (p *Package) HashPayload(r *bufio.Reader) error {
+	payload, err := p.Payload(r)
+	if err != nil {
+		return err
+	}
+	defer payload.Close()
+	index := map[string][]int{}
+	for i, f := range p.Files {
+		index[f.Path] = append(index[f.Path], i)
+	}
+	return p.walkPayload(payload, func(it item) error {
+		if it.mode&unix.S_IFMT != unix.S_IFREG {
+			return nil
+		}
+		h := sha256.New()
+		if _, err := io.Copy(h, it.r); err != nil {
+			return err
+		}
+		sum := hex.EncodeToString(h.Sum(nil))
+		for _, name := range it.names {
+			for _, i := range index[name] {
+				if p.Files[i].SHA256 == "" {
+					p.Files[i].SHA256 = sum
+				}
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,264 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"caisson/lock/digest"
+)
+
+// Working folders lie in the output folder, so that their files can be
+// renamed to their final names. One that is in use is locked (flock) by its
+// build; one that is not is what a killed build left, and the next removes it.
+// A folder that was to be kept has another name.
+const (
+	workPrefix = ".build-"
+	keptPrefix = "failed-"
+)
+
+// workDir is a locked working folder.
+type workDir struct {
+	path string
+	lock *os.File
+}
+
+// newWorkDir makes a working folder in out, and removes those of killed builds.
+func newWorkDir(out string) (*workDir, error) {
+	removeStale(out)
+	for {
+		dir, err := os.MkdirTemp(out, workPrefix)
+		if err != nil {
+			return nil, err
+		}
+		w := &workDir{path: dir}
+		ours, err := w.claim()
+		if err != nil {
+			return nil, errors.Join(err, os.Remove(dir))
+		}
+		if ours {
+			return w, nil
+		}
+	}
+}
+
+// claim locks a new folder. It is false where a build that looked for stale
+// ones came in between and has removed it.
+func (w *workDir) claim() (bool, error) {
+	f, err := os.Open(w.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var st unix.Stat_t
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	if err == nil {
+		err = unix.Fstat(int(f.Fd()), &st)
+	}
+	if err != nil || st.Nlink == 0 {
+		f.Close()
+		if err != nil {
+			err = fmt.Errorf("locking %s: %w", w.path, err)
+		}
+		return false, err
+	}
+	w.lock = f
+	return true, nil
+}
+
+// remove removes the folder and all that is in it.
+func (w *workDir) remove() error {
+	defer w.lock.Close()
+	return removeAll(w.path)
+}
+
+// keep gives the folder a name under which no other build removes it.
+func (w *workDir) keep() (string, error) {
+	defer w.lock.Close()
+	dir, name := filepath.Split(w.path)
+	kept := filepath.Join(dir, keptPrefix+strings.TrimPrefix(name, workPrefix))
+	return kept, os.Rename(w.path, kept)
+}
+
+// removeStale removes the working folders that nobody has locked. That it
+// cannot is no error: they only take room.
+func removeStale(out string) {
+	dirs, err := filepath.Glob(filepath.Join(globQuote(out), workPrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		f, err := os.Open(dir)
+		if err != nil {
+			continue
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = removeAll(dir)
+		}
+		f.Close()
+	}
+}
+
+// globQuote makes a pattern that matches one name.
+func globQuote(name string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
+}
+
+// removeAll removes a tree whose folders may be closed to their owner.
+func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if err == nil || !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	_ = filepath.WalkDir(dir, func(p string, d os.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(p, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}
+
+// descriptions are the files of an output folder that say something of its
+// image and that later stages write, image.json first: with it goes the mark
+// of a finished build.
+var descriptions = []string{
+	"image.json", "measurements.json", "report.json", "report.html", "sbom.spdx.json",
+	"statements/sbom", "statements/provenance", "statements/test-result", "statements/vsa", "statements/reference-values",
+}
+
+// publish writes the build's own descriptions and gives all results their
+// final names. What is said of an earlier image is removed before it is
+// replaced, so that whenever this is interrupted no image.json is beside
+// files of another build.
+func (b *builder) publish(ctx context.Context, img *Image, files []File, ev *Evidence) error {
+	for name, v := range map[string]any{"files.json": files, "evidence.json": ev} {
+		if err := writeJSON(filepath.Join(b.work, name), v); err != nil {
+			return err
+		}
+	}
+	if err := b.log.Close(); err != nil {
+		return err
+	}
+	for _, name := range []string{"files.json", "evidence.json", "build.log"} {
+		out, err := describe(filepath.Join(b.work, name))
+		if err != nil {
+			return err
+		}
+		img.Files = append(img.Files, out)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := b.removeDescriptions(img); err != nil {
+		return err
+	}
+	for _, f := range img.Files {
+		if err := os.Rename(filepath.Join(b.work, f.Name), filepath.Join(b.Out, f.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeDescriptions removes what an earlier build of this image left and
+// this one does not replace.
+func (b *builder) removeDescriptions(img *Image) error {
+	var names []string
+	for _, name := range descriptions {
+		if strings.HasPrefix(name, "statements/") {
+			names = append(names, name+".json", name+".sigstore.json")
+		} else {
+			names = append(names, name)
+		}
+	}
+	for _, format := range []string{"qcow2", "raw", "vhd"} {
+		names = append(names, b.imageName()+"."+format)
+	}
+	for _, f := range img.Files {
+		for i, name := range names {
+			if name == f.Name {
+				names[i] = ""
+			}
+		}
+	}
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		if err := os.Remove(filepath.Join(b.Out, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("removing what an earlier build left: %w", err)
+		}
+	}
+	return nil
+}
+
+func writeJSON(name string, v any) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	enc := json.NewEncoder(f)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	return f.Close()
+}
+
+// describe is a file of the output folder by name, size and digest.
+func describe(name string) (Output, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return Output{}, err
+	}
+	defer f.Close()
+	d, n, err := digest.Reader(f)
+	return Output{Name: filepath.Base(name), Size: n, SHA256: d}, err
+}
+
+// stepLog is build.log: what every step printed, in pieces that are not torn.
+type stepLog struct {
+	mu sync.Mutex
+	f  *os.File
+}
+
+func newStepLog(name string) (*stepLog, error) {
+	f, err := os.Create(name)
+	return &stepLog{f: f}, err
+}
+
+// Append writes a step's output under its name.
+func (l *stepLog) Append(step, output string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if output != "" && !strings.HasSuffix(output, "\n") {
+		output += "\n"
+	}
+	_, err := io.WriteString(l.f, "== "+step+"\n"+output)
+	return err
+}
+
+// Close ends the log. Closing it again is no error.
+func (l *stepLog) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.f == nil {
+		return nil
+	}
+	err := l.f.Close()
+	l.f = nil
+	return err
+}
