@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -33,19 +34,15 @@ func newAttestCommand(ui *ui) *cobra.Command {
 		Use:   "attest --out DIR --key cosign.key",
 		Short: "Sign what build and verify left: SBOM, provenance, verdict, reference values",
 		Long: `Attest computes again what it signs from image, lock and store, refuses where the
-folder says otherwise, and writes the SBOM and the signed statements. The key's
-password is in COSIGN_PASSWORD.`,
+folder says otherwise, and writes the SBOM and the signed statements, whose
+names it prints. The key's password is in COSIGN_PASSWORD.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runAttest(cmd.Context(), ui, &o) },
 	}
 	o.flags(c)
 	c.Flags().StringVar(&o.out, "out", "", "the output folder of build and verify")
 	c.Flags().StringVar(&o.key, "key", "", "the signing key, as `caisson keygen` or cosign makes it")
-	for _, f := range []string{"out", "key"} {
-		if err := c.MarkFlagRequired(f); err != nil {
-			panic(err) // the flag is defined above
-		}
-	}
+	require(c, "out", "key")
 	return c
 }
 
@@ -59,14 +56,22 @@ func runAttest(ctx context.Context, ui *ui, o *attestOptions) error {
 		return err
 	}
 	for _, st := range s.Signed {
-		ui.print("%s", st.Bundle)
+		ui.print("%s", filepath.Join(o.out, st.Bundle))
 	}
+	next := []string{"inspect", o.out, "--lock", o.lockFile}
+	if pub := publicKey(o.key); pub != "" {
+		next = append(next, "--key", pub)
+	}
+	ui.next(next...)
 	return nil
 }
 
 func attestImage(ctx context.Context, ui *ui, l *lock.Lock, text []byte, store *cas.Store, o *attestOptions) (attest.Summary, error) {
 	signer, err := loadSigner(o.key)
 	if err != nil {
+		return attest.Summary{}, err
+	}
+	if err := wantBuild(o.out); err != nil {
 		return attest.Summary{}, err
 	}
 	tool, err := thisTool()
@@ -91,14 +96,17 @@ func attestImage(ctx context.Context, ui *ui, l *lock.Lock, text []byte, store *
 	for _, left := range s.LeftOut {
 		ui.stage("left out: %s: %s", left.Name, left.Reason)
 	}
-	ui.stage("%d statements about %s signed, %s", len(s.Signed), s.Image.Name, took(began))
+	ui.stage("%s about %s signed, %s", count(len(s.Signed), "statement"), s.Image.Name, took(began))
 	return s, nil
 }
 
 func loadSigner(key string) (sign.Signer, error) {
 	b, err := os.ReadFile(key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return sign.Signer{}, &codeError{fmt.Errorf("%s: there is no key", key), exitError, "`caisson keygen` makes one"}
+	}
 	if err != nil {
-		return sign.Signer{}, fmt.Errorf("the signing key: %w", err)
+		return sign.Signer{}, fmt.Errorf("reading the key: %w", err)
 	}
 	s, err := sign.LoadSigner(b, []byte(os.Getenv(passwordVariable)))
 	if err != nil {
@@ -107,14 +115,12 @@ func loadSigner(key string) (sign.Signer, error) {
 	return s, nil
 }
 
-func generateKey() (private, public []byte, err error) {
-	return sign.GenerateKey(func() ([]byte, error) {
-		pass, ok := os.LookupEnv(passwordVariable)
-		if !ok {
-			return nil, &codeError{errors.New("no password for the new key"), exitError, "set " + passwordVariable + "; an empty one is allowed"}
-		}
-		return []byte(pass), nil
-	})
+// wantBuild tells where no build is.
+func wantBuild(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, "image.json")); errors.Is(err, fs.ErrNotExist) {
+		return &codeError{fmt.Errorf("%s: no finished build is here: there is no image.json", dir), exitError, "run `caisson build` with this --out first"}
+	}
+	return nil
 }
 
 // thisTool is this program, as statements name it.
@@ -139,7 +145,7 @@ func thisTool() (slsa.Tool, error) {
 func checkStatements(ctx context.Context, dir, public string) (attest.Checked, error) {
 	b, err := os.ReadFile(public)
 	if err != nil {
-		return attest.Checked{}, err
+		return attest.Checked{}, fmt.Errorf("reading the public key: %w", err)
 	}
 	c, err := attest.VerifyDir(ctx, dir, b)
 	if err != nil {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -38,9 +36,7 @@ that records what was tried. It leaves the image, what it will measure
 	c.Flags().StringVar(&o.out, "out", "", "the output folder")
 	c.Flags().StringVar(&o.variant, "variant", "", "build this variant of the image")
 	c.Flags().BoolVar(&o.keep, "keep", false, "keep the working folder of a build that fails")
-	if err := c.MarkFlagRequired("out"); err != nil {
-		panic(err) // the flag is defined two lines above
-	}
+	require(c, "out")
 	return c
 }
 
@@ -53,12 +49,18 @@ func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {
 	if err != nil {
 		return err
 	}
-	ui.next("caisson verify %s --lock %s", filepath.Join(o.out, d.Files[0].Name), o.lockFile)
+	ui.next(append([]string{"verify", filepath.Join(o.out, d.Files[0].Name)}, o.args()...)...)
 	return nil
 }
 
 // buildImage builds and describes an image.
 func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *buildOptions) (*verify.Description, error) {
+	if err := buildable(l, o.lockFile, o.variant); err != nil {
+		return nil, err
+	}
+	if err := wantFolder(o.out, "the output folder"); err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	img, err := build.Build(ctx, build.Options{
 		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep,
@@ -73,65 +75,4 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	}
 	ui.stage("%s: %s, root hash %s…, %s", filepath.Join(o.out, d.Files[0].Name), size(d.Files[0].Size), d.RootHash[:16], took(began))
 	return d, nil
-}
-
-func newMeasureCommand(ui *ui) *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use:   "measure IMAGE",
-		Short: "Predict from an image's bytes what a machine that boots it will measure",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			m, _, err := verify.Measure(args[0])
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return ui.json(m)
-			}
-			ui.print("root hash %s", m.RootHash)
-			for _, bank := range sortedKeys(m.PCRs) {
-				for _, pcr := range []string{"4", "5", "7", "9", "11", "12"} {
-					ui.print("pcr %-2s %s %s", pcr, bank, m.PCRs[bank][pcr])
-				}
-			}
-			return nil
-		},
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
-}
-
-func newKeygenCommand(ui *ui) *cobra.Command {
-	var prefix string
-	c := &cobra.Command{
-		Use:   "keygen",
-		Short: "Make a key pair to sign statements with, as cosign's",
-		Long: `Keygen writes PREFIX.key, encrypted with the password in COSIGN_PASSWORD, and
-PREFIX.pub. Files that are there are never overwritten.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return runKeygen(ui, prefix) },
-	}
-	c.Flags().StringVar(&prefix, "prefix", "cosign", "what the files are called")
-	return c
-}
-
-func runKeygen(ui *ui, prefix string) error {
-	for _, name := range []string{prefix + ".key", prefix + ".pub"} {
-		if _, err := os.Stat(name); err == nil {
-			return fmt.Errorf("%s is there already; remove it, or choose another --prefix", name)
-		}
-	}
-	private, public, err := generateKey()
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(prefix+".key", private, 0o600); err != nil {
-		return err
-	}
-	if err := os.WriteFile(prefix+".pub", public, 0o644); err != nil { //nolint:gosec // a public key
-		return err
-	}
-	ui.stage("%s.key and %s.pub written", prefix, prefix)
-	return nil
 }

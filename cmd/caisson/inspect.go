@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,38 +14,56 @@ import (
 	"github.com/spf13/cobra"
 
 	"caisson/build"
+	"caisson/lock"
 	"caisson/lock/digest"
 	"caisson/verify"
 	"caisson/verify/diff"
 )
 
+type inspectOptions struct {
+	lockFile, key string
+}
+
 func newInspectCommand(ui *ui) *cobra.Command {
-	var lockFile, key string
+	var o inspectOptions
 	c := &cobra.Command{
-		Use:   "inspect DIR|IMAGE|LOCK",
-		Short: "Show what an output folder, an image or a lock is",
-		Long: `Inspect shows in a few lines what a lock pins, or what an output folder holds: the
-image, its measurements as predicted and as measured, the account of its files,
-the verdict and the statements. With --key the statements' signatures are checked.`,
+		Use:   "inspect DIR|IMAGE|LOCK|STATEMENT",
+		Short: "Show what an output folder, an image, a lock or a statement is",
+		Long: `Inspect shows in a few lines what a lock pins, what a statement says of which
+image, or what an output folder holds: the image, its measurements as predicted
+and as measured, the account of its files, the verdict and the statements. With
+--key the statements' signatures are checked.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			st, err := os.Stat(args[0])
-			if err != nil {
-				return err
-			}
-			if st.IsDir() {
-				return inspectFolder(cmd.Context(), ui, args[0], lockFile, key)
-			}
-			if d, err := verify.OpenDisk(args[0]); err == nil && d.Format == "qcow2" {
-				d.Close()
-				return inspectFolder(cmd.Context(), ui, filepath.Dir(args[0]), lockFile, key)
-			}
-			return inspectLock(ui, args[0])
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runInspect(cmd.Context(), ui, &o, args[0]) },
 	}
-	c.Flags().StringVar(&lockFile, "lock", "", "the lock that the image should be made from")
-	c.Flags().StringVar(&key, "key", "", "check the statements' signatures by this public key")
+	c.Flags().StringVar(&o.lockFile, "lock", "", "the lock that the image should be made from")
+	c.Flags().StringVar(&o.key, "key", "", "check the statements' signatures by this public key")
 	return c
+}
+
+func runInspect(ctx context.Context, ui *ui, o *inspectOptions, path string) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if st.IsDir() {
+		return inspectFolder(ctx, ui, path, o)
+	}
+	text, err := isJSON(path)
+	if err != nil {
+		return err
+	}
+	if !text {
+		return inspectImage(ctx, ui, path, o)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if s, ok := readStatement(b); ok {
+		return inspectStatement(ui, path, s, o.key)
+	}
+	return inspectLock(ui, path)
 }
 
 func inspectLock(ui *ui, name string) error {
@@ -52,33 +72,58 @@ func inspectLock(ui *ui, name string) error {
 	if err != nil {
 		return err
 	}
-	sum := summarise(l, digest.Of(text))
+	showLocked(ui, name, l, digest.Of(text))
+	return nil
+}
+
+func showLocked(ui *ui, name string, l *lock.Lock, d digest.Digest) {
 	ui.print("lock        %s", name)
-	ui.print("  digest    %s", sum.Digest)
-	ui.print("  inputs    %s", sum)
+	ui.print("  digest    %s", d)
+	ui.print("  inputs    %s", summarise(l, d))
 	for _, r := range l.Repos {
 		checked := "packages must be signed by " + strings.Join(r.Keys, ", ")
 		if !r.GPGCheck {
 			checked = "SIGNATURES NOT CHECKED"
 		}
-		ui.print("  repository %s (%s) %s: %s", r.ID, r.Arch, r.BaseURL, checked)
+		ui.print("  packages  %s (%s) %s: %s", r.ID, r.Arch, r.BaseURL, checked)
 	}
+}
+
+// inspectImage shows the folder of an image where it is one, and otherwise
+// what the bytes alone say.
+func inspectImage(ctx context.Context, ui *ui, name string, o *inspectOptions) error {
+	dir := filepath.Dir(name)
+	d, err := verify.ReadDescription(dir)
+	if err == nil && len(d.Files) > 0 && d.Files[0].Name == filepath.Base(name) {
+		return inspectFolder(ctx, ui, dir, o)
+	}
+	m, _, err := verify.Measure(name)
+	if err != nil {
+		return err
+	}
+	ui.print("image       %s", name)
+	ui.print("  root hash %s", m.RootHash)
+	ui.print("  stub      %s", m.Stub)
+	showPCRs(ui, m.PCRs, nil)
 	return nil
 }
 
 // inspectFolder shows what the stages left in an output folder. What a later
 // stage would have left may be missing.
-func inspectFolder(ctx context.Context, ui *ui, dir, lockFile, key string) error {
-	d, err := verify.ReadDescription(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s: there is no image.json: no finished build is here", dir)
-	}
+func inspectFolder(ctx context.Context, ui *ui, dir string, o *inspectOptions) error {
+	d, err := readBuild(dir)
 	if err != nil {
 		return err
 	}
-	ui.print("")
-	if lockFile != "" {
-		if err := inspectLock(ui, lockFile); err != nil {
+	if err := asDescribed(dir, d); err != nil {
+		return err
+	}
+	r, err := readReport(dir)
+	if err != nil {
+		return err
+	}
+	if o.lockFile != "" {
+		if err := showItsLock(ui, o.lockFile, d); err != nil {
 			return err
 		}
 	}
@@ -87,15 +132,48 @@ func inspectFolder(ctx context.Context, ui *ui, dir, lockFile, key string) error
 	ui.print("  root hash %s", d.RootHash)
 	ui.print("  kernel    %s, stub %s", d.Kernel, d.Stub)
 	showTotals(ui, d)
-	r := readReport(dir)
-	showPCRs(ui, d, r)
+	showPCRs(ui, d.PCRs, r)
 	if r == nil {
-		ui.print("verdict     none yet: caisson verify")
-		return nil
+		ui.print("verdict     none yet: `caisson verify`")
+	} else {
+		ui.print("verdict     %s: %s", strings.ToUpper(string(r.Verdict)), r.Reason)
+		ui.print("  report    %s", filepath.Join(dir, "report.html"))
 	}
-	ui.print("verdict     %s: %s", strings.ToUpper(string(r.Verdict)), r.Reason)
-	ui.print("  report    %s", filepath.Join(dir, "report.html"))
-	return showStatements(ctx, ui, dir, key)
+	return showStatements(ctx, ui, dir, o.key)
+}
+
+// asDescribed compares the image's bytes with image.json.
+func asDescribed(dir string, d *verify.Description) error {
+	want := d.Files[0]
+	name := filepath.Join(dir, want.Name)
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	got, _, err := digest.Reader(f)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", name, err)
+	}
+	if got != want.SHA256 {
+		return &codeError{fmt.Errorf("%s is not the image that image.json describes: got %s, want %s", name, got, want.SHA256),
+			exitDifferent, "it was altered after it was built: `caisson verify` and `caisson diff` say where"}
+	}
+	return nil
+}
+
+// showItsLock shows the lock, which has to be the image's.
+func showItsLock(ui *ui, name string, d *verify.Description) error {
+	l, text, err := (&sources{lockFile: name}).readLock()
+	if err != nil {
+		return err
+	}
+	if got := digest.Of(text); got != d.Lock {
+		return &codeError{fmt.Errorf("%s is not the lock that the image was made from: got %s, want %s", name, got, d.Lock),
+			exitLock, "give the lock that the image was built from, or build again"}
+	}
+	showLocked(ui, name, l, d.Lock)
+	return nil
 }
 
 func showTotals(ui *ui, d *verify.Description) {
@@ -108,22 +186,30 @@ func showTotals(ui *ui, d *verify.Description) {
 	ui.print("  files     %s", strings.Join(parts, ", "))
 }
 
-func readReport(dir string) *verify.Report {
-	b, err := os.ReadFile(filepath.Join(dir, "report.json"))
+// readReport reads report.json; nil where there is none.
+func readReport(dir string) (*verify.Report, error) {
+	name := filepath.Join(dir, "report.json")
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var r verify.Report
-	if json.Unmarshal(b, &r) != nil {
-		return nil
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, &codeError{fmt.Errorf("reading %s: %w", name, err), exitError, "`caisson verify` writes it anew"}
 	}
-	return &r
+	return &r, nil
 }
 
+// pcrs are the registers that say what was booted.
+var pcrs = [...]string{"4", "5", "7", "9", "11", "12"}
+
 // showPCRs prints what is predicted, and beside it what was measured.
-func showPCRs(ui *ui, d *verify.Description, r *verify.Report) {
-	for _, pcr := range []string{"4", "5", "7", "9", "11", "12"} {
-		v := d.PCRs["sha256"][pcr]
+func showPCRs(ui *ui, banks map[string]map[string]string, r *verify.Report) {
+	for _, pcr := range pcrs {
+		v := banks["sha256"][pcr]
 		said := "predicted"
 		if r != nil && r.Measured != nil {
 			said = "predicted; measured: " + r.Measured[pcr]
@@ -141,9 +227,9 @@ func showPCRs(ui *ui, d *verify.Description, r *verify.Report) {
 }
 
 func showStatements(ctx context.Context, ui *ui, dir, key string) error {
-	all, err := filepath.Glob(filepath.Join(dir, "statements", "*.sigstore.json"))
+	all, err := filepath.Glob(filepath.Join(escapeGlob(dir), "statements", "*.sigstore.json"))
 	if err != nil || len(all) == 0 {
-		ui.print("statements  none yet: caisson attest")
+		ui.print("statements  none yet: `caisson attest`")
 		return err
 	}
 	checked := "their signatures were not checked: --key cosign.pub"
@@ -152,23 +238,29 @@ func showStatements(ctx context.Context, ui *ui, dir, key string) error {
 		if err != nil {
 			return err
 		}
-		checked = fmt.Sprintf("%d signatures checked by %s", len(c.Signed), key)
+		checked = count(len(c.Signed), "signature") + " checked by " + key
 	}
 	ui.print("statements  %s (%d), %s", filepath.Join(dir, "statements"), len(all), checked)
 	ui.print("  sbom      %s", filepath.Join(dir, "sbom.spdx.json"))
 	return nil
 }
 
+// escapeGlob is a path as filepath.Glob reads it to the letter.
+func escapeGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
+}
+
 // showDifferences prints where image and rebuild differ.
-func showDifferences(ui *ui, r *verify.Report) {
+func showDifferences(ui *ui, r *verify.Report) error {
 	if len(r.Differences) == 0 {
-		return
+		return nil
 	}
 	ui.print("differences:")
-	if err := diff.Text(ui.out, r.Differences); err != nil {
-		ui.fail(err, "")
+	if err := ui.result(func(w io.Writer) error { return diff.Text(w, r.Differences) }); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
 	}
 	if len(r.Affected) > 0 {
 		ui.print("measurements that change: %s", strings.Join(r.Affected, ", "))
 	}
+	return nil
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -35,17 +38,19 @@ func newLockCommand(ui *ui) *cobra.Command {
 		Short: "Choose every input of the image and pin it",
 		Long: `Lock reads the manifest, chooses the packages of every set as dnf would, and
 pins every input by its SHA-256 in the lock. What an existing lock chose is
-kept as long as it satisfies the manifest.`,
+kept as long as it satisfies the manifest; --update chooses anew.`,
 		Example: "  caisson lock\n  caisson lock --update=openssl,systemd\n  caisson lock --check",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runLock(cmd.Context(), ui, &o) },
 	}
-	c.Flags().StringVarP(&o.manifest, "file", "f", "caisson.yaml", "the manifest")
-	c.Flags().StringVarP(&o.out, "output", "o", "", "the lock (default caisson.lock beside the manifest)")
-	c.Flags().BoolVar(&o.check, "check", false, "only tell whether the lock still answers the manifest, with no network")
-	c.Flags().StringVar(&o.update, "update", "", "choose anew: all packages, or those named")
-	c.Flags().Lookup("update").NoOptDefVal = updateAll
-	c.Flags().BoolVar(&o.json, "json", false, "print a summary as JSON")
+	f := c.Flags()
+	f.StringVarP(&o.manifest, "file", "f", "caisson.yaml", "the manifest")
+	f.StringVarP(&o.out, "output", "o", "", "the lock (default caisson.lock beside the manifest)")
+	f.BoolVar(&o.check, "check", false, "only tell whether the lock still answers the manifest, with no network")
+	f.StringVar(&o.update, "update", "", "choose anew: all packages, or those named")
+	f.Lookup("update").NoOptDefVal = updateAll
+	f.BoolVar(&o.json, "json", false, "print a summary as JSON")
+	c.MarkFlagsMutuallyExclusive("check", "update")
 	o.storeFlag(c)
 	return c
 }
@@ -53,7 +58,7 @@ kept as long as it satisfies the manifest.`,
 // readManifest reads and checks the manifest.
 func readManifest(name string) (*lock.Manifest, digest.Digest, error) {
 	b, err := os.ReadFile(name)
-	if os.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, digest.Digest{}, &codeError{fmt.Errorf("%s: there is no manifest", name), exitError, "name it with -f, or write one: README.md shows how"}
 	}
 	if err != nil {
@@ -70,25 +75,22 @@ func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 		return err
 	}
 	if o.out == "" {
-		o.out = filepath.Join(filepath.Dir(o.manifest), "caisson.lock")
+		o.out = filepath.Join(filepath.Dir(o.manifest), lockName)
 	}
 	o.lockFile = o.out
-	dir := filepath.Dir(o.manifest)
 	if o.check {
-		return checkLock(ui, o, sum, dir)
+		return checkLock(ui, o, sum)
 	}
-	var old *lock.Lock
-	if _, err := os.Stat(o.out); err == nil {
-		if old, _, err = o.readLock(); err != nil {
-			return err
-		}
+	old, before, err := o.oldLock()
+	if err != nil {
+		return err
 	}
-	store, err := o.openStore()
+	store, err := o.makeStore()
 	if err != nil {
 		return err
 	}
 	l, err := resolveLock(ctx, ui, lock.Options{
-		Dir: dir, Manifest: m, Digest: sum, Old: old, UpdateAll: o.update == updateAll,
+		Dir: filepath.Dir(o.manifest), Manifest: m, Digest: sum, Old: old, UpdateAll: o.update == updateAll,
 		Update: strings.FieldsFunc(strings.Trim(o.update, updateAll), func(r rune) bool { return r == ',' }),
 	}, store)
 	if err != nil {
@@ -98,44 +100,120 @@ func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(o.out, b); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if !bytes.Equal(before, b) {
+		if err := writeFile(o.out, b); err != nil {
+			return err
+		}
+	}
 	summary := summarise(l, digest.Of(b))
+	summary.Changed = !bytes.Equal(before, b)
 	summary.Seconds = time.Since(began).Seconds()
 	if o.json {
 		return ui.json(summary)
 	}
-	ui.stage("%s: %s in %s", o.out, summary, took(began))
+	showLock(ui, o, l, summary, began)
+	return nil
+}
+
+// showLock tells a person what was locked, and what comes next.
+func showLock(ui *ui, o *lockOptions, l *lock.Lock, s lockSummary, began time.Time) {
+	news := ""
+	if !s.Changed {
+		news = "nothing changed, "
+	}
+	ui.stage("%s: %s%s in %s", o.out, news, s, took(began))
 	for _, r := range l.Repos {
 		if !r.GPGCheck {
 			ui.stage("warning: packages of repository %s (%s) are not checked for signatures", r.ID, r.Arch)
 		}
 	}
-	ui.next("caisson prefetch --lock %s", o.out)
+	next := append([]string{"prefetch"}, o.args()...)
+	if project := filepath.Dir(o.manifest); project != filepath.Dir(o.out) {
+		next = append(next, "--project", project)
+	}
+	ui.next(next...)
+}
+
+// oldLock reads the lock that there is, if there is one. One that cannot be
+// read is an error, unless everything is chosen anew.
+func (o *lockOptions) oldLock() (*lock.Lock, []byte, error) {
+	if err := wantParent(o.out); err != nil {
+		return nil, nil, err
+	}
+	if _, err := os.Stat(o.out); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	l, b, err := o.readLock()
+	if err != nil && b == nil && o.update == updateAll && errors.As(err, new(*codeError)) {
+		return nil, nil, nil
+	}
+	return l, b, err
+}
+
+// wantParent tells early that a file cannot be written because there is no
+// such folder.
+func wantParent(name string) error {
+	if dir := filepath.Dir(name); dir != "." {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s: there is no folder %s", name, dir)
+		}
+	}
 	return nil
 }
 
-func checkLock(ui *ui, o *lockOptions, sum digest.Digest, dir string) error {
+func checkLock(ui *ui, o *lockOptions, sum digest.Digest) error {
 	l, _, err := o.readLock()
 	if err != nil {
 		return err
 	}
-	if err := lock.Check(l, sum, dir); err != nil {
-		return &codeError{fmt.Errorf("%s does not answer %s:\n%w", o.out, o.manifest, err), exitLock, "run `caisson lock`"}
+	err = lock.Check(l, sum, filepath.Dir(o.manifest))
+	if o.json {
+		answer := lockAnswer{Answers: err == nil}
+		if err != nil {
+			answer.Changed = strings.Split(err.Error(), "\n")
+		}
+		if err := ui.json(answer); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		hint := "run " + "`caisson " + quote(o.lockArgs()) + "`"
+		return &codeError{fmt.Errorf("%s does not answer %s:\n%w", o.out, o.manifest, err), exitLock, hint}
 	}
 	ui.stage("%s answers %s", o.out, o.manifest)
 	return nil
 }
 
+// lockArgs is the command that makes the lock.
+func (o *lockOptions) lockArgs() []string {
+	args := []string{"lock"}
+	if o.manifest != "caisson.yaml" {
+		args = append(args, "-f", o.manifest)
+	}
+	if filepath.Clean(o.out) != filepath.Join(filepath.Dir(o.manifest), lockName) {
+		args = append(args, "-o", o.out)
+	}
+	return append(args, o.storeArgs()...)
+}
+
+// lockAnswer is what --check --json prints.
+type lockAnswer struct {
+	Answers bool     `json:"answers"`
+	Changed []string `json:"changed,omitempty"`
+}
+
 // lockSummary is what a person wants to know of a lock.
 type lockSummary struct {
 	Digest  digest.Digest  `json:"digest"`
+	Changed bool           `json:"changed"`
 	Inputs  int            `json:"inputs"`
 	Bytes   int64          `json:"bytes"`
 	Kinds   map[string]int `json:"kinds"`
 	Sets    map[string]int `json:"sets"`
-	Seconds float64        `json:"seconds,omitempty"`
+	Seconds float64        `json:"seconds"`
 }
 
 func summarise(l *lock.Lock, d digest.Digest) lockSummary {
@@ -162,5 +240,5 @@ func (s lockSummary) String() string {
 	for _, name := range slices.Sorted(maps.Keys(s.Sets)) {
 		sets = append(sets, fmt.Sprintf("%s %d", name, s.Sets[name]))
 	}
-	return fmt.Sprintf("%d inputs, %s; packages: %s", s.Inputs, size(s.Bytes), strings.Join(sets, ", "))
+	return fmt.Sprintf("%s, %s; packages: %s", count(s.Inputs, "input"), size(s.Bytes), strings.Join(sets, ", "))
 }

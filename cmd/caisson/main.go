@@ -5,34 +5,16 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
+	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"caisson/attest"
-	"caisson/build"
 	"caisson/build/sandbox"
-	"caisson/lock/solve"
-	"caisson/prefetch"
-	"caisson/prefetch/cas"
-	"caisson/verify/boot"
 	"caisson/verify/vary"
-)
-
-// Exit codes, fixed for scripts and CI.
-const (
-	exitOK          = 0
-	exitError       = 1
-	exitUsage       = 2
-	exitDifferent   = 3 // not reproducible, or measured otherwise than predicted
-	exitMissing     = 4 // an input is missing from the store, or damaged
-	exitRefused     = 5 // a signature or a policy says no
-	exitLock        = 6 // the lock does not answer the manifest
-	exitNotVerified = 7 // something that the verdict rests on could not be checked
-	exitInterrupted = 130
 )
 
 func main() {
@@ -43,93 +25,50 @@ func main() {
 
 // run is the whole program, with its exit code.
 func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	ui := newUI(os.Stdout, os.Stderr)
 	root := newRootCommand(ui)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	ui.done()
+	if err == nil && ui.broken != nil {
+		err = fmt.Errorf("writing the result: %w", ui.broken)
+	}
 	if err == nil {
 		return exitOK
+	}
+	if ctx.Err() != nil {
+		ui.fail("interrupted", afterInterrupt(cmd))
+		return exitInterrupted
 	}
 	if !ui.started {
 		err = usageError{err}
 	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		ui.fail(errors.New("interrupted"), "what was finished is kept; run it again to go on")
-		return exitInterrupted
-	}
 	code, hint := classify(err)
+	if code == exitUsage {
+		hint = fmt.Sprintf("see `%s --help`", cmd.CommandPath())
+	}
 	if !errors.As(err, new(*quietError)) {
-		ui.fail(err, hint)
+		ui.fail(text(err), hint)
 	}
 	return code
 }
 
-// usageError is a wrong command line.
-type usageError struct{ error }
-
-// codeError is an error with an exit code and a hint of its own.
-type codeError struct {
-	error
-	code int
-	hint string
-}
-
-func (e *codeError) Unwrap() error { return e.error }
-
-// quietError has been told already: only its exit code matters.
-type quietError struct{ code int }
-
-func (e *quietError) Error() string { return "" }
-
-// classify is the one place where an error becomes an exit code and a hint of
-// what to do about it.
-func classify(err error) (code int, hint string) {
-	var (
-		quiet   *quietError
-		coded   *codeError
-		missing *cas.MissingError
-		damaged *cas.DamagedError
-		sig     *prefetch.SignatureError
-		tree    *prefetch.TreeChangedError
-		network *build.NetworkError
-		kept    *build.KeptError
-		problem *solve.Problem
-		noBoot  *boot.MissingError
-	)
-	switch {
-	case errors.As(err, &quiet):
-		return quiet.code, ""
-	case errors.As(err, &coded):
-		return coded.code, coded.hint
-	case errors.As(err, new(usageError)):
-		return exitUsage, "see `caisson help`"
-	case errors.As(err, &damaged):
-		return exitMissing, "remove the damaged file, or run `caisson prefetch`, which replaces it"
-	case errors.As(err, &missing):
-		return exitMissing, "run `caisson prefetch` with this lock and store"
-	case errors.As(err, &sig):
-		return exitRefused, "the package is not signed as its repository's gpgkey says; do not switch gpgcheck off to get round it"
-	case errors.As(err, &network):
-		return exitRefused, "the step's inputs have to be in the lock; evidence.json says who tried what"
-	case errors.As(err, &tree):
-		return exitLock, "run `caisson lock` to pin the folder as it is now"
-	case errors.Is(err, attest.ErrLock):
-		return exitLock, "give the lock that the image was built from, or build again"
-	case errors.Is(err, attest.ErrFolder):
-		return exitError, "build and verify again, then attest"
-	case errors.As(err, &kept):
-		return exitError, "the working folder was kept: " + kept.Dir
-	case errors.As(err, &problem):
-		return exitError, "" // it explains itself
-	case errors.As(err, &noBoot):
-		return exitNotVerified, "install " + noBoot.Package
-	case errors.Is(err, fs.ErrPermission):
-		return exitError, "check who owns the file or folder"
+// afterInterrupt says what is left of a command's work.
+func afterInterrupt(c *cobra.Command) string {
+	switch c.Name() {
+	case "lock", "prefetch", "run":
+		return "what was fetched is kept: run it again to go on"
+	case "build":
+		return "nothing of the image is kept"
 	}
-	return exitError, ""
+	return ""
 }
 
 func newRootCommand(ui *ui) *cobra.Command {
@@ -154,6 +93,7 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 	root.SetOut(ui.out)
 	root.SetErr(ui.err)
 	root.PersistentFlags().BoolVarP(&ui.quiet, "quiet", "q", false, "print nothing but results and errors")
+	cobra.EnableCommandSorting = false // the stages come in their order
 	root.AddGroup(
 		&cobra.Group{ID: "stages", Title: "The five stages:"},
 		&cobra.Group{ID: "look", Title: "To look closer:"},
@@ -165,26 +105,68 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{
-		newInspectCommand(ui), newExplainCommand(ui), newMeasureCommand(ui), newBootCommand(ui), newResolveCommand(ui), newStoreCommand(ui),
+		newInspectCommand(ui), newExplainCommand(ui), newDiffCommand(ui), newMeasureCommand(ui), newBootCommand(ui),
+		newResolveCommand(ui), newStoreCommand(ui),
 	} {
 		c.GroupID = "look"
 		root.AddCommand(c)
 	}
 	root.AddCommand(newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui))
-	noteStart(ui, root)
+	root.SetHelpCommand(newHelpCommand(root))
+	root.InitDefaultCompletionCmd()
+	prepare(ui, root)
 	return root
 }
 
-// noteStart takes note of the moment in which a command's own work begins:
-// what goes wrong before is the command line's fault.
-func noteStart(ui *ui, c *cobra.Command) {
-	if work := c.RunE; work != nil {
+// newHelpCommand is cobra's help, but what there is no help for is an error.
+func newHelpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err == nil && len(rest) > 0 {
+				err = fmt.Errorf("unknown command %q for %q", rest[0], c.CommandPath())
+			}
+			if err != nil {
+				return usageError{err}
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
+	}
+}
+
+// prepare gives all commands what they have in common: an error where a
+// command below them is not known, and a note of the moment in which their
+// own work begins. What goes wrong before is the command line's fault.
+func prepare(ui *ui, c *cobra.Command) {
+	switch work := c.RunE; {
+	case work != nil:
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			ui.started = true
 			return work(cmd, args)
 		}
+	case c.HasSubCommands() && c.HasParent():
+		c.Args = cobra.ArbitraryArgs
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			want := "want one of " + names(cmd)
+			if len(args) == 0 {
+				return errors.New(want)
+			}
+			return fmt.Errorf("unknown command %q for %q: %s", args[0], cmd.CommandPath(), want)
+		}
 	}
 	for _, sub := range c.Commands() {
-		noteStart(ui, sub)
+		prepare(ui, sub)
 	}
+}
+
+// names lists the commands below one.
+func names(c *cobra.Command) string {
+	var out []string
+	for _, sub := range c.Commands() {
+		out = append(out, sub.Name())
+	}
+	return strings.Join(out, ", ")
 }

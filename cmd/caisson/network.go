@@ -56,7 +56,7 @@ func loadMetadata(ctx context.Context, ui *ui, store *cas.Store, m *lock.Manifes
 		repos, err = lock.LoadRepos(ctx, o, arch)
 		return err
 	})
-	return repos, err
+	return repos, fetchError(err)
 }
 
 // resolveLock resolves a manifest.
@@ -66,5 +66,5 @@ func resolveLock(ctx context.Context, ui *ui, o lock.Options, store *cas.Store) 
 		l, err = lock.Resolve(ctx, o)
 		return err
 	})
-	return l, err
+	return l, fetchError(err)
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"time"
@@ -23,9 +25,10 @@ func newPrefetchCommand(ui *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prefetch",
 		Short: "Fill the store with what the lock names, and prove it",
-		Long: `Prefetch brings into the store what is missing of the lock's inputs and checks
-SHA-256, the h1 of Go modules, the checksums of crates, and the signatures of
-packages. It can be interrupted at any time and run again.`,
+		Long: `Prefetch brings into the store what is missing of the lock's inputs, replaces
+what is damaged, and checks SHA-256, the h1 of Go modules, the checksums of
+crates, and the signatures of packages. It can be interrupted at any time and
+run again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runPrefetch(cmd.Context(), ui, &o) },
 	}
@@ -35,7 +38,11 @@ packages. It can be interrupted at any time and run again.`,
 }
 
 func runPrefetch(ctx context.Context, ui *ui, o *prefetchOptions) error {
-	l, _, store, err := o.open()
+	l, _, err := o.readLock()
+	if err != nil {
+		return err
+	}
+	store, err := o.makeStore()
 	if err != nil {
 		return err
 	}
@@ -45,7 +52,7 @@ func runPrefetch(ctx context.Context, ui *ui, o *prefetchOptions) error {
 	if err := fill(ctx, ui, l, store, o.project); err != nil {
 		return err
 	}
-	ui.next("caisson build --lock %s --out out", o.lockFile)
+	ui.next(append([]string{"build", "--out", "out"}, o.args()...)...)
 	return nil
 }
 
@@ -57,18 +64,54 @@ func fill(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, project s
 	}
 	began := time.Now()
 	stats, err := prefetch.Fill(ctx, l, store, prefetch.Options{
-		Config: cfg, Tree: packTree(project),
+		Config: cfg, Tree: packTree(project), Verify: true,
 		Progress: func(e prefetch.Event) {
 			if e.Repaired != "" {
 				ui.stage("%s was damaged in the store and has been replaced", e.Repaired)
 			}
-			ui.progress(e.Done, e.Total, e.Bytes, e.TotalBytes, began, strings.Join(e.Active, " "))
+			ui.progress(e.Done, e.Total, e.Bytes, e.TotalBytes, strings.Join(e.Active, " "))
 		},
 	})
 	if err != nil {
-		return err
+		return fillError(err)
 	}
-	ui.stage("%d inputs fetched (%s), %d packed, %d were there, %d requests, %s",
-		stats.Fetched, size(stats.Bytes), stats.Packed, stats.Present, stats.Requests, took(began))
+	ui.stage("%s fetched (%s), %d packed, %d were there, %s, %s",
+		count(stats.Fetched, "input"), size(stats.Bytes), stats.Packed, stats.Present, count(int(stats.Requests), "request"), took(began))
 	return nil
+}
+
+// fillError says what to do where inputs could not be had. A wrong signature
+// or a changed folder weighs more.
+func fillError(err error) error {
+	switch {
+	case errors.As(err, new(*prefetch.SignatureError)), errors.As(err, new(*prefetch.TreeChangedError)):
+		return err
+	case notAsLocked(err):
+		return &codeError{err, exitMissing, "where it comes from has other bytes than were locked: take them from a mirror that has the locked ones, or run `caisson lock`"}
+	case isMissing(err):
+		return &codeError{err, exitMissing, "it is no longer where the lock says: `caisson lock` chooses among what is there; for files of the project, --project names its folder"}
+	}
+	return err
+}
+
+// notAsLocked tells whether something has other bytes than it should have.
+func notAsLocked(err error) bool {
+	return errors.As(err, new(*cas.MismatchError)) || errors.As(err, new(*prefetch.SizeError)) || errors.As(err, new(*prefetch.HashError))
+}
+
+// isMissing tells whether something is not there.
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// fetchError says what to do where the lock's own files could not be had.
+func fetchError(err error) error {
+	var coded *codeError
+	switch {
+	case err == nil || errors.As(err, &coded):
+		return err
+	case notAsLocked(err):
+		return &codeError{err, exitMissing, "the files there do not fit together: they may be in the middle of a change; try again"}
+	case errors.As(err, new(*prefetch.FetchError)) && isMissing(err):
+		return &codeError{err, exitMissing, "check the address in the manifest"}
+	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +26,6 @@ type resolveOptions struct {
 	repos            []string
 	priorities       []string
 	weak, best       bool
-	modules          bool
 	json, each       bool
 }
 
@@ -37,11 +37,18 @@ func newResolveCommand(ui *ui) *cobra.Command {
 		Long: `Resolve asks the solver what SPECs would bring from the repositories given, and
 prints one line a package: name-epoch:version-release.arch@repo, sorted. A SPEC
 is a name, a NEVRA, a glob, a provide, a /path, an @group. With --each it reads
-a SPEC a line from standard input and prints a JSON line for each.`,
+a SPEC a line from standard input and prints a JSON line for each; several names
+joined by commas are one request. Where there is no solution nothing is printed
+but the reasons, on standard error, and the exit code is 1.
+
+Signatures are not checked here, and module streams are not read.`,
 		Example: "  caisson resolve --arch x86_64 --releasever 9 --repo baseos=https://mirror.example/9-stream/BaseOS/x86_64/os/ bash",
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 && !o.each {
-				return errors.New("resolve: want at least one SPEC, or --each")
+			switch {
+			case len(args) == 0 && !o.each:
+				return errors.New("want at least one SPEC, or --each")
+			case len(args) > 0 && o.each:
+				return errors.New("with --each the SPECs come from standard input")
 			}
 			return nil
 		},
@@ -56,7 +63,7 @@ a SPEC a line from standard input and prints a JSON line for each.`,
 	f.StringArrayVar(&o.priorities, "repo-priority", nil, "a repository's priority: ID=N, lower wins; may be repeated")
 	f.BoolVar(&o.weak, "weak-deps", true, "install weak dependencies")
 	f.BoolVar(&o.best, "best", true, "a request gets its best candidate, or it is a problem")
-	f.BoolVar(&o.modules, "modules", true, "hide packages of module streams that are not active")
+	f.Bool("modules", true, "for module streams, which are not read yet: either way every package can be chosen")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.BoolVar(&o.each, "each", false, "answer each line of standard input by itself")
 	o.storeFlag(c)
@@ -91,41 +98,50 @@ func runResolve(ctx context.Context, ui *ui, o *resolveOptions, specs []string, 
 // load reads the repositories' metadata by way of the store.
 func (o *resolveOptions) load(ctx context.Context, ui *ui) ([]solve.Repo, error) {
 	if len(o.repos) == 0 {
-		return nil, usageError{errors.New("resolve: want at least one --repo ID=URL")}
+		return nil, usageError{errors.New("want at least one --repo ID=URL")}
 	}
-	m := &lock.Manifest{RPM: lock.ManifestRPM{Vars: map[string]string{"releasever": o.releasever}}}
+	m := &lock.Manifest{RPM: lock.ManifestRPM{Vars: map[string]string{}}}
+	if o.releasever != "" {
+		m.RPM.Vars["releasever"] = o.releasever
+	}
 	off := false
 	for _, r := range o.repos {
-		id, url, ok := strings.Cut(r, "=")
-		if !ok || id == "" || url == "" {
-			return nil, usageError{fmt.Errorf("resolve: --repo %q: want ID=URL", r)}
+		id, at, ok := strings.Cut(r, "=")
+		if !ok || id == "" || at == "" {
+			return nil, usageError{fmt.Errorf("--repo %q: want ID=URL", r)}
 		}
-		if !strings.Contains(url, "://") {
-			abs, err := absFolder(url)
-			if err != nil {
-				return nil, err
+		if slices.ContainsFunc(m.RPM.Repos, func(r lock.ManifestRepo) bool { return r.ID == id }) {
+			return nil, usageError{fmt.Errorf("--repo %q: two repositories are called %q", r, id)}
+		}
+		if o.releasever == "" && (strings.Contains(at, "$releasever") || strings.Contains(at, "${releasever}")) {
+			return nil, usageError{fmt.Errorf("--repo %q: $releasever has no value: give it one with --releasever", r)}
+		}
+		if !strings.Contains(at, "://") {
+			var err error
+			if at, err = folderURL(at); err != nil {
+				return nil, fmt.Errorf("--repo %q: %w", r, err)
 			}
-			url = "file://" + abs
 		}
-		m.RPM.Repos = append(m.RPM.Repos, lock.ManifestRepo{ID: id, BaseURL: url, GPGCheck: &off})
+		m.RPM.Repos = append(m.RPM.Repos, lock.ManifestRepo{ID: id, BaseURL: at, GPGCheck: &off})
 	}
 	for _, p := range o.priorities {
 		id, n, _ := strings.Cut(p, "=")
 		prio, err := strconv.Atoi(n)
 		i := slices.IndexFunc(m.RPM.Repos, func(r lock.ManifestRepo) bool { return r.ID == id })
 		if err != nil || i < 0 {
-			return nil, usageError{fmt.Errorf("resolve: --repo-priority %q: want ID=N of a repository given by --repo", p)}
+			return nil, usageError{fmt.Errorf("--repo-priority %q: want ID=N of a repository given by --repo", p)}
 		}
 		m.RPM.Repos[i].Priority = &prio
 	}
-	store, err := o.openStore()
+	store, err := o.makeStore()
 	if err != nil {
 		return nil, err
 	}
 	return loadMetadata(ctx, ui, store, m, o.arch)
 }
 
-func absFolder(dir string) (string, error) {
+// folderURL is the address of a folder.
+func folderURL(dir string) (string, error) {
 	st, err := os.Stat(dir)
 	if err != nil {
 		return "", err
@@ -133,7 +149,8 @@ func absFolder(dir string) (string, error) {
 	if !st.IsDir() {
 		return "", fmt.Errorf("%s is not a folder", dir)
 	}
-	return filepath.Abs(dir)
+	abs, err := filepath.Abs(dir)
+	return (&url.URL{Scheme: "file", Path: abs}).String(), err
 }
 
 func (o *resolveOptions) answer(pool *solve.Pool, specs []string) ([]string, error) {
@@ -149,18 +166,20 @@ func (o *resolveOptions) answer(pool *solve.Pool, specs []string) ([]string, err
 	return lines, nil
 }
 
-// eachAnswer is a line of --each.
+// eachAnswer is a line of --each: one of the two lists.
 type eachAnswer struct {
 	Spec     string   `json:"spec"`
 	Install  []string `json:"install,omitempty"`
 	Problems []string `json:"problems,omitempty"`
 }
 
+// maxSpecs is the longest line of --each, in bytes.
+const maxSpecs = 1 << 20
+
+// answerEach answers each line as it comes.
 func (o *resolveOptions) answerEach(ctx context.Context, ui *ui, pool *solve.Pool, stdin io.Reader) error {
-	out := bufio.NewWriter(ui.out)
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
 	sc := bufio.NewScanner(stdin)
+	sc.Buffer(nil, maxSpecs)
 	for sc.Scan() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -170,21 +189,38 @@ func (o *resolveOptions) answerEach(ctx context.Context, ui *ui, pool *solve.Poo
 			continue
 		}
 		a := eachAnswer{Spec: spec}
-		lines, err := o.answer(pool, strings.Split(spec, ","))
+		var err error
+		a.Install, err = o.answer(pool, specsOf(spec))
 		var problem *solve.Problem
 		switch {
 		case errors.As(err, &problem):
-			a.Problems = strings.Split(err.Error(), "\n")
+			a.Problems = problem.Lines
 		case err != nil:
-			return err
+			return fmt.Errorf("%s: %w", spec, err)
 		}
-		a.Install = lines
-		if err := enc.Encode(a); err != nil {
-			return err
+		if err := ui.result(func(w io.Writer) error { return writeLine(w, a) }); err != nil {
+			return fmt.Errorf("writing the result: %w", err)
 		}
 	}
 	if err := sc.Err(); err != nil {
 		return fmt.Errorf("reading standard input: %w", err)
 	}
-	return out.Flush()
+	return nil
+}
+
+// specsOf splits a line at its commas.
+func specsOf(line string) []string {
+	var out []string
+	for s := range strings.SplitSeq(line, ",") {
+		if s = strings.TrimSpace(s); s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func writeLine(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
 }

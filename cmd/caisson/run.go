@@ -21,8 +21,11 @@ func newRunCommand(ui *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run --out DIR",
 		Short: "All five stages, one after the other",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runAll(cmd.Context(), ui, &o) },
+		Long: `Run locks, prefetches, builds, verifies and, where it is given a key, attests,
+and ends with what inspect shows. Its exit code is the verdict's.`,
+		Example: "  caisson run --out out --boot --key cosign.key",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runAll(cmd.Context(), ui, &o) },
 	}
 	c.Flags().StringVarP(&o.manifest, "file", "f", "caisson.yaml", "the manifest")
 	c.Flags().StringVar(&o.lockFile, "lock", "", "the lock (default caisson.lock beside the manifest)")
@@ -32,15 +35,21 @@ func newRunCommand(ui *ui) *cobra.Command {
 	c.Flags().BoolVar(&o.boot, "boot", false, "boot the image as well")
 	o.storeFlag(c)
 	o.bootFlags(c)
-	if err := c.MarkFlagRequired("out"); err != nil {
-		panic(err) // the flag is defined above
-	}
+	require(c, "out")
 	return c
 }
 
 func runAll(ctx context.Context, ui *ui, o *runOptions) error {
 	if o.lockFile == "" {
 		o.lockFile = filepath.Join(filepath.Dir(o.manifest), "caisson.lock")
+	}
+	if o.key != "" { // a wrong password is told now, not after all the work
+		if _, err := loadSigner(o.key); err != nil {
+			return err
+		}
+	}
+	if err := wantFolder(o.out, "the output folder"); err != nil {
+		return err
 	}
 	began := time.Now()
 	ui.chained = true
@@ -73,7 +82,7 @@ func runAll(ctx context.Context, ui *ui, o *runOptions) error {
 			return err
 		}
 	}
-	if err := inspectFolder(ctx, ui, o.out, o.lockFile, publicKey(o.key)); err != nil {
+	if err := inspectFolder(ctx, ui, o.out, &inspectOptions{lockFile: o.lockFile, key: publicKey(o.key)}); err != nil {
 		return err
 	}
 	ui.stage("all of it took %s", took(began))

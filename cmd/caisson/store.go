@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 
@@ -36,7 +37,11 @@ func newStoreCommand(ui *ui) *cobra.Command {
 func verifyStore(ctx context.Context, ui *ui, store *cas.Store) error {
 	var bad []error
 	n := 0
-	err := filepath.WalkDir(filepath.Join(store.Dir(), "sha256"), func(p string, d fs.DirEntry, err error) error {
+	top := filepath.Join(store.Dir(), "sha256")
+	err := filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
+		if p == top && errors.Is(err, fs.ErrNotExist) {
+			return fs.SkipAll // a store without a file
+		}
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -45,7 +50,8 @@ func verifyStore(ctx context.Context, ui *ui, store *cas.Store) error {
 		}
 		sum, err := digest.ParseHex(filepath.Base(p))
 		if err != nil {
-			return err
+			bad = append(bad, fmt.Errorf("%s: not a file of the store: %w", p, err))
+			return nil
 		}
 		n++
 		if err := store.Verify(sum); err != nil {
@@ -56,6 +62,6 @@ func verifyStore(ctx context.Context, ui *ui, store *cas.Store) error {
 	if err := errors.Join(append(bad, err)...); err != nil {
 		return err
 	}
-	ui.print("%d files, all as their names say", n)
+	ui.print("%s: %s, all as their names say", store.Dir(), count(n, "file"))
 	return nil
 }

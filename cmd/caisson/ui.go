@@ -14,36 +14,67 @@ import (
 )
 
 // ui is the only code that talks to a person. Results go to out, all else to
-// err: on a terminal one line that is written over while work goes on, plain
-// lines elsewhere.
+// err: on a terminal with a last line that is written over while work goes
+// on, plain lines elsewhere.
 type ui struct {
 	out, err io.Writer
 	quiet    bool
 	terminal bool
 	colour   bool
-	started  bool // a command's own work has begun
-	chained  bool // by run: what comes next needs no telling
-	width    int
+	started  bool       // a command's own work has begun
+	chained  bool       // by run: what comes next needs no telling
+	columns  func() int // how wide the terminal is now
 
 	mu    sync.Mutex
-	live  bool // a progress line stands on the terminal
-	began time.Time
+	live  bool      // a line to be written over stands on the terminal
+	said  time.Time // when the last line was written
+	ended bool
+	clock sync.Once
+	rate  meter
+
+	broken error // the result could not be written
 }
 
+// Times of the live line.
+const (
+	clockAfter    = 2 * time.Second  // without a word before the clock shows
+	plainInterval = 10 * time.Second // between lines of progress where there is no terminal
+)
+
 func newUI(out, err *os.File) *ui {
-	u := &ui{out: out, err: err, width: 80, began: time.Now()}
-	u.terminal = term.IsTerminal(int(err.Fd())) //nolint:gosec // a descriptor is a small number
-	_, no := os.LookupEnv("NO_COLOR")
-	u.colour = u.terminal && !no && os.Getenv("TERM") != "dumb"
-	if w, _, e := term.GetSize(int(err.Fd())); e == nil && w > 20 { //nolint:gosec // a descriptor is a small number
-		u.width = w
+	fd := int(err.Fd()) //nolint:gosec // a descriptor is a small number
+	u := &ui{out: out, err: err, terminal: term.IsTerminal(fd), said: time.Now()}
+	u.colour = u.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	u.columns = func() int {
+		if w, _, e := term.GetSize(fd); e == nil && w > 0 {
+			return w
+		}
+		return 80
 	}
 	return u
 }
 
-// stage says what begins.
+// stage says what begins, or what came of it.
 func (u *ui) stage(format string, args ...any) {
 	u.line("  " + fmt.Sprintf(format, args...))
+	if u.terminal && !u.quiet {
+		u.clock.Do(func() { go u.tick() })
+	}
+}
+
+// tick shows how long a stage is taking that says nothing.
+func (u *ui) tick() {
+	for range time.Tick(time.Second) {
+		u.mu.Lock()
+		if u.ended {
+			u.mu.Unlock()
+			return
+		}
+		if d := time.Since(u.said); d >= clockAfter {
+			u.overwrite(fmt.Sprintf("    %s", d.Round(time.Second)))
+		}
+		u.mu.Unlock()
+	}
 }
 
 // head says which of the five stages begins.
@@ -61,10 +92,11 @@ func (u *ui) line(s string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.clear()
+	u.said = time.Now()
 	fmt.Fprintln(u.err, s)
 }
 
-// clear takes the progress line off the terminal. The caller holds mu.
+// clear takes the live line off the terminal. The caller holds mu.
 func (u *ui) clear() {
 	if u.live {
 		fmt.Fprint(u.err, "\r\x1b[K")
@@ -72,42 +104,87 @@ func (u *ui) clear() {
 	}
 }
 
-// progress shows how far a transfer is: on a terminal only.
-func (u *ui) progress(done, total int, bytes, totalBytes int64, since time.Time, active string) {
-	if u.quiet || !u.terminal {
+// overwrite writes the live line, cut to the terminal's width. The caller
+// holds mu.
+func (u *ui) overwrite(s string) {
+	if r := []rune(s); len(r) >= u.columns() {
+		s = string(r[:u.columns()-1])
+	}
+	fmt.Fprint(u.err, "\r\x1b[K"+s)
+	u.live = true
+}
+
+// progress shows how far a transfer is: on a terminal in the live line, and
+// elsewhere by a line now and then.
+func (u *ui) progress(done, total int, bytes, totalBytes int64, active string) {
+	if u.quiet {
 		return
-	}
-	secs := time.Since(since).Seconds()
-	rate := float64(bytes) / max(secs, 0.1)
-	text := fmt.Sprintf("  %d of %d, %s", done, total, size(bytes))
-	if totalBytes > 0 {
-		text += " of " + size(totalBytes)
-	}
-	text += fmt.Sprintf(", %s/s", size(int64(rate)))
-	if left := totalBytes - bytes; left > 0 && rate > 0 {
-		text += fmt.Sprintf(", %s left", (time.Duration(float64(left)/rate) * time.Second).Round(time.Second))
-	}
-	if active != "" {
-		text += "  " + active
-	}
-	if len(text) >= u.width {
-		text = text[:u.width-1]
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	fmt.Fprint(u.err, "\r\x1b[K"+text)
-	u.live = true
+	now := time.Now()
+	rate := u.rate.add(now, bytes)
+	if !u.terminal && now.Sub(u.said) < plainInterval {
+		return
+	}
+	s := fmt.Sprintf("  %d of %d, %s", done, total, size(bytes))
+	if totalBytes > 0 {
+		s += " of " + size(totalBytes)
+	}
+	if rate > 0 {
+		s += fmt.Sprintf(", %s/s", size(int64(rate)))
+		if left := totalBytes - bytes; left > 0 {
+			s += fmt.Sprintf(", %s left", time.Duration(float64(left)/rate*float64(time.Second)).Round(time.Second))
+		}
+	}
+	u.said = now
+	if !u.terminal {
+		fmt.Fprintln(u.err, s)
+		return
+	}
+	if active != "" {
+		s += "  " + active
+	}
+	u.overwrite(s)
+}
+
+// meter is the rate of a transfer, over its last seconds.
+type meter struct {
+	at    [32]time.Time
+	bytes [32]int64
+	n     int
+}
+
+// meterStep is the least time between two of a meter's samples.
+const meterStep = 250 * time.Millisecond
+
+// add takes note of how many bytes there are, and returns bytes a second.
+func (m *meter) add(now time.Time, bytes int64) float64 {
+	last := (m.n + len(m.at) - 1) % len(m.at)
+	if m.n > 0 && bytes < m.bytes[last] {
+		m.n = 0 // something has to come again, or another transfer has begun
+	}
+	if m.n == 0 || now.Sub(m.at[last]) >= meterStep {
+		m.at[m.n%len(m.at)], m.bytes[m.n%len(m.at)] = now, bytes
+		m.n++
+	}
+	first := max(0, m.n-len(m.at)) % len(m.at)
+	if d := now.Sub(m.at[first]).Seconds(); d >= meterStep.Seconds() {
+		return float64(bytes-m.bytes[first]) / d
+	}
+	return 0
 }
 
 // done ends whatever is on the terminal.
 func (u *ui) done() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.ended = true
 	u.clear()
 }
 
 // fail prints an error and what to do about it.
-func (u *ui) fail(err error, hint string) {
+func (u *ui) fail(text, hint string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.clear()
@@ -115,10 +192,11 @@ func (u *ui) fail(err error, hint string) {
 	if u.colour {
 		prefix = "\x1b[31mcaisson:\x1b[0m "
 	}
-	for i, l := range strings.Split(strings.TrimRight(err.Error(), "\n"), "\n") {
-		if i == 0 {
+	for i, l := range strings.Split(text, "\n") {
+		switch {
+		case i == 0:
 			fmt.Fprintln(u.err, prefix+l)
-		} else {
+		case strings.TrimSpace(l) != "":
 			fmt.Fprintln(u.err, "  "+l)
 		}
 	}
@@ -127,25 +205,53 @@ func (u *ui) fail(err error, hint string) {
 	}
 }
 
-// next says which command comes after this one.
-func (u *ui) next(format string, args ...any) {
+// next says which command comes after this one, as a shell takes it.
+func (u *ui) next(args ...string) {
 	if u.chained {
 		return
 	}
-	u.line("next: " + fmt.Sprintf(format, args...))
+	u.line("next: caisson " + quote(args))
+}
+
+// quote writes arguments as a shell reads them.
+func quote(args []string) string {
+	out := make([]string, len(args))
+	for i, a := range args {
+		out[i] = a
+		if a == "" || strings.Trim(a, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,+@%") != "" {
+			out[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(out, " ")
 }
 
 // print writes a line of the result.
 func (u *ui) print(format string, args ...any) {
-	fmt.Fprintf(u.out, format+"\n", args...)
+	err := u.result(func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, format+"\n", args...)
+		return err
+	})
+	if err != nil && u.broken == nil {
+		u.broken = err
+	}
+}
+
+// result has f write the result, or a part of it.
+func (u *ui) result(f func(w io.Writer) error) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.clear()
+	return f(u.out)
 }
 
 // json writes a result for machines.
 func (u *ui) json(v any) error {
-	enc := json.NewEncoder(u.out)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return u.result(func(w io.Writer) error {
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	})
 }
 
 // size is a number of bytes for people.
@@ -159,6 +265,14 @@ func size(n int64) string {
 		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 	}
 	return fmt.Sprintf("%d B", n)
+}
+
+// count is a number of things, in the singular where it is one.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // took is how long something took and how much memory the program has had at

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,12 +94,16 @@ func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) erro
 			return err
 		}
 	} else {
-		showReport(ui, r)
+		if err := showReport(ui, r); err != nil {
+			return err
+		}
 	}
 	if err := verdictError(r); err != nil {
 		return err
 	}
-	ui.next("caisson attest --lock %s --out %s --key cosign.key", o.lockFile, o.out)
+	if dir := filepath.Dir(image); filepath.Clean(o.out) == dir {
+		ui.next(append([]string{"attest", "--out", dir, "--key", "cosign.key"}, o.args()...)...)
+	}
 	return nil
 }
 
@@ -107,12 +112,22 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 	if o.out == "" {
 		o.out = filepath.Dir(image)
 	}
+	variant := variantOf(image, l)
+	if err := buildable(l, o.lockFile, variant); err != nil {
+		return nil, err
+	}
+	if err := wantFolder(o.out, "the output folder"); err != nil {
+		return nil, err
+	}
+	if err := wantImage(image); err != nil {
+		return nil, err
+	}
 	opts := verify.Options{
-		Image: image, Lock: l, Store: store, Arch: machineArch(), Variant: variantOf(image, l), Out: o.out,
+		Image: image, Lock: l, Store: store, Arch: machineArch(), Variant: variant, Out: o.out,
 		Version: programVersion(), Now: time.Now, Progress: func(s string) { ui.stage("%s", s) },
 		Conditions: vary.Settings{Base: os.TempDir(), Need: 3 << 30, Euid: os.Geteuid(), CPUs: runtime.NumCPU(), FSType: vary.FSType},
 		Rebuild: func(ctx context.Context, c *vary.Conditions, out string) error {
-			return rebuild(ctx, c, out, text, l, store, variantOf(image, l))
+			return rebuild(ctx, c, out, text, l, store, variant)
 		},
 	}
 	if o.boot {
@@ -122,6 +137,41 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 		}
 	}
 	return verify.Verify(ctx, opts)
+}
+
+// wantImage refuses what is no image at all, before anything is rebuilt.
+func wantImage(name string) error {
+	if err := wantFile(name); err != nil {
+		return err
+	}
+	d, err := verify.OpenDisk(name)
+	if errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	if err == nil {
+		defer d.Close()
+		if _, err = d.Digest(); err == nil && d.Format == "raw" && !hasTable(d) {
+			err = errors.New("it is no qcow2, and no disk with a GUID partition table")
+		}
+	}
+	if err != nil {
+		return &codeError{fmt.Errorf("%s cannot be what the lock makes: %w", name, cause(err)), exitDifferent, "the image is damaged, or is none: get it again, or build it"}
+	}
+	return nil
+}
+
+// hasTable looks for the signature of a GUID partition table, or of its copy
+// at the end of the disk (UEFI 2.10, table 5.5).
+func hasTable(d *verify.Disk) bool {
+	const block = 512
+	signature := []byte("EFI PART")
+	b := make([]byte, len(signature))
+	for _, off := range []int64{block, d.Size - block} {
+		if _, err := d.ReadAt(b, off); err == nil && bytes.Equal(b, signature) {
+			return true
+		}
+	}
+	return false
 }
 
 // variantOf is the variant that an image is by its name. What it is in truth
@@ -166,14 +216,24 @@ func rebuild(ctx context.Context, c *vary.Conditions, out string, text []byte, l
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		text := strings.TrimPrefix(strings.TrimSpace(said.String()), "caisson: ")
+		text, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(said.String()), "caisson: "), "\nhint: ")
 		if exit.ExitCode() == exitMissing {
-			return &cas.MissingError{Name: text}
+			return &rebuildError{text: text}
 		}
 		return fmt.Errorf("the build under other conditions failed: %s", text)
 	}
 	return err
 }
+
+// rebuildError says, in the words of the program that built, which input was
+// missing or damaged.
+type rebuildError struct {
+	text    string
+	missing cas.MissingError
+}
+
+func (e *rebuildError) Error() string { return e.text }
+func (e *rebuildError) Unwrap() error { return &e.missing }
 
 // shareStore makes a store of hard links, or copies where links cannot be.
 func shareStore(ctx context.Context, from *cas.Store, inputs []*lock.Input, dir string) error {
@@ -224,7 +284,7 @@ func chownTree(dir string, uid, gid int) error {
 }
 
 // showReport prints a verdict for people.
-func showReport(ui *ui, r *verify.Report) {
+func showReport(ui *ui, r *verify.Report) error {
 	ui.print("%s: %s", r.Image.Name, strings.ToUpper(string(r.Verdict)))
 	ui.print("  %s", r.Reason)
 	for _, c := range r.Checks {
@@ -239,7 +299,7 @@ func showReport(ui *ui, r *verify.Report) {
 		}
 	}
 	ui.print("  varied: %s; not varied: %s", strings.Join(varied, ", "), strings.Join(not, ", "))
-	showDifferences(ui, r)
+	return showDifferences(ui, r)
 }
 
 // verdictError is the exit code of a verdict.

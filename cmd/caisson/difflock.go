@@ -1,0 +1,202 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path"
+	"reflect"
+	"slices"
+	"strings"
+
+	"caisson/lock"
+)
+
+// lockDiff is in what two locks differ.
+type lockDiff struct {
+	Added   []string     `json:"added,omitempty"`
+	Removed []string     `json:"removed,omitempty"`
+	Changed []lockChange `json:"changed,omitempty"`
+	// Settings are the parts of the lock beside its inputs that differ, as
+	// its JSON calls them.
+	Settings []string `json:"settings,omitempty"`
+}
+
+// lockChange is an input that is in both locks, and not the same.
+type lockChange struct {
+	Input string `json:"input"`
+	Old   string `json:"old"`
+	New   string `json:"new"`
+}
+
+func (d *lockDiff) empty() bool {
+	return len(d.Added)+len(d.Removed)+len(d.Changed)+len(d.Settings) == 0
+}
+
+func (d *lockDiff) show(ui *ui) {
+	for _, s := range d.Added {
+		ui.print("+ %s", s)
+	}
+	for _, s := range d.Removed {
+		ui.print("- %s", s)
+	}
+	for _, c := range d.Changed {
+		ui.print("* %s: %s -> %s", c.Input, c.Old, c.New)
+	}
+	for _, s := range d.Settings {
+		ui.print("* settings: %s", s)
+	}
+}
+
+// compareLocks compares the inputs by what they are, whatever their version,
+// and everything else by its JSON.
+func compareLocks(a, b *lock.Lock) (*lockDiff, error) {
+	d := &lockDiff{}
+	old, now := byIdentity(a), byIdentity(b)
+	all := maps.Clone(old)
+	maps.Copy(all, now)
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		d.compare(id, old[id], now[id])
+	}
+	var err error
+	d.Settings, err = settings(a, b)
+	return d, err
+}
+
+// compare compares the inputs of one identity: mostly one on each side.
+func (d *lockDiff) compare(id string, old, now []*lock.Input) {
+	only := func(list, other []*lock.Input) []*lock.Input {
+		return slices.DeleteFunc(slices.Clone(list), func(in *lock.Input) bool {
+			return slices.ContainsFunc(other, func(o *lock.Input) bool { return reflect.DeepEqual(in, o) })
+		})
+	}
+	gone, came := only(old, now), only(now, old)
+	for len(gone) > 0 && len(came) > 0 {
+		was, is := describeChange(gone[0], came[0])
+		d.Changed = append(d.Changed, lockChange{Input: id, Old: was, New: is})
+		gone, came = gone[1:], came[1:]
+	}
+	for _, in := range gone {
+		d.Removed = append(d.Removed, in.Kind+" "+in.Name+setsOf(in))
+	}
+	for _, in := range came {
+		d.Added = append(d.Added, in.Kind+" "+in.Name+setsOf(in))
+	}
+}
+
+// describeChange says what is different, most telling first: the version, the
+// bytes, the sets, or something else of the entry.
+func describeChange(a, b *lock.Input) (was, is string) {
+	for _, f := range []func(*lock.Input) string{
+		versionOf, func(in *lock.Input) string { return in.SHA256.String() }, usesOf, func(in *lock.Input) string { return in.Repo + " " + in.URL },
+	} {
+		if was, is = f(a), f(b); was != is {
+			return was, is
+		}
+	}
+	return "another entry", "the same bytes for the same sets"
+}
+
+// byIdentity groups the inputs by what stays when a version changes.
+func byIdentity(l *lock.Lock) map[string][]*lock.Input {
+	out := map[string][]*lock.Input{}
+	for i := range l.Inputs {
+		in := &l.Inputs[i]
+		id := in.Kind + " " + identity(in)
+		out[id] = append(out[id], in)
+	}
+	return out
+}
+
+func identity(in *lock.Input) string {
+	switch {
+	case in.RPM != nil:
+		return in.RPM.Name + "." + in.RPM.Arch
+	case in.Go != nil:
+		return in.Go.Module + path.Ext(in.Name)
+	case in.Kind == lock.KindCrate:
+		return strings.TrimSuffix(strings.TrimSuffix(in.Name, ".crate"), "-"+versionOf(in))
+	}
+	return in.Name
+}
+
+// versionOf is the input's version, where it has one.
+func versionOf(in *lock.Input) string {
+	switch {
+	case in.RPM != nil:
+		return in.RPM.EVR()
+	case in.Go != nil:
+		return in.Go.Version
+	case in.Kind == lock.KindCrate:
+		return crateVersion(strings.TrimSuffix(in.Name, ".crate"))
+	}
+	return ""
+}
+
+// crateVersion is what follows the first hyphen that a digit follows and that
+// makes a version with dots: crates are called NAME-1.2.3.
+func crateVersion(name string) string {
+	for i := range len(name) - 1 {
+		if rest := name[i+1:]; name[i] == '-' && rest[0] >= '0' && rest[0] <= '9' && strings.Count(rest, ".") >= 2 {
+			return rest
+		}
+	}
+	return ""
+}
+
+// setsOf names the sets of an input, in brackets.
+func setsOf(in *lock.Input) string {
+	if s := usesOf(in); s != "" {
+		return " (" + s + ")"
+	}
+	return ""
+}
+
+// usesOf names the sets and payloads that an input serves.
+func usesOf(in *lock.Input) string {
+	var out []string
+	for _, u := range in.For {
+		if u.Set != "" {
+			out = append(out, strings.TrimSpace(u.Set+" "+u.Arch))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(slices.Compact(out), ", ")
+}
+
+// settings names the top-level parts that differ, but for the inputs.
+func settings(a, b *lock.Lock) ([]string, error) {
+	x, err := parts(a)
+	if err != nil {
+		return nil, err
+	}
+	y, err := parts(b)
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(x)
+	maps.Copy(all, y)
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		if k == "inputs" || string(x[k]) == string(y[k]) {
+			continue
+		}
+		if short := len(x[k])+len(y[k]) < 160; short {
+			out = append(out, fmt.Sprintf("%s: %s -> %s", k, cmp.Or(string(x[k]), "none"), cmp.Or(string(y[k]), "none")))
+		} else {
+			out = append(out, k)
+		}
+	}
+	return out, nil
+}
+
+// parts is a lock by its top-level keys.
+func parts(l *lock.Lock) (map[string]json.RawMessage, error) {
+	b, err := json.Marshal(l)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]json.RawMessage{}
+	return out, json.Unmarshal(b, &out)
+}
