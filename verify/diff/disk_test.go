@@ -94,6 +94,13 @@ func baseSpec() *spec {
 	}
 }
 
+// smallSpec has small parts, for fuzzing.
+func smallSpec() *spec {
+	s := baseSpec()
+	s.members = s.members[:4]
+	return s
+}
+
 func fatFile(path, content string) fat.File {
 	return fat.File{Path: path, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader(content)), nil

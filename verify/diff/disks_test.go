@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
@@ -406,9 +407,22 @@ func FuzzDisks(f *testing.F) {
 	})
 }
 
+// TestXzDictionary refuses a dictionary of 4 GiB before it is made.
+func TestXzDictionary(t *testing.T) {
+	b := packXz(t, []byte("070701"))
+	if err := checkXz(bufio.NewReader(bytes.NewReader(b))); err != nil {
+		t.Error(err)
+	}
+	i := bytes.Index(b, []byte{0x21, 0x01})
+	b[i+2] = 40
+	if err := checkXz(bufio.NewReader(bytes.NewReader(b))); err == nil {
+		t.Error("a dictionary of 4 GiB is accepted")
+	}
+}
+
 // FuzzInitrd compares initrds of any bytes.
 func FuzzInitrd(f *testing.F) {
-	b := baseSpec().initrd(f)
+	b := smallSpec().initrd(f)
 	for _, seed := range [][]byte{b, b[:200], packZstd(f, b), packGzip(f, b), packXz(f, b), slices.Concat(b, b)} {
 		f.Add(seed)
 	}
@@ -423,9 +437,9 @@ func FuzzInitrd(f *testing.F) {
 
 // FuzzPE compares PE images of any bytes.
 func FuzzPE(f *testing.F) {
-	image := baseSpec().uki(f)
+	image := smallSpec().uki(f)
 	f.Add(image)
-	f.Add(image[:1000])
+	f.Add(image[:0x500])
 	f.Add(testStub())
 	f.Fuzz(func(t *testing.T, other []byte) {
 		d := newDiffer(Source{Name: "a"}, Source{Name: "b"}, Options{})

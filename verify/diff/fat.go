@@ -21,6 +21,7 @@ type fatLayout struct {
 	boot, info, backup span
 	tables             []span
 	data               span
+	wide               bool // FAT32
 }
 
 // newFATLayout reads it off a boot sector that fat.Open has found sound.
@@ -28,12 +29,12 @@ func newFATLayout(b []byte) fatLayout {
 	u16 := func(off int) int64 { return int64(binary.LittleEndian.Uint16(b[off:])) }
 	u32 := func(off int) int64 { return int64(binary.LittleEndian.Uint32(b[off:])) }
 	bytesPer := u16(11)
-	l := fatLayout{boot: span{0, sector}}
+	l := fatLayout{boot: span{0, sector}, wide: u16(22) == 0}
 	length, total := u16(22), u16(19)
 	if total == 0 {
 		total = u32(32)
 	}
-	if length == 0 { // FAT32
+	if l.wide {
 		length = u32(36)
 		if at := u16(48); at > 0 && at < u16(14) {
 			l.info = span{at * bytesPer, at*bytesPer + sector}
@@ -53,12 +54,12 @@ func newFATLayout(b []byte) fatLayout {
 
 // regions are the parts that are no clusters, by their names.
 func (l fatLayout) regions() []region {
-	list := []region{{"boot sector", l.boot, fatBootFields(), inLookup}}
+	list := []region{{"boot sector", l.boot, fatBootFields(l.wide), inLookup}}
 	if l.info.end > 0 {
 		list = append(list, region{"information sector", l.info, fatInfoFields(), inNoPCR})
 	}
 	if l.backup.end > 0 {
-		list = append(list, region{"backup boot sector", l.backup, fatBootFields(), inNoPCR})
+		list = append(list, region{"backup boot sector", l.backup, fatBootFields(l.wide), inNoPCR})
 	}
 	for i, t := range l.tables {
 		measured := inNoPCR
@@ -227,15 +228,21 @@ func direntFields(a, b []byte) []field {
 	}
 }
 
-// fatBootFields are those of FAT32, which are the most common.
-func fatBootFields() []field {
-	return []field{
+// fatBootFields are those of "Boot Sector and BPB Structure", of FAT32 or of
+// FAT16.
+func fatBootFields(wide bool) []field {
+	list := []field{
 		{"jump", 0, 3, hexText}, {"name of the formatter", 3, 8, quoted}, {"bytes of a sector", 11, 2, decimal},
 		{"sectors of a cluster", 13, 1, decimal}, {"reserved sectors", 14, 2, decimal}, {"allocation tables", 16, 1, decimal},
-		{"sectors", 32, 4, decimal}, {"sectors of a table", 36, 4, decimal}, {"root cluster", 44, 4, decimal},
-		{"information sector", 48, 2, decimal}, {"backup boot sector", 50, 2, decimal},
-		{"serial", 67, 4, hexadecimal}, {"label", 71, 11, quoted}, {"type", 82, 8, quoted}, {"signature", 510, 2, hexText},
+		{"sectors, 16 bits", 19, 2, decimal}, {"sectors", 32, 4, decimal}, {"signature", 510, 2, hexText},
 	}
+	if !wide {
+		return append(list, field{"root entries", 17, 2, decimal}, field{"sectors of a table", 22, 2, decimal},
+			field{"serial", 39, 4, hexadecimal}, field{"label", 43, 11, quoted}, field{"type", 54, 8, quoted})
+	}
+	return append(list, field{"sectors of a table", 36, 4, decimal}, field{"root cluster", 44, 4, decimal},
+		field{"information sector", 48, 2, decimal}, field{"backup boot sector", 50, 2, decimal},
+		field{"serial", 67, 4, hexadecimal}, field{"label", 71, 11, quoted}, field{"type", 82, 8, quoted})
 }
 
 func fatInfoFields() []field {

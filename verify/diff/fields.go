@@ -20,10 +20,10 @@ const maxField = 160
 
 // fields gives n a unified diff of the fields of a structure, of which a and
 // b are the bytes and base the offset on the disk or in the file. Bytes that
-// differ in no field are shown as such. It tells whether anything differs.
-func (d *differ) fields(n *Node, a, b []byte, base int64, list []field) bool {
+// differ in no field are shown as such.
+func (d *differ) fields(n *Node, a, b []byte, base int64, list []field) {
 	if bytes.Equal(a, b) {
-		return false
+		return
 	}
 	covered := make([]bool, max(len(a), len(b)))
 	var linesA, linesB []string
@@ -56,7 +56,6 @@ func (d *differ) fields(n *Node, a, b []byte, base int64, list []field) bool {
 		}
 	}
 	d.text(n, linesA, linesB, 1)
-	return true
 }
 
 func line(f field, b []byte) string {

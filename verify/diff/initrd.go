@@ -332,7 +332,7 @@ func walkArchive(r *cpio.Reader, fn func(h *cpio.Header, content io.Reader) erro
 }
 
 // unpack returns a reader of what is compressed, known by how it begins.
-func unpack(head []byte, r io.Reader) (in io.Reader, stop func(), err error) {
+func unpack(head []byte, r *bufio.Reader) (in io.Reader, stop func(), err error) {
 	switch {
 	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
@@ -343,9 +343,42 @@ func unpack(head []byte, r io.Reader) (in io.Reader, stop func(), err error) {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
 		in, err = gzip.NewReader(r)
 	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
-		in, err = xz.ReaderConfig{DictCap: maxWindow}.NewReader(r)
+		if err = checkXz(r); err == nil {
+			in, err = xz.ReaderConfig{DictCap: page}.NewReader(r)
+		}
 	default:
 		err = errors.New("neither a cpio archive nor compressed with zstd, gzip or xz")
 	}
 	return in, func() {}, err
+}
+
+// checkXz refuses a stream whose first block has a dictionary that is too
+// large to be held (The .xz File Format 1.2.0, sections 3.1 and 5.3.1).
+func checkXz(r *bufio.Reader) error {
+	b, err := r.Peek(48)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	if len(b) < 20 || b[12] == 0 { // no block
+		return nil
+	}
+	flags, at := b[13], 14
+	skip := func() { // a number of variable length
+		for at < len(b) && b[at]&0x80 != 0 {
+			at++
+		}
+		at++
+	}
+	for _, present := range []byte{0x40, 0x80} { // compressed and uncompressed size
+		if flags&present != 0 {
+			skip()
+		}
+	}
+	if at+3 > len(b) || b[at] != 0x21 {
+		return errors.New("xz: the first filter is not LZMA2")
+	}
+	if bits := b[at+2]; bits > 40 || int64(2|bits&1)<<(bits/2+11) > maxWindow {
+		return fmt.Errorf("xz: the dictionary has more than %d bytes", maxWindow)
+	}
+	return nil
 }

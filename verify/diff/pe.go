@@ -42,7 +42,7 @@ func (d *differ) pe(n *Node, path string, a, b *io.SectionReader) {
 		}
 		return
 	}
-	d.sections(n, path, x, y)
+	d.sections(n, path, a, b, x, y)
 	if slices.EqualFunc(x.Sections, y.Sections, samePlace) {
 		known := []span{headers}
 		for _, s := range x.Sections {
@@ -164,8 +164,9 @@ func numberSections(im *uki.Image) []numbered {
 	return out
 }
 
-// sections compares the sections as they lie in memory.
-func (d *differ) sections(n *Node, path string, x, y *uki.Image) {
+// sections compares the sections' content, which is what the file has of
+// them: the zeros that follow in memory are the headers' matter.
+func (d *differ) sections(n *Node, path string, a, b io.ReaderAt, x, y *uki.Image) {
 	left := numberSections(y)
 	for _, s := range numberSections(x) {
 		i := slices.IndexFunc(left, func(o numbered) bool { return o.Name == s.Name && o.before == s.before })
@@ -173,7 +174,7 @@ func (d *differ) sections(n *Node, path string, x, y *uki.Image) {
 			d.onlySection(n, path, s, true)
 			continue
 		}
-		d.section(n, join(path, s.Name), s, left[i])
+		d.section(n, join(path, s.Name), s.Name, stored(a, s), stored(b, left[i]))
 		left = slices.Delete(left, i, i+1)
 	}
 	for _, s := range left {
@@ -200,17 +201,23 @@ func (d *differ) onlySection(n *Node, path string, s numbered, first bool) {
 	}
 }
 
-func (d *differ) section(parent *Node, path string, x, y numbered) {
-	found, err := compareContent(x.Open(), y.Open())
+// stored gives what the file has of a section.
+func stored(r io.ReaderAt, s numbered) func() io.Reader {
+	w := inFile(*s.ImageSection)
+	return func() io.Reader { return io.NewSectionReader(r, w.off, w.end-w.off) }
+}
+
+func (d *differ) section(parent *Node, path, name string, openA, openB func() io.Reader) {
+	found, err := compareContent(openA(), openB())
 	if err == nil && found.equal() {
 		return
 	}
 	n := d.child(parent, path)
-	n.comment(measuredAs(x.Name))
+	n.comment(measuredAs(name))
 	if err != nil {
 		n.comment(err.Error())
 	}
-	if x.Name == ".initrd" && d.initrd(n, path, func() io.Reader { return x.Open() }, func() io.Reader { return y.Open() }) {
+	if name == ".initrd" && d.initrd(n, path, openA, openB) {
 		return
 	}
 	d.explain(n, found, 0)

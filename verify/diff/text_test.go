@@ -76,6 +76,9 @@ func TestUnified(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
 	}
+	if got, want := unified(lines(strings.Repeat("a\n", 3000)), lines("b\n"), 1), "\\ and 2970 more lines\n+b\n"; !strings.HasSuffix(got, want) {
+		t.Errorf("got %q, want it to end in %q", got, want)
+	}
 	long := unified(lines(strings.Repeat("a\n", 3000)), lines(strings.Repeat("b\n", 3000)), 1)
 	if n := strings.Count(long, "\n"); n > maxLines+5 {
 		t.Errorf("a long difference has %d lines", n)

@@ -9,6 +9,7 @@ const (
 	contextLines = 3
 	maxEdits     = 400 // beyond, what differs is shown as one block
 	maxLines     = 240 // of a unified diff
+	maxRun       = 30  // of them, of one kind one after the other
 	maxLine      = 400 // characters of a line
 	maxText      = 1e6 // bytes of a text that is compared by lines
 	maxTextLines = 2e4 // of it
@@ -63,14 +64,26 @@ func lineRange(first, count int64) string {
 }
 
 // hunkBody is the lines of a hunk, at most limit, and how many of them each
-// side has.
+// side has. Of many lines that were all removed, or all added, the first are
+// shown.
 func hunkBody(edits []edit, limit int) (body string, countA, countB int64) {
 	var sb strings.Builder
-	for i, e := range edits {
-		if i >= limit {
-			fmt.Fprintf(&sb, "\\ and %d more lines\n", len(edits)-i)
-			break
+	run, left, shown := 0, 0, 0
+	flush := func() {
+		if left > 0 {
+			fmt.Fprintf(&sb, "\\ and %d more lines\n", left)
 		}
+		run, left = 0, 0
+	}
+	for i, e := range edits {
+		if i > 0 && e.op != edits[i-1].op {
+			flush()
+		}
+		if run++; run > maxRun || shown >= limit {
+			left++
+			continue
+		}
+		shown++
 		if e.op != '+' {
 			countA++
 		}
@@ -85,6 +98,7 @@ func hunkBody(edits []edit, limit int) (body string, countA, countB int64) {
 			sb.WriteString("\\ No newline at end of file\n")
 		}
 	}
+	flush()
 	return sb.String(), countA, countB
 }
 
