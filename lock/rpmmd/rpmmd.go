@@ -1,7 +1,7 @@
 // Package rpmmd reads the metadata of an RPM repository: repomd.xml, which
 // names the other files and their digests, primary.xml (the packages),
-// filelists.xml (the paths that primary leaves out), and comps.xml (groups
-// and environments).
+// filelists.xml (the paths that primary leaves out), comps.xml (groups and
+// environments), and modules.yaml (module streams).
 //
 // Limits first. It reads the dialect that createrepo, createrepo_c and Pulp
 // write, with its own scanner, because encoding/xml is too slow for sixty
@@ -31,6 +31,7 @@ const (
 	MaxPrimary   = 1 << 30
 	MaxFilelists = 4 << 30
 	MaxComps     = 64 << 20
+	MaxModules   = 128 << 20
 )
 
 // Checksum is a digest as the metadata states it.
