@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -171,17 +170,11 @@ func writeJSON(name string, v any) error {
 // writeFile replaces a file, under a temporary name until it is whole.
 func writeFile(name string, b []byte) error {
 	tmp := name + ".part"
-	if err := os.WriteFile(tmp, b, 0o644); err != nil { //nolint:gosec // results are for everybody to read
+	if err := os.WriteFile(tmp, b, 0o644); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, name); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	return nil
-}
-
-// exists tells whether there is a file of that name.
-func exists(name string) bool {
-	_, err := os.Stat(name)
-	return !errors.Is(err, fs.ErrNotExist)
 }

@@ -93,9 +93,9 @@ func Verify(ctx context.Context, o Options) (*Report, error) {
 	return v.report, v.write()
 }
 
-func (v *verification) say(format string, args ...any) {
+func (v *verification) say(stage string) {
 	if v.Progress != nil {
-		v.Progress(fmt.Sprintf(format, args...))
+		v.Progress(stage)
 	}
 }
 
@@ -242,11 +242,11 @@ func (v *verification) decide() {
 	r := v.report
 	r.Verdict, r.Reason = Identical, "the rebuild is the same to the bit, and everything asked for was checked"
 	for _, c := range r.Checks {
-		switch {
-		case c.Status == Failed:
+		switch c.Status {
+		case Failed:
 			r.Verdict, r.Reason = Different, c.Name+": "+c.Detail
 			return
-		case c.Status == NotChecked:
+		case NotChecked:
 			r.Verdict, r.Reason = NotVerified, c.Name+" could not be checked: "+c.Detail
 		}
 	}

@@ -36,6 +36,13 @@ type Options struct {
 	// Code and Vars are the firmware's two files. Where they are empty, the
 	// places are searched where distributions have OVMF.
 	Code, Vars string
+	// SMM gives the machine system management mode, which firmware needs that
+	// was built with Secure Boot, and protects its variables by it.
+	SMM bool
+	// Resets lets the machine start again where the firmware asks for it, as
+	// shim's fallback does; what was measured before is forgotten then, as the
+	// TPM forgets it. Else a reset ends the machine.
+	Resets bool
 	// Serial is given the serial console as it comes; nil for nobody.
 	Serial io.Writer
 	// WaitFor, at least one, must each match a line of the serial console before the

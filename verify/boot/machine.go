@@ -31,11 +31,12 @@ type machine struct {
 	disk, format string
 	memory, cpus int
 	timeout      time.Duration
+	smm, resets  bool
 	dir          string
 }
 
 func newMachine(o Options) (*machine, error) {
-	m := &machine{format: o.Format, memory: o.Memory, cpus: o.CPUs, timeout: o.Timeout}
+	m := &machine{format: o.Format, memory: o.Memory, cpus: o.CPUs, timeout: o.Timeout, smm: o.SMM, resets: o.Resets}
 	if m.memory == 0 {
 		m.memory = 1024
 	}
@@ -119,9 +120,15 @@ func (m *machine) startVM(ctx context.Context, console io.Writer) (*process, err
 	if err := copyFile(vars, m.firmware.vars); err != nil {
 		return nil, fmt.Errorf("copying the firmware's variables: %w", err)
 	}
-	return m.start(ctx, console, m.qemu,
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none",
-		"-machine", "q35,accel=tcg,smm=off", "-cpu", "max",
+	args := []string{"-machine", "q35,accel=tcg,smm=off"}
+	if m.smm {
+		args = []string{"-machine", "q35,accel=tcg,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"}
+	}
+	if !m.resets {
+		args = append(args, "-no-reboot")
+	}
+	return m.start(ctx, console, m.qemu, append(args,
+		"-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-cpu", "max",
 		"-smp", strconv.Itoa(m.cpus), "-m", strconv.Itoa(m.memory),
 		"-drive", "if=pflash,format=raw,readonly=on,file="+option(m.firmware.code),
 		"-drive", "if=pflash,format=raw,file="+varsName,
@@ -129,7 +136,7 @@ func (m *machine) startVM(ctx context.Context, console io.Writer) (*process, err
 		"-device", "virtio-blk-pci,drive=disk,bootindex=1",
 		"-chardev", "socket,id=tpm,path="+socketName,
 		"-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm",
-		"-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial", "-monitor", "none")
+		"-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial", "-monitor", "none")...)
 }
 
 // process is a program that was started. It ends with the program that

@@ -54,7 +54,7 @@ func (r *recorder) place(open func() (io.ReadCloser, error)) spans {
 	if err != nil {
 		return nil
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close()
 	r.take()
 	r.dry = true
 	defer func() { r.dry = false }()
@@ -290,12 +290,12 @@ func differs(x, y *entry) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close()
 	g, err := y.open()
 	if err != nil {
 		return false, err
 	}
-	defer g.Close() //nolint:errcheck // as above
+	defer g.Close()
 	p, q := make([]byte, window), make([]byte, window)
 	for {
 		n, errF := io.ReadFull(f, p)
@@ -322,8 +322,8 @@ func (c *comparison) content(n *Node, x, y *entry) {
 		c.failed(n, errA, errB)
 		return
 	}
-	defer f.Close() //nolint:errcheck // it was only read
-	defer g.Close() //nolint:errcheck // as above
+	defer f.Close()
+	defer g.Close()
 	found, err := compareContent(f, g)
 	if err != nil {
 		n.comment(err.Error())

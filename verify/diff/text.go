@@ -44,7 +44,7 @@ func Text(w io.Writer, nodes []*Node) error {
 func writeText(w *bufio.Writer, n *Node, indent string) {
 	line := func(s string) {
 		w.WriteString(strings.TrimRight(indent+oneLine(s), " ")) //nolint:errcheck // a bufio.Writer keeps its error for Flush
-		w.WriteByte('\n')                                        //nolint:errcheck // as above
+		w.WriteByte('\n')                                       
 	}
 	switch {
 	case n.Source1 == missing:

@@ -130,7 +130,7 @@ func chooseBase(s Settings) (dir, fs string) {
 		if unix.Statfs(d, &st) != nil || unix.Access(d, unix.W_OK) != nil {
 			continue
 		}
-		if t := s.FSType(d); t != here && t != "" && int64(st.Bavail)*st.Bsize >= s.Need && st.Flags&unix.ST_NOEXEC == 0 { //nolint:gosec // sizes of file systems are below 2^63
+		if t := s.FSType(d); t != here && t != "" && int64(st.Bavail)*st.Bsize >= s.Need && st.Flags&unix.ST_NOEXEC == 0 {
 			return d, t
 		}
 	}
