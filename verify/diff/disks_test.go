@@ -360,7 +360,7 @@ func TestJSON(t *testing.T) {
 	if err := os.WriteFile(name, out.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	got, err := exec.Command(tool, "--text", "-", name).Output()
+	got, err := exec.Command(tool, "--text", "-", "--load-existing-diff", name).Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() != 1 { // 1: there are differences
 		t.Fatalf("diffoscope: %v\n%s", err, exit.Stderr)

@@ -43,8 +43,7 @@ func Text(w io.Writer, nodes []*Node) error {
 
 func writeText(w *bufio.Writer, n *Node, indent string) {
 	line := func(s string) {
-		w.WriteString(strings.TrimRight(indent+oneLine(s), " ")) //nolint:errcheck // a bufio.Writer keeps its error for Flush
-		w.WriteByte('\n')                                       
+		w.WriteString(strings.TrimRight(indent+oneLine(s), " ") + "\n") //nolint:errcheck // a bufio.Writer keeps its error for Flush
 	}
 	switch {
 	case n.Source1 == missing:
