@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -111,13 +112,30 @@ func jsonError(name string, b []byte, err error) error {
 		off = syn.Offset
 	case errors.As(err, &typ):
 		off = typ.Offset
-		err = fmt.Errorf("%s: want %s, got a JSON %s", typ.Field, typ.Type, typ.Value)
+		err = fmt.Errorf("want %s, got %s", jsonType(typ.Type), typ.Value)
+		if typ.Field != "" {
+			err = fmt.Errorf("%s: %w", typ.Field, err)
+		}
 	case errors.Is(err, io.ErrUnexpectedEOF):
 	default:
 		return fmt.Errorf("%s: %w", name, err) // what a field's own UnmarshalText says
 	}
 	off = max(0, min(off, int64(len(b))))
 	return fmt.Errorf("%s:%d: %w", name, 1+bytes.Count(b[:off], []byte("\n")), err)
+}
+
+func jsonType(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Struct, reflect.Pointer:
+		return "an object"
+	case reflect.Slice:
+		return "an array"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String, reflect.Array: // a digest is an array of bytes
+		return "a string"
+	}
+	return "a whole number"
 }
 
 // notCanonical says where a lock is not as Format prints it, and how.

@@ -150,60 +150,76 @@ func negate(set [256]bool) [256]bool {
 	return set
 }
 
+// bracket reads a bracket expression.
+type bracket struct {
+	s    string
+	i    int
+	set  [256]bool
+	last int // what a range may begin with; -1: nothing
+}
+
 // parseBracket reads a bracket expression after its "[", and says how long
 // it is.
 func parseBracket(s string) (set [256]bool, n int, ok bool) {
-	i := 0
-	negated := i < len(s) && (s[i] == '!' || s[i] == '^')
+	b := bracket{s: s, last: -1}
+	negated := s != "" && (s[0] == '!' || s[0] == '^')
 	if negated {
-		i++
+		b.i++
 	}
-	last := -1 // what a range may begin with
 	for first := true; ; first = false {
-		switch {
-		case i == len(s):
+		if b.i == len(s) {
 			return set, 0, false
-		case s[i] == ']' && !first:
-			if negated {
-				set = negate(set)
-			}
-			return set, i + 1, true
-		case s[i] == '[' && i+1 < len(s) && s[i+1] == ':':
-			end := strings.Index(s[i+2:], "]")
-			if end < 0 {
-				return set, 0, false
-			}
-			if name, is := strings.CutSuffix(s[i+2:i+2+end], ":"); is {
-				if !addClass(&set, name) {
-					return set, 0, false
-				}
-				i, last = i+2+end+1, -1
-				continue
-			}
-			set['['], last = true, '['
-			i++
-		case s[i] == '-' && last >= 0 && i+1 < len(s) && s[i+1] != ']':
-			i++
-			if s[i] == '\\' {
-				i++
-			}
-			if i == len(s) {
-				return set, 0, false
-			}
-			for c := last; c <= int(s[i]); c++ {
-				set[c] = true
-			}
-			i, last = i+1, -1
-		default:
-			if s[i] == '\\' {
-				if i++; i == len(s) {
-					return set, 0, false
-				}
-			}
-			set[s[i]], last = true, int(s[i])
-			i++
+		}
+		if s[b.i] == ']' && !first {
+			break
+		}
+		if !b.member() {
+			return set, 0, false
 		}
 	}
+	if negated {
+		b.set = negate(b.set)
+	}
+	return b.set, b.i + 1, true
+}
+
+// member reads a character, a range or a class.
+func (b *bracket) member() bool {
+	rest := b.s[b.i:]
+	switch {
+	case strings.HasPrefix(rest, "[:"):
+		end := strings.Index(rest[2:], "]")
+		if end < 0 {
+			return false
+		}
+		if name, is := strings.CutSuffix(rest[2:2+end], ":"); is {
+			b.i, b.last = b.i+2+end+1, -1
+			return addClass(&b.set, name)
+		}
+	case rest[0] == '-' && b.last >= 0 && len(rest) > 1 && rest[1] != ']':
+		b.i++
+		c, ok := b.char()
+		for ; ok && b.last <= c; b.last++ {
+			b.set[b.last] = true
+		}
+		b.last = -1
+		return ok
+	}
+	c, ok := b.char()
+	b.set[c], b.last = ok, c
+	return ok
+}
+
+// char reads one character, which a backslash may protect.
+func (b *bracket) char() (c int, ok bool) {
+	if b.s[b.i] == '\\' {
+		b.i++
+	}
+	if b.i == len(b.s) {
+		return 0, false
+	}
+	b.i++
+	return int(b.s[b.i-1]), true
 }
 
 // addClass adds a POSIX character class in the C locale.

@@ -166,7 +166,7 @@ func (r *resolver) cargoPayload(c ManifestCargo) error {
 	for _, k := range crates {
 		sum, err := digest.ParseHex(k.Checksum)
 		if err != nil {
-			return fmt.Errorf("Cargo.lock: %s: %w", k.File(), err)
+			return fmt.Errorf("reading Cargo.lock: %s: %w", k.File(), err)
 		}
 		q := packageurl.QualifiersFromMap(map[string]string{"checksum": sum.String()})
 		in := Input{

@@ -3,8 +3,8 @@
 //
 // One document a file; no key that the struct does not have, none twice; no
 // value of another type than its field's; at most maxNodes values once aliases
-// are followed, nested at most maxDepth deep. A value that is left empty is
-// its type's zero. Every error begins with FILE:LINE.
+// are followed, nested at most maxDepth deep. A key that is left empty has
+// its type's zero; an item of a list must not be empty. Every error begins with FILE:LINE.
 package strictyaml
 
 import (
@@ -45,7 +45,7 @@ func Decode(name string, b []byte, v any, later ...string) (*Doc, error) {
 		return nil, syntaxError(name, err)
 	}
 	c := checker{name: name, later: later, left: maxNodes}
-	if err := c.check(&root, reflect.TypeOf(v).Elem(), "", 0); err != nil {
+	if err := c.check(&root, reflect.TypeOf(v).Elem(), place{}, 0); err != nil {
 		return nil, err
 	}
 	if err := root.Decode(v); err != nil {
@@ -129,8 +129,35 @@ func (c *checker) errorf(n *yaml.Node, format string, args ...any) error {
 
 var nodeType = reflect.TypeFor[yaml.Node]()
 
-// check compares the value at path, which is written as in later.
-func (c *checker) check(n *yaml.Node, t reflect.Type, path string, depth int) error {
+// place is where a value is: as people see it, and as in Decode's later.
+type place struct{ text, pattern string }
+
+func (p place) item(i int) place {
+	return place{p.text + "[" + strconv.Itoa(i) + "]", p.pattern + "[]"}
+}
+
+// key is the place of a key's value. Of a map, any key is "*" in a pattern.
+func (p place) key(name string, ofMap bool) place {
+	text, pattern := name, name
+	if ofMap {
+		pattern = "*"
+	}
+	if p.text != "" {
+		text, pattern = p.text+"."+text, p.pattern+"."+pattern
+	}
+	return place{text, pattern}
+}
+
+// colon begins an error about the place.
+func (p place) colon() string {
+	if p.text == "" {
+		return ""
+	}
+	return p.text + ": "
+}
+
+// check compares the value at a place.
+func (c *checker) check(n *yaml.Node, t reflect.Type, at place, depth int) error {
 	if c.left--; c.left < 0 || depth > maxDepth {
 		return c.errorf(n, "too many or too deeply nested values")
 	}
@@ -139,32 +166,27 @@ func (c *checker) check(n *yaml.Node, t reflect.Type, path string, depth int) er
 	}
 	switch n.Kind {
 	case yaml.DocumentNode:
-		return c.check(n.Content[0], t, path, depth+1)
+		return c.check(n.Content[0], t, at, depth+1)
 	case yaml.AliasNode:
-		return c.check(n.Alias, t, path, depth+1)
+		return c.check(n.Alias, t, at, depth+1)
 	case yaml.MappingNode:
-		return c.mapping(n, t, path, depth)
+		return c.mapping(n, t, at, depth)
 	case yaml.SequenceNode:
-		return c.sequence(n, t, path, depth)
+		return c.sequence(n, t, at, depth)
 	}
 	if n.Tag == "!!null" || t == nodeType || t.Kind() == reflect.Interface {
 		return nil
 	}
 	switch t.Kind() {
 	case reflect.Struct, reflect.Map, reflect.Slice:
-		return c.errorf(n, "%swant %s, got %q", colon(path), typeName(t), n.Value)
+		return c.errorf(n, "%swant %s, got %q", at.colon(), typeName(t), n.Value)
 	}
-	if n.Tag == "!!binary" || n.Decode(reflect.New(t).Interface()) != nil {
-		return c.errorf(n, "%swant %s, got %q", colon(path), typeName(t), n.Value)
+	// The library would cut 1.5 down to 1.
+	bad := n.Tag == "!!binary" || n.Tag == "!!float" && t.Kind() != reflect.String
+	if bad || n.Decode(reflect.New(t).Interface()) != nil {
+		return c.errorf(n, "%swant %s, got %q", at.colon(), typeName(t), n.Value)
 	}
 	return nil
-}
-
-func colon(path string) string {
-	if path == "" {
-		return ""
-	}
-	return path + ": "
 }
 
 func typeName(t reflect.Type) string {
@@ -181,43 +203,46 @@ func typeName(t reflect.Type) string {
 	return "a whole number"
 }
 
-func (c *checker) sequence(n *yaml.Node, t reflect.Type, path string, depth int) error {
+func (c *checker) sequence(n *yaml.Node, t reflect.Type, at place, depth int) error {
 	switch {
 	case t == nodeType || t.Kind() == reflect.Interface:
 	case t.Kind() == reflect.Slice:
 		t = t.Elem()
 	default:
-		return c.errorf(n, "%swant %s, got a list", colon(path), typeName(t))
+		return c.errorf(n, "%swant %s, got a list", at.colon(), typeName(t))
 	}
-	for _, item := range n.Content {
-		if err := c.check(item, t, path+"[]", depth+1); err != nil {
+	for i, item := range n.Content {
+		if item.Kind == yaml.ScalarNode && item.Tag == "!!null" {
+			return c.errorf(item, "%san empty item in the list", at.colon())
+		}
+		if err := c.check(item, t, at.item(i), depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *checker) mapping(n *yaml.Node, t reflect.Type, path string, depth int) error {
+func (c *checker) mapping(n *yaml.Node, t reflect.Type, at place, depth int) error {
 	switch {
 	case t == nodeType, t.Kind() == reflect.Interface, t.Kind() == reflect.Struct, t.Kind() == reflect.Map:
 	default:
-		return c.errorf(n, "%swant %s, got keys with values", colon(path), typeName(t))
+		return c.errorf(n, "%swant %s, got keys with values", at.colon(), typeName(t))
 	}
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, val := n.Content[i], n.Content[i+1]
 		if key.Kind != yaml.ScalarNode {
-			return c.errorf(key, "%sa key that is no text", colon(path))
+			return c.errorf(key, "%sa key that is no text", at.colon())
 		}
 		if line, ok := seen[key.Value]; ok {
-			return c.errorf(key, "%skey %q is there twice, first in line %d", colon(path), key.Value, line)
+			return c.errorf(key, "%skey %q is there twice, first in line %d", at.colon(), key.Value, line)
 		}
 		seen[key.Value] = key.Line
 		var err error
 		if key.Tag == "!!merge" {
-			err = c.merge(val, t, path, depth)
+			err = c.merge(val, t, at, depth)
 		} else {
-			err = c.entry(key, val, t, path, depth)
+			err = c.entry(key, val, t, at, depth)
 		}
 		if err != nil {
 			return err
@@ -227,54 +252,47 @@ func (c *checker) mapping(n *yaml.Node, t reflect.Type, path string, depth int) 
 }
 
 // merge checks the value of a "<<" key: a mapping, or several.
-func (c *checker) merge(val *yaml.Node, t reflect.Type, path string, depth int) error {
+func (c *checker) merge(val *yaml.Node, t reflect.Type, at place, depth int) error {
 	from := val
 	for from.Kind == yaml.AliasNode {
 		from = from.Alias
 	}
 	switch from.Kind {
 	case yaml.MappingNode:
-		return c.check(val, t, path, depth+1)
+		return c.check(val, t, at, depth+1)
 	case yaml.SequenceNode:
 		for _, item := range from.Content {
 			if item.Kind == yaml.SequenceNode {
-				return c.errorf(item, "%s<<: want keys with values, got a list", colon(path))
+				return c.errorf(item, "%s<<: want keys with values, got a list", at.colon())
 			}
-			if err := c.merge(item, t, path, depth+1); err != nil {
+			if err := c.merge(item, t, at, depth+1); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	return c.errorf(val, "%s<<: want keys with values, got %q", colon(path), val.Value)
+	return c.errorf(val, "%s<<: want keys with values, got %q", at.colon(), val.Value)
 }
 
-func (c *checker) entry(key, val *yaml.Node, t reflect.Type, path string, depth int) error {
-	at := key.Value
-	if path != "" {
-		at = path + "." + key.Value
-	}
+func (c *checker) entry(key, val *yaml.Node, t reflect.Type, at place, depth int) error {
+	in := at.key(key.Value, t.Kind() == reflect.Map)
 	switch {
 	case t.Kind() == reflect.Map:
-		star := "*"
-		if path != "" {
-			star = path + ".*"
-		}
-		return c.check(val, t.Elem(), star, depth+1)
+		return c.check(val, t.Elem(), in, depth+1)
 	case t == nodeType || t.Kind() == reflect.Interface:
-		return c.check(val, t, at, depth+1)
+		return c.check(val, t, in, depth+1)
 	}
 	f, known := fieldByTag(t, key.Value)
 	if f != nil {
-		return c.check(val, f, at, depth+1)
+		return c.check(val, f, in, depth+1)
 	}
-	if slices.Contains(c.later, at) {
-		return c.errorf(key, "%s is not supported yet", at)
+	if slices.Contains(c.later, in.pattern) {
+		return c.errorf(key, "%s is not supported yet", in.text)
 	}
 	if near := nearest(key.Value, known); near != "" {
-		return c.errorf(key, "unknown key %q; did you mean %q?", key.Value, near)
+		return c.errorf(key, "%sunknown key %q; did you mean %q?", at.colon(), key.Value, near)
 	}
-	return c.errorf(key, "unknown key %q; known here: %s", key.Value, strings.Join(known, ", "))
+	return c.errorf(key, "%sunknown key %q; known here: %s", at.colon(), key.Value, strings.Join(known, ", "))
 }
 
 // fieldByTag is the type of the field with that yaml tag, or nil and the tags
