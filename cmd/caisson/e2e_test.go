@@ -199,7 +199,8 @@ for name, specs in json.load(sys.stdin).items():
         c = b.conf
         c.installroot, c.cachedir, c.persistdir, c.logdir = tmp + '/root', tmp + '/cache', tmp + '/p', tmp
         c.reposdir, c.plugins, c.gpgcheck, c.best, c.install_weak_deps = ['/dev/null'], False, False, True, False
-        c.substitutions['arch'] = c.substitutions['basearch'] = 'x86_64'
+        for k, v in {'arch': 'x86_64', 'basearch': 'x86_64', 'releasever': '12'}.items():
+            c.substitutions[k] = v
         b.repos.add_new_repo('debrepo', c, baseurl=['file://' + sys.argv[1]])
         b.fill_sack(load_system_repo=False)
         b.install_specs(specs)
