@@ -144,7 +144,8 @@ func (t *Tree) apply(do Action, at *Entry, all []*Entry, keep func(p string) boo
 			kept[path.Dir(e.Path)] = true
 			continue
 		}
-		n += t.Remove(e.Path)
+		t.drop(e, e.Path) // a folder is empty by now
+		n++
 	}
 	return n
 }

@@ -166,15 +166,19 @@ func (t *Tree) Remove(p string) int {
 	if e.Is(unix.S_IFDIR) {
 		for q, below := range t.entries {
 			if strings.HasPrefix(q, p+"/") {
-				t.unlink(below)
-				delete(t.entries, q)
+				t.drop(below, q)
 				n++
 			}
 		}
 	}
+	t.drop(e, p)
+	return n
+}
+
+// drop takes one entry out of the tree.
+func (t *Tree) drop(e *Entry, p string) {
 	t.unlink(e)
 	delete(t.entries, p)
-	return n
 }
 
 // unlink takes an entry out of the names of its file. Where it was the first,
