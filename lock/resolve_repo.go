@@ -219,6 +219,11 @@ func (l *repoLoader) load(ctx, later context.Context) (*solve.Repo, error) {
 			return nil, err
 		}
 	}
+	if md.Find("modules") != nil {
+		if out.Modules, err = readData(ctx, l, md, "modules", rpmmd.ParseModules); err != nil {
+			return nil, err
+		}
+	}
 	if d := md.Find("filelists"); d != nil {
 		out.Filelists = func() (io.ReadCloser, error) { return l.filelists(later, d) }
 	}

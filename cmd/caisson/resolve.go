@@ -75,6 +75,11 @@ func runResolve(ctx context.Context, ui *ui, o *resolveOptions, specs []string, 
 	if err != nil {
 		return err
 	}
+	if !o.modules {
+		for i := range repos {
+			repos[i].Modules = nil
+		}
+	}
 	pool, err := solve.NewPool(repos, solve.Options{Arch: o.arch})
 	if err != nil {
 		return err

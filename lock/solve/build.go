@@ -36,7 +36,11 @@ func (p *Pool) newSolver(req *Request) (*solver, error) {
 func (p *Pool) collect(req *Request) (*solver, error) {
 	for {
 		had := p.paths.loaded
-		s := &solver{p: p, req: req, excluded: make([]bool, len(p.pkgs))}
+		modules, err := p.requestModules(req)
+		if err != nil {
+			return nil, err
+		}
+		s := &solver{p: p, req: req, modules: modules, excluded: make([]bool, len(p.pkgs))}
 		s.exclude()
 		s.preferences()
 		for _, spec := range req.Specs {

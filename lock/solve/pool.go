@@ -57,7 +57,6 @@ type Pool struct {
 	evrs     map[rpmmd.EVR]int32
 	evrText  []rpmmd.EVR // by number; 0 is the empty one
 
-	hidden     []bool // by id
 	deps       []dep
 	depIDs     map[dep]depID
 	found      []providers // by depID
@@ -66,7 +65,8 @@ type Pool struct {
 	provide    []provide
 	byPath     map[int32][]id // by name of a path: the packages that have it
 	paths      pathState
-	weak       []id              // packages with Supplements or Enhances
+	weak       []id // packages with Supplements or Enhances
+	modules    modularity
 	foreign    map[string]string // names that other machines have packages of, with an architecture
 	obsoleters map[int32][]id    // by name; made when first needed
 }
@@ -77,6 +77,7 @@ func NewPool(repos []Repo, opts Options) (*Pool, error) {
 	p := &Pool{
 		repos:   slices.Clone(repos),
 		scores:  archScores(opts.Arch),
+		modules: modularity{arch: opts.Arch},
 		names:   map[string]int32{},
 		evrs:    map[rpmmd.EVR]int32{},
 		depIDs:  map[dep]depID{},
@@ -116,6 +117,9 @@ func NewPool(repos []Repo, opts Options) (*Pool, error) {
 			p.pkgs[q].installOnly = true
 		}
 	}
+	if err := p.indexModules(); err != nil {
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -141,10 +145,8 @@ func (p *Pool) addPackages() {
 				strings.Compare(a.Package.String(), b.Package.String()), strings.Compare(a.Checksum.Hex, b.Checksum.Hex))
 		})
 	}
-	p.hidden = make([]bool, len(p.pkgs))
 	for i := int(firstID); i < len(p.pkgs); i++ {
 		k := &p.pkgs[i]
-		p.hidden[i] = p.repos[k.repo].Hidden != nil && p.repos[k.repo].Hidden(k.Package)
 		k.name, k.evr = p.nameNumber(k.Name), p.evrNumber(k.EVR)
 		p.byName[k.name] = append(p.byName[k.name], id(i))
 	}

@@ -208,7 +208,7 @@ func (x *explainer) fallOf(q id) *fall {
 // broken says why a package can never be installed.
 func (x *explainer) broken(q id) []string {
 	switch {
-	case x.p.hidden[q]:
+	case x.modules.hidden[q]:
 		return []string{"is hidden by a module"}
 	case x.excluded[q]:
 		return []string{"is excluded"}

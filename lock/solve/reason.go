@@ -24,6 +24,9 @@ func (s *solver) solution() *Solution {
 	for i, q := range chosen {
 		k := &s.p.pkgs[q]
 		out.Packages[i] = Choice{Repo: s.p.repos[k.repo].ID, Package: k.Package, Reason: reasons[q]}
+		if b, ok := s.modules.of[q]; ok {
+			out.Packages[i].Module = s.p.modules.builds[b].ID()
+		}
 	}
 	return out
 }

@@ -34,6 +34,7 @@ type branch struct {
 type solver struct {
 	p        *Pool
 	req      *Request
+	modules  *moduleState
 	excluded []bool // by id
 	prefer   []bool // by id; nil where nothing is preferred
 	members  []id   // the packages that may come in, ascending

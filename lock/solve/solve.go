@@ -4,8 +4,9 @@
 // each package.
 //
 // Limits first. Nothing is ever installed already, so there are no updates,
-// downgrades or removals. Module streams are not known: the caller says which
-// packages they hide. locale() never holds.
+// downgrades or removals. locale() never holds. The platform that module
+// streams are for is taken from the packages (base-module of the one that
+// provides system-release), never from the machine.
 //
 // The order of the packages in Repo.Packages does not matter, and the same
 // question always gets the same answer. The order of the repositories decides
@@ -32,11 +33,12 @@ type Repo struct {
 	Priority int // as dnf's: the lower number wins; 0 stands for 99
 	Cost     int // as dnf's: breaks ties between equal packages; 0 stands for 1000
 	Packages []rpmmd.Package
-	// Hidden reports the packages that no request gets, because a module hides
-	// them. As with dnf, they still count when old versions are disliked. nil
-	// hides none.
-	Hidden func(*rpmmd.Package) bool
-	Comps  *rpmmd.Comps // groups and environments; may be nil
+	// Modules is modules.yaml; may be nil. What is not of an active stream is
+	// hidden, in all repositories. As with dnf, hidden packages still count when
+	// old versions are disliked.
+	Modules        *rpmmd.Modules
+	ModuleHotfixes bool         // its packages are never hidden: dnf's module_hotfixes
+	Comps          *rpmmd.Comps // groups and environments; may be nil
 	// Filelists opens the repository's filelists.xml, compressed or not. It is
 	// called only if a path is asked for that primary.xml does not answer: once
 	// for all paths in dependencies, and once for each other path of a spec.
@@ -55,8 +57,9 @@ type Options struct {
 // Request is one question.
 type Request struct {
 	// Specs are what dnf install accepts: a name, "name.arch", "name-version",
-	// a NEVRA, a glob, a provide ("cap", "cap >= 2"), a path, "@group" or
-	// "@environment". All must be met.
+	// a NEVRA, a glob, a provide ("cap", "cap >= 2"), a path, "@group",
+	// "@environment", or "@module", "@module:stream/profile", which enables the
+	// stream and installs its default profiles or the one named. All must be met.
 	Specs    []string
 	WeakDeps bool // install what is recommended and supplemented
 	Best     bool // a spec must get its best candidate, or it is a problem
@@ -65,6 +68,10 @@ type Request struct {
 	KeepObsoleted bool
 	// Exclude are names, NEVRA forms or globs of packages that must not be chosen.
 	Exclude []string
+	// EnableModules are streams ("name:stream", or "name" for the default one)
+	// to be active beside the default ones, DisableModules the names of modules
+	// of which no stream is to be active.
+	EnableModules, DisableModules []string
 	// Prefer are NEVRAs ("name-[epoch:]version-release.arch") that are chosen
 	// before other candidates, even newer ones, where they meet what is asked.
 	Prefer []string
@@ -80,6 +87,7 @@ type Solution struct {
 type Choice struct {
 	Repo    string // the repository's ID
 	Package *rpmmd.Package
+	Module  string // "name:stream:version:context" where it is of an active module stream
 	Reason  Reason
 }
 

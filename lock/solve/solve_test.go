@@ -161,7 +161,7 @@ func TestFilelists(t *testing.T) {
 
 func TestHiddenAndPools(t *testing.T) {
 	r := textRepo(t, "r", library, nil)
-	r.Hidden = func(k *rpmmd.Package) bool { return k.Name == "lib" }
+	r.Modules = &rpmmd.Modules{Streams: []rpmmd.ModuleStream{{Name: "m", Stream: "1", Artifacts: []string{"lib-0:1-1.x86_64", "lib-0:2-1.x86_64"}}}}
 	p, err := NewPool([]Repo{r}, Options{Arch: "x86_64"})
 	if err != nil {
 		t.Fatal(err)

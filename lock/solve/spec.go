@@ -180,6 +180,9 @@ func (p *Pool) specDep(spec string) (depID, bool) {
 // jobsOf returns what a spec asks for. It fails only where filelists cannot
 // be read; a spec that matches nothing is a job with an empty list.
 func (s *solver) jobsOf(spec string) ([]job, error) {
+	if i := slices.IndexFunc(s.modules.asked, func(a moduleAsk) bool { return a.spec == spec }); i >= 0 {
+		return s.profileJobs(s.modules.asked[i])
+	}
 	if group, ok := strings.CutPrefix(spec, "@"); ok {
 		return s.groupJobs(group)
 	}
@@ -276,7 +279,7 @@ func (p *Pool) indexObsoletes() {
 // excludes: by NEVRA forms, as dnf's exclude option has them.
 func (s *solver) exclude() {
 	all := func(id) bool { return true }
-	copy(s.excluded, s.p.hidden)
+	copy(s.excluded, s.modules.hidden)
 	for _, spec := range s.req.Exclude {
 		list, _ := s.p.selectNEVRA(spec, all)
 		for _, q := range list {
@@ -288,7 +291,7 @@ func (s *solver) exclude() {
 // noMatch says why a spec matches nothing.
 func (s *solver) noMatch(spec string) string {
 	list, _ := s.p.selectNEVRA(spec, func(id) bool { return true })
-	hidden := func(q id) bool { return s.p.hidden[q] }
+	hidden := func(q id) bool { return s.modules.hidden[q] }
 	switch {
 	case len(list) > 0 && !slices.ContainsFunc(list, func(q id) bool { return !hidden(q) }):
 		return fmt.Sprintf("every package that matches %q is hidden by a module", spec)
