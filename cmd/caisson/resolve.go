@@ -26,6 +26,7 @@ type resolveOptions struct {
 	repos            []string
 	priorities       []string
 	weak, best       bool
+	modules          bool
 	json, each       bool
 }
 
@@ -36,12 +37,14 @@ func newResolveCommand(ui *ui) *cobra.Command {
 		Short: "Tell which packages a request would bring, without a manifest",
 		Long: `Resolve asks the solver what SPECs would bring from the repositories given, and
 prints one line a package: name-epoch:version-release.arch@repo, sorted. A SPEC
-is a name, a NEVRA, a glob, a provide, a /path, an @group. With --each it reads
+is a name, a NEVRA, a glob, a provide, a /path, an @group or an @module. With --each it reads
 a SPEC a line from standard input and prints a JSON line for each; several names
 joined by commas are one request. Where there is no solution nothing is printed
 but the reasons, on standard error, and the exit code is 1.
 
-Signatures are not checked here, and module streams are not read.`,
+An @module or @module:stream/profile enables a module's stream.
+
+Signatures are not checked here.`,
 		Example: "  caisson resolve --arch x86_64 --releasever 9 --repo baseos=https://mirror.example/9-stream/BaseOS/x86_64/os/ bash",
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
@@ -63,7 +66,7 @@ Signatures are not checked here, and module streams are not read.`,
 	f.StringArrayVar(&o.priorities, "repo-priority", nil, "a repository's priority: ID=N, lower wins; may be repeated")
 	f.BoolVar(&o.weak, "weak-deps", true, "install weak dependencies")
 	f.BoolVar(&o.best, "best", true, "a request gets its best candidate, or it is a problem")
-	f.Bool("modules", true, "for module streams, which are not read yet: either way every package can be chosen")
+	f.BoolVar(&o.modules, "modules", true, "hide packages of module streams that are not active")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.BoolVar(&o.each, "each", false, "answer each line of standard input by itself")
 	o.storeFlag(c)
