@@ -274,7 +274,7 @@ func FuzzReadPackage(f *testing.F) {
 	all, _ := filepath.Glob("../../../shared/data/rpms/*.rpm")
 	for _, name := range all {
 		if b, err := os.ReadFile(name); err == nil {
-			f.Add(b[:min(len(b), 64<<10)])
+			f.Add(b[:min(len(b), 16<<10)])
 		}
 	}
 	entries := []entry{{name: "./a", mode: unix.S_IFREG | 0o644, data: "a"}, {name: "./l", mode: unix.S_IFLNK | 0o777, data: "a"}}
