@@ -20,10 +20,15 @@
 // # Limits
 //
 // Go modules come from module proxies only, never from a version control
-// system; crates from registries with a sparse index and no token. A file
-// whose transfer is cut is resumed within one run, and started afresh by the
-// next. An idle server is given up on, a slow one is not. There is no limit
-// on time but the context's.
+// system; crates from registries with a sparse index and no token. An idle
+// server is given up on, a slow one is not. There is no limit on time but the
+// context's.
+//
+// A transfer that is cut is gone on with, by the same run or by a later one,
+// where the server names the file's version (ETag, Last-Modified) and a
+// megabyte has come; the store keeps what came under the digest that it is to
+// have and the address. All of it is hashed again, and where the whole is not
+// the digest's it is fetched from the start.
 //
 // This is the only package of the five stages before attest that uses the
 // network.

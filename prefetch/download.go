@@ -22,6 +22,10 @@ import (
 // to start again.
 const worthARetry = 1 << 20
 
+// worthKeeping is how many bytes have to have come for a later run to go on
+// from them.
+const worthKeeping = 1 << 20
+
 // maxRetryAfter is the longest that a server may ask us to wait.
 const maxRetryAfter = 30 * time.Second
 
@@ -32,7 +36,8 @@ type Request struct {
 	// Size in bytes, and a limit: the transfer ends as soon as it is
 	// exceeded. 0 where it is not known.
 	Size int64
-	// Digest is what the bytes have to be; zero where it is not known.
+	// Digest is what the bytes have to be; zero where it is not known. Only
+	// a file of a known digest goes on from what an earlier run has left.
 	Digest digest.Digest
 	// Progress is told of bytes as they come, and by a negative number of
 	// those that have to come again. It may be nil.
@@ -100,7 +105,9 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 	t := &transfer{c: c, req: req, url: u, to: to}
 	switch u.Scheme {
 	case "http", "https":
-		err = t.run(ctx)
+		if !t.resume() {
+			err = t.run(ctx)
+		}
 	case "file":
 		err = t.file(ctx)
 	default:
@@ -121,12 +128,35 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if errors.As(err, new(*cas.MismatchError)) || errors.As(err, new(*SizeError)) {
+		_ = t.restart() // going on from it would end here again; its error would hide this one
+	}
 	fe := &FetchError{URL: safeURL(req.URL), Err: err}
 	var se *statusError
 	if errors.As(err, &se) {
 		fe.Status = se.status
 	}
 	return fe
+}
+
+// resume goes on from what an earlier run has left, and tells whether that is
+// the whole file.
+func (t *transfer) resume() bool {
+	if t.req.Digest.IsZero() {
+		return false
+	}
+	t.validator = t.to.Resume(t.req.Digest, t.req.URL)
+	t.progress(t.to.Size())
+	if t.to.Size() == 0 {
+		return false
+	}
+	if t.to.Sum() == t.req.Digest {
+		return true
+	}
+	if t.req.Size > 0 && t.to.Size() >= t.req.Size {
+		t.validator = "" // the next try starts afresh
+	}
+	return false
 }
 
 // run tries until there is the whole file or no hope.
@@ -284,6 +314,9 @@ func (t *transfer) copy(body io.Reader, alive func()) error {
 				return fmt.Errorf("writing to the store: %w", err)
 			}
 			t.progress(int64(n))
+			if t.to.Size() >= worthKeeping && !t.req.Digest.IsZero() {
+				t.to.Keep(t.req.Digest, t.req.URL, t.validator)
+			}
 		}
 		if err == io.EOF {
 			return nil

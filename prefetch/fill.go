@@ -87,6 +87,7 @@ func (f *filler) run(ctx context.Context) error {
 
 // plan makes one job of all inputs that are the same file.
 func (f *filler) plan() (keys, others []*job) {
+	reserve(f.l, f.s)
 	byDigest := make(map[digest.Digest]*job)
 	for i := range f.l.Inputs {
 		in := &f.l.Inputs[i]
@@ -107,6 +108,15 @@ func (f *filler) plan() (keys, others []*job) {
 	}
 	f.track.event.Total = len(f.l.Inputs)
 	return keys, others
+}
+
+// reserve keeps what a lock needs from being collected meanwhile.
+func reserve(l *lock.Lock, s *cas.Store) {
+	all := make([]digest.Digest, len(l.Inputs))
+	for i := range l.Inputs {
+		all[i] = l.Inputs[i].SHA256
+	}
+	s.Reserve(all)
 }
 
 // isPresent looks for a file of the input's digest and size.
@@ -301,6 +311,7 @@ func (f *filler) fetch(ctx context.Context, in *lock.Input, to *cas.Temp) error 
 // commit proves a file and gives it its name.
 func (f *filler) commit(j *job, to *cas.Temp, into *int) {
 	if f.prove(j, to) != nil {
+		to.Drop() // going on from it would end here again
 		return
 	}
 	size := to.Size()

@@ -342,15 +342,20 @@ func TestFillCancelled(t *testing.T) {
 }
 
 // Environment of a child process that fills a store from a server until it is
-// killed or done.
+// killed or done: the store, the address, and "iso" for one large file.
 const childEnv = "CAISSON_PREFETCH_CHILD"
 
 func TestMain(m *testing.M) {
 	if v := os.Getenv(childEnv); v != "" {
 		dir, url, _ := strings.Cut(v, " ")
+		url, large := strings.CutSuffix(url, " iso")
+		l := manyFiles(url)
+		if large {
+			l = isoLock(url)
+		}
 		s, err := cas.Open(dir)
 		if err == nil {
-			_, err = Fill(context.Background(), manyFiles(url), s, Options{Config: quick(), Parallel: 4})
+			_, err = Fill(context.Background(), l, s, Options{Config: quick(), Parallel: 4})
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

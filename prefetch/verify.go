@@ -18,6 +18,7 @@ import (
 // Missing lists the inputs that the store does not have, or has in another
 // size. It reads no file.
 func Missing(l *lock.Lock, s *cas.Store) []*lock.Input {
+	reserve(l, s)
 	var out []*lock.Input
 	for i := range l.Inputs {
 		if in := &l.Inputs[i]; !isPresent(in, s) {

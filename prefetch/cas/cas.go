@@ -3,9 +3,12 @@
 //
 // # Layout
 //
-//	DIR/sha256/ab/abcd…   a file; the name is its digest's 64 hex digits; mode 0444
-//	DIR/tmp/NAME          being written; locked (flock) by the process that writes it
-//	DIR/index/ab/abcd…    what is remembered under a key; the name is the key's SHA-256
+//	DIR/sha256/ab/abcd…      a file; the name is its digest's 64 hex digits; mode 0444
+//	DIR/tmp/NAME             being written; locked (flock) by the process that writes it
+//	DIR/partial/DIGEST-FROM  a transfer that can be gone on with; locked while somebody does
+//	DIR/index/ab/abcd…       what is remembered under a key; the name is the key's SHA-256
+//	DIR/leases/NAME          the digests, 32 bytes each, that one process has asked for
+//	DIR/lock                 locked while a digest is added to a lease, or files are removed
 //
 // # Promise
 //
@@ -18,13 +21,45 @@
 // absent, never wrong.
 //
 // A temporary file whose writer has died is no longer locked; the next Open
-// removes it.
+// removes it. What Temp.Keep was called for is kept for a week, with the
+// validator (RFC 9110, section 8.8) that the server named it by, and hashed
+// again from its first byte by who goes on with it.
+//
+// # Layers
+//
+// Below a store there can be others, which are only read: a share, or what an
+// image of the machine came with. A file is looked for from the top down; all
+// that is written goes to the top. So a copy above stands for a damaged one
+// below.
+//
+// # Collection
+//
+// GC removes what nobody is known to want, and may run at any time:
+//
+//   - Whatever a process asks for (Reserve, Open, Verify, Size, Has, Path) or commits is
+//     first written into its lease, under a shared lock of DIR/lock, and then
+//     looked for. GC removes files under the exclusive lock, a few hundred at a
+//     time, and reads all leases anew each time. So a file is either seen in a
+//     lease and stays, or is gone before the process looks and then is
+//     missing, which the process handles. It is never lost in between.
+//   - A lease holds as long as its process lives, which the flock on it tells,
+//     and for the grace period after it was last added to: between the
+//     prefetch and the build of another lock nothing gets lost.
+//   - A file that was written within the grace period stays.
+//   - Who may not write to the store has no lease, and holds the shared lock
+//     instead until it ends. As long as there is such a reader GC removes
+//     nothing and says so.
+//
+// Check and Walk ask for nothing in this sense: looking after a store does not
+// keep what is in it.
 //
 // # Limits
 //
-// The folder has to be on a file system with flock and rename; the store
-// protects against accidents, not against somebody who may write to it. It
-// grows without bound.
+// The folder has to be on a file system with flock and rename; without hard
+// links no transfer is kept. Processes on other machines are seen as far as
+// the file system shares locks (NFSv4 does). The store protects against
+// accidents, not against somebody who may write to it. It grows until GC is
+// called. Symbolic links into the store keep nothing.
 package cas
 
 import (
@@ -41,7 +76,9 @@ import (
 // Store is a folder of files by digest. Its methods may be called from many
 // goroutines.
 type Store struct {
-	dir string
+	dir   string
+	lower []*Store
+	lease lease
 }
 
 // MissingError says that the store does not have a file.
@@ -93,10 +130,10 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("got %s, want %s", e.Got, e.Want)
 }
 
-// Open opens the store in dir and creates the folder where it is absent.
-// Temporary files of processes that no longer run are removed. A store that
-// may only be read can be opened.
-func Open(dir string) (*Store, error) {
+// Open opens the store in dir and creates the folder where it is absent, with
+// those in lower, which have to exist, below it. What processes that no longer
+// run have left is removed. A store that may only be read can be opened.
+func Open(dir string, lower ...string) (*Store, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the store: %w", err)
@@ -105,18 +142,80 @@ func Open(dir string) (*Store, error) {
 		return nil, fmt.Errorf("opening the store: %w", err)
 	}
 	s := &Store{dir: abs}
+	for _, l := range lower {
+		below, err := openLower(l)
+		if err != nil {
+			return nil, err
+		}
+		s.lower = append(s.lower, below)
+	}
 	s.removeStale()
+	s.removeStalePartials()
+	s.removeStaleLeases()
 	return s, nil
 }
 
-// Dir is the store's folder, an absolute path.
+// openLower opens a store that is only read.
+func openLower(dir string) (*Store, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the store below: %w", err)
+	}
+	fi, err := os.Stat(abs)
+	if err != nil {
+		return nil, fmt.Errorf("opening the store below: %w", err)
+	}
+	if !fi.IsDir() {
+		return nil, fmt.Errorf("opening the store below: %s is not a folder", abs)
+	}
+	s := &Store{dir: abs}
+	s.lease.hold(abs)
+	return s, nil
+}
+
+// Dir is the store's folder, an absolute path: the top one's.
 func (s *Store) Dir() string { return s.dir }
 
-// Path is where the file of that digest is, or would be.
+// Dirs are the folders of all layers, the top one first.
+func (s *Store) Dirs() []string {
+	dirs := []string{s.dir}
+	for _, l := range s.lower {
+		dirs = append(dirs, l.dir)
+	}
+	return dirs
+}
+
+// Path is where the file of that digest is, in whichever layer, or would be.
 func (s *Store) Path(d digest.Digest) string {
+	s.lease.pin(s.dir, d)
+	if l, _, ok := s.find(d); ok {
+		return l.path(d)
+	}
+	return s.path(d)
+}
+
+// path is the file's name in this layer.
+func (s *Store) path(d digest.Digest) string {
 	h := d.Hex()
 	return filepath.Join(s.dir, "sha256", h[:2], h)
 }
+
+// find looks for a regular file of that name from the top down.
+func (s *Store) find(d digest.Digest) (layer *Store, size int64, ok bool) {
+	if fi, err := os.Lstat(s.path(d)); err == nil && fi.Mode().IsRegular() {
+		return s, fi.Size(), true
+	}
+	for _, l := range s.lower {
+		if layer, size, ok := l.find(d); ok {
+			return layer, size, true
+		}
+	}
+	return nil, 0, false
+}
+
+// Reserve asks for many files at once, which Has and Size do one by one, and
+// less quickly: no GC removes them from now on.
+func (s *Store) Reserve(ds []digest.Digest) { s.lease.pin(s.dir, ds...) }
 
 // Has tells whether there is a file of that digest, without reading it.
 func (s *Store) Has(d digest.Digest) bool {
@@ -127,11 +226,9 @@ func (s *Store) Has(d digest.Digest) bool {
 // Size is the length in bytes of the file of that digest, and false where
 // there is no regular file under its name.
 func (s *Store) Size(d digest.Digest) (int64, bool) {
-	fi, err := os.Lstat(s.Path(d))
-	if err != nil || !fi.Mode().IsRegular() {
-		return 0, false
-	}
-	return fi.Size(), true
+	s.lease.pin(s.dir, d)
+	_, size, ok := s.find(d)
+	return size, ok
 }
 
 // Put copies r into the store and returns its digest and its length in
@@ -161,7 +258,14 @@ func (s *Store) Put(r io.Reader, want digest.Digest) (digest.Digest, int64, erro
 // Verify reads the whole file and compares it with its digest. The error is
 // a *MissingError, a *DamagedError, or why it could not be read.
 func (s *Store) Verify(d digest.Digest) error {
-	f, err := s.Open(d)
+	s.lease.pin(s.dir, d)
+	return s.Check(d)
+}
+
+// Check is Verify by somebody who does not want the file: it keeps no GC from
+// removing it.
+func (s *Store) Check(d digest.Digest) error {
+	f, err := s.open(d)
 	if err != nil {
 		return err
 	}
@@ -173,7 +277,25 @@ func (s *Store) Verify(d digest.Digest) error {
 // Open opens the file of that digest for reading. The error is a
 // *MissingError where there is none.
 func (s *Store) Open(d digest.Digest) (*File, error) {
-	path := s.Path(d)
+	s.lease.pin(s.dir, d)
+	return s.open(d)
+}
+
+func (s *Store) open(d digest.Digest) (*File, error) {
+	f, err := s.openLayer(d)
+	var missing *MissingError
+	for _, l := range s.lower {
+		if !errors.As(err, &missing) {
+			break
+		}
+		f, err = l.open(d)
+	}
+	return f, err
+}
+
+// openLayer opens a file of this layer.
+func (s *Store) openLayer(d digest.Digest) (*File, error) {
+	path := s.path(d)
 	fi, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &MissingError{Digest: d}

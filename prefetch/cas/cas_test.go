@@ -26,6 +26,10 @@ func TestMain(m *testing.M) {
 		fillForEver(dir)
 		os.Exit(1)
 	}
+	if dir := os.Getenv(useEnv); dir != "" {
+		fmt.Fprintln(os.Stderr, useForEver(dir))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

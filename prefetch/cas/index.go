@@ -10,10 +10,23 @@ import (
 	"caisson/lock/digest"
 )
 
-// Lookup returns the digest that was last remembered under key. It does not
-// tell whether the store has the file.
+// Lookup returns the digest that was last remembered under key, in the
+// uppermost layer that knows it. It does not tell whether the store has the
+// file.
 func (s *Store) Lookup(key string) (digest.Digest, bool) {
-	b, err := os.ReadFile(s.indexPath(key))
+	if d, ok := readIndex(s.indexPath(key)); ok {
+		return d, true
+	}
+	for _, l := range s.lower {
+		if d, ok := l.Lookup(key); ok {
+			return d, true
+		}
+	}
+	return digest.Digest{}, false
+}
+
+func readIndex(path string) (digest.Digest, bool) {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return digest.Digest{}, false
 	}
@@ -47,7 +60,7 @@ func (s *Store) Remember(key string, d digest.Digest) error {
 	if err := t.f.Chmod(0o644); err != nil {
 		return fmt.Errorf("writing to the store: %w", err)
 	}
-	if err := os.Rename(t.f.Name(), path); err != nil {
+	if err := os.Rename(t.path, path); err != nil {
 		return fmt.Errorf("writing to the store: %w", err)
 	}
 	t.done = true

@@ -23,36 +23,51 @@ import (
 type Temp struct {
 	s    *Store
 	f    *os.File
+	path string
 	h    hash.Hash
 	size int64
+	kept bool // path is below DIR/partial, with a validator beside it
 	done bool
 }
 
 // Create starts a file. Call Discard when done with it; after Commit that
 // does nothing.
 func (s *Store) Create() (*Temp, error) {
-	dir := filepath.Join(s.dir, "tmp")
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	f, err := createLocked(filepath.Join(s.dir, "tmp"), 0o600)
+	if err != nil {
 		return nil, fmt.Errorf("writing to the store: %w", err)
 	}
+	return &Temp{s: s, f: f, path: f.Name(), h: sha256.New()}, nil
+}
+
+// createLocked makes a file with a new name and locks it.
+func createLocked(dir string, mode fs.FileMode) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
 	for {
-		var id [12]byte
-		rand.Read(id[:])
-		f, err := os.OpenFile(filepath.Join(dir, hex.EncodeToString(id[:])), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err := os.OpenFile(newName(dir), os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 		if err != nil {
-			return nil, fmt.Errorf("writing to the store: %w", err)
+			return nil, err
 		}
 		kept, err := claim(f)
 		if err != nil {
 			f.Close()
 			os.Remove(f.Name())
-			return nil, fmt.Errorf("writing to the store: %w", err)
+			return nil, err
 		}
 		if kept {
-			return &Temp{s: s, f: f, h: sha256.New()}, nil
+			return f, nil
 		}
 		f.Close()
 	}
+}
+
+// newName is a name that nobody else comes up with.
+func newName(dir string) string {
+	var id [12]byte
+	rand.Read(id[:])
+	return filepath.Join(dir, hex.EncodeToString(id[:]))
 }
 
 // claim locks a new temporary file. It is false where somebody who looked for
@@ -80,15 +95,10 @@ func (s *Store) removeStale() {
 		if !e.Type().IsRegular() {
 			continue
 		}
-		path := filepath.Join(dir, e.Name())
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			continue
+		if f := lockNamed(filepath.Join(dir, e.Name()), os.O_RDONLY); f != nil { // one killed in Commit is read-only
+			os.Remove(f.Name())
+			f.Close()
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			os.Remove(path)
-		}
-		f.Close()
 	}
 }
 
@@ -105,7 +115,7 @@ func (t *Temp) ReadAt(p []byte, off int64) (int, error) { return t.f.ReadAt(p, o
 
 // Path is the file's temporary path, for as long as it is neither committed
 // nor discarded.
-func (t *Temp) Path() string { return t.f.Name() }
+func (t *Temp) Path() string { return t.path }
 
 // Size is the number of bytes written.
 func (t *Temp) Size() int64 { return t.size }
@@ -113,8 +123,11 @@ func (t *Temp) Size() int64 { return t.size }
 // Sum is the digest of what has been written.
 func (t *Temp) Sum() digest.Digest { return digest.Digest(t.h.Sum(nil)) }
 
-// Restart drops what has been written.
+// Restart drops what has been written, kept or not.
 func (t *Temp) Restart() error {
+	if err := t.unkeep(); err != nil {
+		return fmt.Errorf("writing to the store: %w", err)
+	}
 	if err := t.f.Truncate(0); err != nil {
 		return fmt.Errorf("writing to the store: %w", err)
 	}
@@ -139,12 +152,12 @@ func (t *Temp) Commit(want digest.Digest) (replaced bool, err error) {
 	damaged := new(DamagedError)
 	switch err := t.s.Verify(want); {
 	case err == nil: // somebody else was faster
-		t.Discard()
+		t.Drop()
 		return false, nil
 	case errors.As(err, &damaged):
 		replaced = true
 	}
-	path := t.s.Path(want)
+	path := t.s.path(want)
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return false, fmt.Errorf("writing to the store: %w", err)
 	}
@@ -154,8 +167,11 @@ func (t *Temp) Commit(want digest.Digest) (replaced bool, err error) {
 	if err := t.f.Sync(); err != nil {
 		return false, fmt.Errorf("writing to the store: %w", err)
 	}
-	if err := replace(t.f.Name(), path); err != nil {
+	if err := replace(t.path, path); err != nil {
 		return false, fmt.Errorf("writing to the store: %w", err)
+	}
+	if t.kept {
+		os.Remove(t.path + validatorSuffix)
 	}
 	t.done = true
 	return replaced, t.f.Close()
@@ -172,12 +188,26 @@ func replace(old, path string) error {
 	return os.Rename(old, path)
 }
 
-// Discard removes the file, unless it has been committed.
+// Discard removes the file, unless it has been committed, or Keep was called
+// for it: then a later run can go on from there.
 func (t *Temp) Discard() {
+	if t.done || !t.kept {
+		t.Drop()
+		return
+	}
+	t.done = true
+	t.f.Close()
+}
+
+// Drop removes the file, kept or not, unless it has been committed.
+func (t *Temp) Drop() {
 	if t.done {
 		return
 	}
 	t.done = true
-	os.Remove(t.f.Name())
+	if t.kept {
+		os.Remove(t.path + validatorSuffix)
+	}
+	os.Remove(t.path)
 	t.f.Close()
 }
