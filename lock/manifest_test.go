@@ -43,7 +43,7 @@ func TestParseManifest(t *testing.T) {
 		Inputs: ManifestInputs{
 			Go:    []ManifestGo{{Name: "agent", Dir: "payload/agent", Toolchain: "go1.26.0"}},
 			Cargo: []ManifestCargo{{Name: "guest", Dir: "payload/guest"}},
-			Files: []ManifestFile{{Name: "blob", URL: "https://example.org/blob", SHA256: strings.Repeat("0", 64)}, {Name: "near", URL: "files/near"}},
+			Files: []ManifestFile{{Name: "blob", URL: "https://example.org/blob", SHA256: strings.Repeat("1", 64)}, {Name: "near", URL: "files/near"}},
 		},
 		Steps: []ManifestStep{
 			{Go: &ManifestGoStep{Input: "agent", Package: "./cmd/agent", To: "/usr/bin/agent", LDFlags: "-s"}},

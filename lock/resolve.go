@@ -32,6 +32,9 @@ type Options struct {
 	// signature over signed is by one of the keys.
 	Fingerprints   func(key []byte) ([]string, error)
 	CheckSignature func(keys [][]byte, signed, signature io.Reader) error
+	// SumDBKey is the verifier key of the Go checksum database; empty stands
+	// for that of sum.golang.org.
+	SumDBKey string
 	// Progress is told what begins; it may be nil.
 	Progress func(stage string)
 }

@@ -1,11 +1,13 @@
 package lock
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 
 	"github.com/package-url/packageurl-go"
 	"golang.org/x/sync/errgroup"
@@ -80,9 +82,16 @@ func (r *resolver) goPayload(ctx context.Context, g ManifestGo) error {
 func goInput(m gomod.Module, ext, h1, url, set, by string) *Input {
 	return &Input{
 		Kind: KindGo, Name: m.Path + "@" + m.Version + ext, URL: url,
-		PURL: packageurl.NewPackageURL(packageurl.TypeGolang, "", m.Path, m.Version, nil, "").ToString(),
+		PURL: goPURL(m.Path, m.Version),
 		Go:   &Go{Module: m.Path, Version: m.Version, H1: h1}, For: []Use{{Set: set, By: by, Dep: "go.sum"}},
 	}
+}
+
+// goPURL is a module's package URL (purl-spec, type golang): all but the last
+// element of its path is the namespace.
+func goPURL(mod, version string) string {
+	dir, name := path.Split(mod)
+	return packageurl.NewPackageURL(packageurl.TypeGolang, strings.TrimSuffix(dir, "/"), name, version, nil, "").ToString()
 }
 
 // toolchain looks a Go toolchain up in the checksum database, which go.sum
@@ -92,7 +101,7 @@ func (r *resolver) toolchain(ctx context.Context, version, arch, set string) (*I
 	m := gomod.Module{Path: mod, Version: ver}
 	in := &Input{
 		Kind: KindToolchain, Name: mod + "@" + ver + ".zip", URL: gomod.ZipPath(m),
-		PURL: packageurl.NewPackageURL(packageurl.TypeGolang, "", mod, ver, nil, "").ToString(),
+		PURL: goPURL(mod, ver),
 		Go:   &Go{Module: mod, Version: ver}, For: []Use{{Arch: arch, Set: set, By: "toolchain " + version}},
 	}
 	if old := r.old(KindToolchain, in.Name); old != nil {
@@ -108,7 +117,7 @@ func (r *resolver) toolchain(ctx context.Context, version, arch, set string) (*I
 		return os.ReadFile(blob.Path)
 	}
 	var err error
-	if in.Go.H1, err = gomod.ToolchainSum(ctx, read, version, "linux", goArch[arch], gomod.SumDBKey); err != nil {
+	if in.Go.H1, err = gomod.ToolchainSum(ctx, read, version, "linux", goArch[arch], cmp.Or(r.SumDBKey, gomod.SumDBKey)); err != nil {
 		return nil, fmt.Errorf("toolchain %s for %s: %w", version, arch, err)
 	}
 	return in, nil

@@ -30,7 +30,7 @@ func Parse(s string) (Digest, error) {
 }
 
 // ParseHex reads the 64 lower-case hex digits alone, as RPM metadata and
-// Cargo.lock write them.
+// Cargo.lock write them. Only zeros, the zero Digest's form, are an error.
 func ParseHex(h string) (Digest, error) {
 	var d Digest
 	if len(h) != 2*Size || strings.ToLower(h) != h {
@@ -38,6 +38,9 @@ func ParseHex(h string) (Digest, error) {
 	}
 	if _, err := hex.Decode(d[:], []byte(h)); err != nil {
 		return Digest{}, fmt.Errorf("digest %q: %w", h, err)
+	}
+	if d.IsZero() {
+		return d, fmt.Errorf("digest %q: only zeros stand for no digest", h)
 	}
 	return d, nil
 }

@@ -41,6 +41,7 @@ func TestParseErrors(t *testing.T) {
 		{"sha256:abc", `digest "abc": want 64 lower-case hex digits`},
 		{strings.Replace(empty, "e3b0", "E3b0", 1), "want 64 lower-case hex digits"},
 		{strings.Replace(empty, "e3b0", "g3b0", 1), "invalid byte: U+0067 'g'"},
+		{"sha256:" + strings.Repeat("0", 64), "only zeros stand for no digest"},
 		{empty + "\n", "want 64 lower-case hex digits"},
 	} {
 		if d, err := Parse(tt.text); err == nil || !strings.Contains(err.Error(), tt.want) || !d.IsZero() {
