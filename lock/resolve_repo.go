@@ -214,8 +214,17 @@ func (l *repoLoader) load(ctx, later context.Context) (*solve.Repo, error) {
 	if out.Packages, err = readData(ctx, l, md, "primary", rpmmd.ParsePrimary); err != nil {
 		return nil, err
 	}
-	if md.Find("group") != nil {
-		if out.Comps, err = readData(ctx, l, md, "group", rpmmd.ParseComps); err != nil {
+	for _, typ := range []string{"group_gz", "group"} { // the same, compressed and not
+		if md.Find(typ) == nil {
+			continue
+		}
+		if out.Comps, err = readData(ctx, l, md, typ, rpmmd.ParseComps); err != nil {
+			return nil, err
+		}
+		break
+	}
+	if md.Find("modules") != nil {
+		if out.Modules, err = readData(ctx, l, md, "modules", rpmmd.ParseModules); err != nil {
 			return nil, err
 		}
 	}

@@ -192,7 +192,7 @@ func (r *resolver) rpmInput(c solve.Choice) (Input, error) {
 		Kind: KindRPM, Name: nevra(p), URL: p.Location, Repo: c.Repo, Size: p.Size, SHA256: sum,
 		RPM: &RPM{
 			Name: p.Name, Epoch: p.Epoch, Version: p.Version, Release: p.Release, Arch: p.Arch,
-			SourceRPM: p.SourceRPM, BuildTime: p.BuildTime, Signed: repo.GPGCheck,
+			SourceRPM: p.SourceRPM, BuildTime: p.BuildTime, Signed: repo.GPGCheck, Module: c.Module,
 		},
 	}
 	if p.Base != "" {
