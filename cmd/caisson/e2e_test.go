@@ -460,7 +460,7 @@ func (e *e2e) testFlips(t *testing.T) {
 		name string
 		off  int64
 	}
-	places := []place{{"MBR", 10}, {"GPT", 512 + 20}, {"GPT", 1024 + 60}, {"gap", 40960}, {"GPT", st.Size() - 100}}
+	places := []place{{"protective MBR", 10}, {"primary header", 512 + 20}, {"primary entry 1", 1024 + 60}, {"outside of the partitions", 40960}, {"backup header", st.Size() - 100}}
 	for _, p := range d.Partitions {
 		for _, off := range []int64{3, p.Size / 3, p.Size - 5} {
 			places = append(places, place{p.Name, p.Start + off})
