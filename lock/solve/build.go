@@ -10,9 +10,7 @@ func (p *Pool) newSolver(req *Request) (*solver, error) {
 		return nil, err
 	}
 	n := len(p.pkgs)
-	s.level = make([]int32, n)
-	s.weak.recommended, s.weak.suggested = make([]bool, n), make([]bool, n)
-	s.rules = make([]rule, 1, 1024)
+	s.rules = append(s.rules, rule{}) // they count from 1
 	s.pkgRules()
 	s.jobRules = int32(len(s.rules))
 	s.addJobs()
@@ -23,7 +21,7 @@ func (p *Pool) newSolver(req *Request) (*solver, error) {
 	}
 	s.learnt = int32(len(s.rules))
 	s.offset = int32(n)
-	s.watches = make([]int32, 2*n+1)
+	s.watches = zeroed(s.watches, 2*n+1)
 	for i := len(s.rules) - 1; i > 0; i-- {
 		s.watch(int32(i))
 	}
@@ -40,7 +38,8 @@ func (p *Pool) collect(req *Request) (*solver, error) {
 		if err != nil {
 			return nil, err
 		}
-		s := &solver{p: p, req: req, modules: modules, excluded: make([]bool, len(p.pkgs))}
+		s := p.blankSolver()
+		s.req, s.modules = req, modules
 		s.exclude()
 		s.preferences()
 		for _, spec := range req.Specs {
@@ -57,6 +56,32 @@ func (p *Pool) collect(req *Request) (*solver, error) {
 			return s, nil
 		}
 	}
+}
+
+// blankSolver returns a solver without a request, in the memory of the last one.
+func (p *Pool) blankSolver() *solver {
+	n := len(p.pkgs)
+	var old solver
+	if p.spare != nil {
+		old = *p.spare
+		p.spare = nil
+	}
+	return &solver{
+		p: p, members: old.members[:0], member: zeroed(old.member, n), level: zeroed(old.level, n),
+		rules: old.rules[:0], jobOf: old.jobOf[:0], asserts: old.asserts[:0], watches: old.watches[:0],
+		decided: old.decided[:0], why: old.why[:0], followed: old.followed,
+		weak: weakState{recommended: zeroed(old.weak.recommended, n), suggested: zeroed(old.weak.suggested, n)},
+	}
+}
+
+// zeroed returns n zeros, in the memory of b where that is enough.
+func zeroed[T any](b []T, n int) []T {
+	if cap(b) < n {
+		return make([]T, n)
+	}
+	b = b[:n]
+	clear(b)
+	return b
 }
 
 // preferences marks the packages that the request prefers.
@@ -78,8 +103,7 @@ func (s *solver) preferences() {
 // that they may need or wish for, and what may supplement those.
 func (s *solver) findMembers() error {
 	p := s.p
-	s.member = make([]bool, len(p.pkgs))
-	seen := map[depID]bool{}
+	s.followed = zeroed(s.followed, len(p.deps))
 	var todo []id
 	push := func(list []id) {
 		for _, q := range list {
@@ -103,8 +127,8 @@ func (s *solver) findMembers() error {
 				return err
 			}
 			for _, d := range r.follow {
-				if !seen[d] {
-					seen[d] = true
+				if !s.followed[d] {
+					s.followed[d] = true
 					push(p.providers(d))
 				}
 			}

@@ -241,19 +241,59 @@ type provided struct {
 	below bool // provides what is less than evr
 }
 
+// versioned returns those provides of a package of which versions compare, its
+// own name and version the last.
+func (p *Pool) versioned(q id) []provided {
+	if p.versions == nil {
+		p.versions = make([][]provided, len(p.pkgs))
+	}
+	if p.versions[q] != nil {
+		return p.versions[q]
+	}
+	k := &p.pkgs[q]
+	var list []provided
+	for _, d := range append(k.Package.Provides[:len(k.Package.Provides):len(k.Package.Provides)],
+		rpmmd.Dep{Name: k.Name, Flags: rpmmd.Equal, EVR: k.EVR}) {
+		switch {
+		case d.Flags == rpmmd.Equal && !isHash(d.EVR), d.Flags == rpmmd.Less, d.Flags == rpmmd.Less|rpmmd.Equal:
+			list = append(list, provided{0, p.names[d.Name], d.EVR, d.Flags == rpmmd.Less})
+		}
+	}
+	p.versions[q] = list
+	return list
+}
+
+// commonProvides returns the versioned provides of a list's entries of which
+// more than one entry has the name.
+func (p *Pool) commonProvides(list []id) []provided {
+	first := map[int32]int{} // the first entry that has a name, or -1 where there are more
+	for i, q := range list {
+		for _, v := range p.versioned(q) {
+			if at, ok := first[v.name]; !ok {
+				first[v.name] = i
+			} else if at != i {
+				first[v.name] = -1
+			}
+		}
+	}
+	var all []provided
+	for i, q := range list {
+		for _, v := range p.versioned(q) {
+			if first[v.name] == -1 {
+				v.entry = i
+				all = append(all, v)
+			}
+		}
+	}
+	return all
+}
+
 // newestProvideFirst puts those packages behind that provide a lower version
 // of something that another one provides too.
 func (p *Pool) newestProvideFirst(list []id) {
-	var all []provided
-	for i, q := range list {
-		k := &p.pkgs[q]
-		for _, d := range append(k.Package.Provides[:len(k.Package.Provides):len(k.Package.Provides)],
-			rpmmd.Dep{Name: k.Name, Flags: rpmmd.Equal, EVR: k.EVR}) {
-			switch {
-			case d.Flags == rpmmd.Equal && !isHash(d.EVR), d.Flags == rpmmd.Less, d.Flags == rpmmd.Less|rpmmd.Equal:
-				all = append(all, provided{i, p.names[d.Name], d.EVR, d.Flags == rpmmd.Less})
-			}
-		}
+	all := p.commonProvides(list)
+	if len(all) == 0 {
+		return
 	}
 	slices.SortStableFunc(all, func(a, b provided) int {
 		return cmp.Or(cmp.Compare(a.name, b.name), newerFirst(a, b))

@@ -69,6 +69,8 @@ type Pool struct {
 	modules    modularity
 	foreign    map[string]string // names that other machines have packages of, with an architecture
 	obsoleters map[int32][]id    // by name; made when first needed
+	versions   [][]provided      // by id: see versioned; made when first needed
+	spare      *solver           // the last one, for its memory
 }
 
 // NewPool indexes repositories. Packages for other machines and source
@@ -219,38 +221,39 @@ func (p *Pool) plain(n depID) int {
 // indexProvides fills provBy and provide. Every package provides its own name
 // and version, as rpm-md readers have it.
 func (p *Pool) indexProvides() {
-	each := func(visit func(name int32, v provide)) {
-		for i := int(firstID); i < len(p.pkgs); i++ {
-			k := &p.pkgs[i]
-			for _, d := range k.Package.Provides {
-				v := provide{by: id(i), flags: d.Flags}
-				if d.Flags != 0 {
-					v.evr = p.evrNumber(d.EVR)
-				}
-				visit(p.nameNumber(d.Name), v)
+	total := 0
+	for i := int(firstID); i < len(p.pkgs); i++ {
+		total += len(p.pkgs[i].Package.Provides) + 1
+	}
+	type entry struct {
+		name int32
+		provide
+	}
+	all := make([]entry, 0, total)
+	for i := int(firstID); i < len(p.pkgs); i++ {
+		k := &p.pkgs[i]
+		for _, d := range k.Package.Provides {
+			v := provide{by: id(i), flags: d.Flags}
+			if d.Flags != 0 {
+				v.evr = p.evrNumber(d.EVR)
 			}
-			visit(k.name, provide{id(i), rpmmd.Equal, k.evr})
+			all = append(all, entry{p.nameNumber(d.Name), v})
 		}
+		all = append(all, entry{k.name, provide{id(i), rpmmd.Equal, k.evr}})
 	}
-	var counts []int32
-	total := int32(0)
-	each(func(name int32, _ provide) {
-		for len(counts) <= int(name) {
-			counts = append(counts, 0)
-		}
-		counts[name]++
-		total++
-	})
-	p.provBy = make([]int32, len(counts)+1)
-	for i, n := range counts {
-		p.provBy[i+1] = p.provBy[i] + n
+	at := make([]int32, len(p.nameText)+1)
+	for _, e := range all {
+		at[e.name+1]++
 	}
+	for i := 1; i < len(at); i++ {
+		at[i] += at[i-1]
+	}
+	p.provBy = slices.Clone(at)
 	p.provide = make([]provide, total)
-	copy(counts, p.provBy)
-	each(func(name int32, v provide) {
-		p.provide[counts[name]] = v
-		counts[name]++
-	})
+	for _, e := range all {
+		p.provide[at[e.name]] = e.provide
+		at[e.name]++
+	}
 }
 
 // provides returns the entries of a name, ordered by package.

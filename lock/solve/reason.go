@@ -48,11 +48,15 @@ func (s *solver) reasons(chosen []id) map[id]Reason {
 			explain(q, Reason{Kind: Requested, Spec: j.spec})
 		}
 	}
+	known := func(o id) bool { _, known := reasons[o]; return known }
 	brings := func(q id, kind Kind, deps []depID) {
 		for _, d := range deps {
-			list := s.wantedBy(q, d)
-			if slices.ContainsFunc(list, func(o id) bool { _, known := reasons[o]; return known }) {
+			if !s.p.isRich(d) && slices.ContainsFunc(s.p.providers(d), known) {
 				continue // there already
+			}
+			list := s.wantedBy(q, d)
+			if slices.ContainsFunc(list, known) {
+				continue
 			}
 			for _, o := range list {
 				explain(o, Reason{Kind: kind, By: s.p.pkgs[q].Package, Dep: s.p.text(d)})

@@ -39,6 +39,7 @@ type solver struct {
 	prefer   []bool // by id; nil where nothing is preferred
 	members  []id   // the packages that may come in, ascending
 	member   []bool // by id
+	followed []bool // by depID: its providers are members
 
 	rules     []rule // from 1
 	jobRules  int32  // start of the rules of the request …

@@ -118,6 +118,7 @@ func (p *Pool) Solve(req Request) (*Solution, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() { p.spare = s }()
 	if !s.run(req.WeakDeps) {
 		return nil, s.problem()
 	}

@@ -279,7 +279,9 @@ func (p *Pool) indexObsoletes() {
 // excludes: by NEVRA forms, as dnf's exclude option has them.
 func (s *solver) exclude() {
 	all := func(id) bool { return true }
-	copy(s.excluded, s.modules.hidden)
+	if s.excluded = s.modules.hidden; len(s.req.Exclude) > 0 {
+		s.excluded = slices.Clone(s.excluded)
+	}
 	for _, spec := range s.req.Exclude {
 		list, _ := s.p.selectNEVRA(spec, all)
 		for _, q := range list {
