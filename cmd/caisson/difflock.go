@@ -175,20 +175,33 @@ func settings(a, b *lock.Lock) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	delete(x, "inputs")
+	delete(y, "inputs")
+	return differing("", x, y), nil
+}
+
+// differing names the keys whose values differ, in objects the keys of those,
+// with the values where they are short.
+func differing(prefix string, x, y map[string]json.RawMessage) []string {
 	all := maps.Clone(x)
 	maps.Copy(all, y)
 	var out []string
 	for _, k := range slices.Sorted(maps.Keys(all)) {
-		if k == "inputs" || string(x[k]) == string(y[k]) {
+		if string(x[k]) == string(y[k]) {
 			continue
 		}
-		if short := len(x[k])+len(y[k]) < 160; short {
-			out = append(out, fmt.Sprintf("%s: %s -> %s", k, cmp.Or(string(x[k]), "none"), cmp.Or(string(y[k]), "none")))
+		var xs, ys map[string]json.RawMessage
+		if json.Unmarshal(x[k], &xs) == nil && json.Unmarshal(y[k], &ys) == nil {
+			out = append(out, differing(prefix+k+".", xs, ys)...)
+			continue
+		}
+		if short := len(x[k])+len(y[k]) < 400; short {
+			out = append(out, fmt.Sprintf("%s: %s -> %s", prefix+k, cmp.Or(string(x[k]), "none"), cmp.Or(string(y[k]), "none")))
 		} else {
-			out = append(out, k)
+			out = append(out, prefix+k)
 		}
 	}
-	return out, nil
+	return out
 }
 
 // parts is a lock by its top-level keys.

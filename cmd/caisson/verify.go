@@ -81,6 +81,9 @@ func (b *boots) options() (*boot.Options, error) {
 }
 
 func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) error {
+	if _, err := o.boots.options(); err != nil {
+		return err
+	}
 	l, text, store, err := o.open()
 	if err != nil {
 		return err

@@ -106,11 +106,11 @@ func (r *repository) refresh(ctx context.Context, a *apt, chosen []download) err
 	var todo []download
 	var basePasswd, baseFiles download
 	for _, d := range chosen {
-		switch name, _, _ := strings.Cut(d.File, "_"); {
-		case name == "base-passwd":
+		switch name, _, _ := strings.Cut(d.File, "_"); name {
+		case "base-passwd":
 			basePasswd = d
 			continue
-		case name == "base-files":
+		case "base-files":
 			baseFiles = d
 		}
 		if b, ok := old.Packages[d.SHA256]; ok && r.has(b) {
