@@ -14,6 +14,7 @@ package boot
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
 	"errors"
 	"fmt"
 	"io"
@@ -62,12 +63,20 @@ type Result struct {
 	Takeover map[int][]string
 	Login    map[int][]string
 	// PCRs are the values at login of the PCRs that were extended, in hex.
-	PCRs   map[int]string
+	PCRs map[int]string
+	// Banks are the same for every bank of measure.Banks that the TPM has.
+	Banks  map[string]Extensions
 	Time   time.Duration // from the start of the machine until it was ended
 	Serial string        // the end of the serial console's text, at most 1 MiB
 	Exit   string        // how the machine ended, in words
 	// Attempts is how often the machine was started, mostly once.
 	Attempts int
+}
+
+// Extensions are what the PCRs of one bank were extended with, as in Result.
+type Extensions struct {
+	Takeover, Login map[int][]string
+	PCRs            map[int]string
 }
 
 // An emulated machine has no time of its own: where the host is so busy that
@@ -178,28 +187,52 @@ func (m *machine) readLog(r *Result) error {
 	if err != nil {
 		return fmt.Errorf("reading swtpm's log: %w", err)
 	}
-	last := exitBootServices()
-	r.Login = map[int][]string{}
-	for _, e := range extends {
-		r.Login[e.pcr] = append(r.Login[e.pcr], e.digest)
-		if e.pcr == 5 && e.digest == last && r.Takeover == nil {
-			r.Takeover = map[int][]string{}
-			for pcr, digests := range r.Login {
-				r.Takeover[pcr] = append([]string(nil), digests...)
-			}
-		}
-	}
-	r.PCRs = map[int]string{}
-	for pcr, digests := range r.Login {
-		r.PCRs[pcr] = measure.Replay(digests)
-	}
+	r.Banks = byBank(extends)
+	all := r.Banks[measure.Bank]
+	r.Takeover, r.Login, r.PCRs = all.Takeover, all.Login, all.PCRs
 	return nil
 }
 
-// exitBootServices is the digest of the firmware's last event before the
-// kernel takes over.
-func exitBootServices() string {
-	return fmt.Sprintf("%x", sha256.Sum256([]byte("Exit Boot Services Returned with Success")))
+// byBank sorts extensions by bank and PCR. The kernel takes over behind the
+// firmware's last event, which is the same one in every bank.
+func byBank(extends []extend) map[string]Extensions {
+	last := exitBootServices()
+	banks := map[string]Extensions{}
+	for _, bank := range measure.Banks() {
+		login := map[int][]string{}
+		var takeover map[int][]string
+		for _, e := range extends {
+			if e.bank != bank {
+				continue
+			}
+			login[e.pcr] = append(login[e.pcr], e.digest)
+			if e.pcr == 5 && e.digest == last[bank] && takeover == nil {
+				takeover = map[int][]string{}
+				for pcr, digests := range login {
+					takeover[pcr] = append([]string(nil), digests...)
+				}
+			}
+		}
+		pcrs := map[int]string{}
+		for pcr, digests := range login {
+			pcrs[pcr] = measure.ReplayBank(bank, digests)
+		}
+		if len(login) > 0 || bank == measure.Bank {
+			banks[bank] = Extensions{Takeover: takeover, Login: login, PCRs: pcrs}
+		}
+	}
+	return banks
+}
+
+// exitBootServices is the digest, by bank, of the firmware's last event
+// before the kernel takes over.
+func exitBootServices() map[string]string {
+	text := []byte("Exit Boot Services Returned with Success")
+	return map[string]string{
+		"sha256": fmt.Sprintf("%x", sha256.Sum256(text)),
+		"sha384": fmt.Sprintf("%x", sha512.Sum384(text)),
+		"sha512": fmt.Sprintf("%x", sha512.Sum512(text)),
+	}
 }
 
 // firmware is a pair of files, where a distribution installs them.

@@ -1,9 +1,11 @@
 package boot
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -16,6 +18,8 @@ type chain struct {
 	name  string
 	files func(k *kit) map[string][]byte
 	o     Options
+	// secure boots the chain with Secure Boot, by the kit's key.
+	secure bool
 }
 
 // kit is what chains are made of.
@@ -24,6 +28,7 @@ type kit struct {
 	parts    map[string][]byte
 	initrd   []byte
 	rootHash string
+	key      *signer
 }
 
 const consoleArgs = "console=ttyS0 panic=-1 "
@@ -70,6 +75,24 @@ func chains() []chain {
 			}
 		}})
 	}
+	for _, v := range []string{"252", "254", "257"} {
+		all = append(all, chain{name: "Secure Boot, stub " + v, secure: true, files: func(k *kit) map[string][]byte {
+			return map[string][]byte{"EFI/BOOT/BOOTX64.EFI": k.key.sign(k.t, k.uki(v))}
+		}})
+	}
+	all = append(all, chain{name: "Secure Boot, systemd-boot 254", secure: true, files: func(k *kit) map[string][]byte {
+		return map[string][]byte{
+			"EFI/BOOT/BOOTX64.EFI":                    k.key.sign(k.t, k.parts["loader 254"]),
+			"EFI/Linux/chain.efi":                     k.key.sign(k.t, k.ukiWith("254", consoleArgs+"first")),
+			"EFI/Linux/chain.efi.extra.d/b.addon.efi": k.key.sign(k.t, k.addon("254", "roothash="+k.rootHash)),
+		}
+	}}, chain{name: "Secure Boot, systemd-boot 257", secure: true, files: func(k *kit) map[string][]byte {
+		return map[string][]byte{
+			"EFI/BOOT/BOOTX64.EFI":                    k.key.sign(k.t, k.parts["loader 257"]),
+			"EFI/Linux/chain.efi":                     k.key.sign(k.t, k.ukiWith("257", consoleArgs+"first")),
+			"EFI/Linux/chain.efi.extra.d/b.addon.efi": k.key.sign(k.t, k.addon("257", "roothash="+k.rootHash)),
+		}
+	}})
 	const csv = "\ufeffshimx64.efi,redhat,\\EFI\\Linux\\chain.efi ,UKI bootentry\n"
 	all = append(all, chain{name: "shim csv", o: Options{Resets: true}, files: func(k *kit) map[string][]byte {
 		return map[string][]byte{
@@ -98,35 +121,62 @@ func utf16Text(s string) []byte {
 	return b
 }
 
-// TestChains boots every chain, and compares what the TPM measured with what
-// is predicted of the disk's bytes.
+// TestChains boots every chain, and compares what the TPM measured, and what
+// the firmware noted, with what is predicted of the disk's bytes. The firmware's
+// logs are left in the folder of the packages.
 func TestChains(t *testing.T) {
-	k := &kit{t: t, parts: packages(t), rootHash: chainRootHash(t)}
+	k := &kit{t: t, parts: packages(t), rootHash: chainRootHash(t), key: newSigner(t)}
 	k.initrd = chainInitrd(t, k.parts["busybox"])
+	logs := filepath.Join(chainsDir(t), "logs")
+	if err := os.MkdirAll(logs, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range chains() {
 		t.Run(c.name, func(t *testing.T) {
 			o := c.o
 			o.Disk, o.Format = chainDisk(t, c.files(k)), "raw"
 			o.WaitFor = []*regexp.Regexp{regexp.MustCompile("^" + logEnd)}
+			var platform measure.Platform
+			if c.secure {
+				platform = k.key.platform()
+				o.Code, o.SMM = secureFirmware, true
+				o.Vars = filepath.Join(t.TempDir(), "vars.fd")
+				if err := os.WriteFile(o.Vars, k.key.vars(t, platform), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
 			r, err := Run(context.Background(), o)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Logf("booted in %v", r.Time)
-			if dir := os.Getenv("KEEP"); dir != "" {
-				os.WriteFile(dir+"/"+strings.ReplaceAll(c.name, " ", "-")+".log", eventLog(t, r.Serial), 0o600)
-			}
 			disk, err := os.Open(o.Disk)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer disk.Close()
-			predicted, err := measure.Disk(disk, chainDiskSize)
+			predicted, err := measure.DiskOn(platform, disk, chainDiskSize)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, m := range measure.Compare(predicted, r.Takeover) {
-				t.Error(m)
+			text := eventLog(t, r.Serial)
+			if err := os.WriteFile(filepath.Join(logs, c.name+".log"), text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			log, err := measure.ReadLog(bytes.NewReader(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, bank := range measure.Banks() {
+				for _, d := range measure.Departures(predicted, bank, log) {
+					t.Errorf("%s: %v", bank, d)
+				}
+				if len(r.Banks[bank].Takeover) == 0 {
+					t.Errorf("%s: nothing was measured", bank)
+				}
+				for _, m := range measure.CompareBank(predicted, bank, r.Banks[bank].Takeover) {
+					t.Errorf("%s: %v", bank, m)
+				}
 			}
 		})
 	}

@@ -12,10 +12,11 @@ import (
 	"strings"
 )
 
-// extend is one extension of a SHA-256 PCR.
+// extend is one extension of a PCR in one of the banks of measure.Banks.
 type extend struct {
 	pcr    int
 	digest string // hex
+	bank   string
 }
 
 // Bounds for a log: a boot has about a hundred extensions, and swtpm's
@@ -173,11 +174,12 @@ func (t *tpm) done(code uint32, response []byte) error {
 	return nil
 }
 
-// extend reads a TPML_DIGEST_VALUES and keeps the SHA-256 digest in it.
+// extend reads a TPML_DIGEST_VALUES and keeps the digests in it that are of
+// a known bank.
 func (t *tpm) extend(pcr uint32, r *reader) error {
 	for range min(r.u32(), 16) {
 		alg := r.u16()
-		size, ok := digestSize(alg)
+		size, bank, ok := algorithm(alg)
 		if !ok {
 			return fmt.Errorf("PCR %d is extended with a digest of the unknown algorithm %#x", pcr, alg)
 		}
@@ -185,13 +187,13 @@ func (t *tpm) extend(pcr uint32, r *reader) error {
 		if r.short {
 			return errShort
 		}
-		if alg != algSHA256 || pcr == handleNull {
+		if bank == "" || pcr == handleNull {
 			continue
 		}
 		if pcr >= numPCRs || len(t.extends) == maxExtends {
 			return fmt.Errorf("extension %d is of PCR %d", len(t.extends), pcr)
 		}
-		t.extends = append(t.extends, extend{int(pcr), hex.EncodeToString(digest)})
+		t.extends = append(t.extends, extend{int(pcr), hex.EncodeToString(digest), bank})
 	}
 	return nil
 }
@@ -207,20 +209,26 @@ func (t *tpm) reset(pcr uint32) {
 	t.extends = left
 }
 
-// digestSize is the length of an algorithm's digests in bytes ("TPM_ALG_ID
-// Constants").
-func digestSize(alg uint16) (int, bool) {
+// algorithm is the length of an algorithm's digests in bytes ("TPM_ALG_ID
+// Constants"), and its bank if that is one of measure.Banks.
+func algorithm(alg uint16) (size int, bank string, ok bool) {
 	switch alg {
 	case 0x0004:
-		return 20, true // SHA-1
-	case algSHA256, 0x0012, 0x0027:
-		return 32, true // and SM3, SHA3-256
-	case 0x000c, 0x0028:
-		return 48, true // SHA-384, SHA3-384
-	case 0x000d, 0x0029:
-		return 64, true // SHA-512, SHA3-512
+		return 20, "", true // SHA-1
+	case algSHA256:
+		return 32, "sha256", true
+	case 0x0012, 0x0027:
+		return 32, "", true // SM3, SHA3-256
+	case 0x000c:
+		return 48, "sha384", true
+	case 0x000d:
+		return 64, "sha512", true
+	case 0x0028:
+		return 48, "", true // SHA3-384
+	case 0x0029:
+		return 64, "", true // SHA3-512
 	}
-	return 0, false
+	return 0, "", false
 }
 
 // reader takes big-endian values off the front of a message; short tells

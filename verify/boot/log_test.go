@@ -30,10 +30,8 @@ func TestRecordedLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	byPCR := map[int][]string{}
-	for _, e := range extends {
-		byPCR[e.pcr] = append(byPCR[e.pcr], e.digest)
-	}
+	banks := byBank(extends)
+	byPCR := banks[measure.Bank].Login
 	for pcr, want := range map[int]string{
 		4:  "4e15edd33208d7d58837bfe8e29f2a9cec9e3f65786444edd888e4899883dd95",
 		5:  "d115fa436228d438771fe929a58e4d20b01468e2c27c93fbf0015c3ea5db6650",
@@ -44,8 +42,14 @@ func TestRecordedLog(t *testing.T) {
 			t.Errorf("PCR %d is %s, want %s", pcr, got, want)
 		}
 	}
-	if last := byPCR[5][len(byPCR[5])-1]; last != exitBootServices() {
-		t.Errorf("the last event of PCR 5 is %s, want that of ExitBootServices", last)
+	for _, bank := range measure.Banks() {
+		x := banks[bank]
+		if last := x.Login[5][len(x.Login[5])-1]; last != exitBootServices()[bank] {
+			t.Errorf("%s: the last event of PCR 5 is %s, want that of ExitBootServices", bank, last)
+		}
+		if len(x.Login[9]) != len(byPCR[9]) || len(x.Takeover[5]) != len(byPCR[5]) || x.PCRs[9] == "" {
+			t.Errorf("%s: got %d events of PCR 9, want %d", bank, len(x.Login[9]), len(byPCR[9]))
+		}
 	}
 }
 
@@ -101,18 +105,19 @@ func TestLog(t *testing.T) {
 		log  string
 		want []extend
 	}{
-		{"extend", logged(append(start, command, extendCommand(4, 1), response, success)...), []extend{{4, text(1)}}},
+		{"extend", logged(append(start, command, extendCommand(4, 1), response, success)...), []extend{{4, text(1), measure.Bank}}},
 		{"refused", logged(append(start, command, extendCommand(4, 1), response, message(0x8001, 0x922))...), nil},
 		{"without an answer", logged(append(start, command, extendCommand(4, 1))...), nil},
-		{"another bank only", logged(command, message(tagSessions, ccPCRExtend, uint32(4), passwords, uint32(1), uint16(0x000c), make([]byte, 48)), response, success), nil},
-		{"event", logged(command, message(tagSessions, ccPCREvent, uint32(9), passwords, uint16(1), byte('x')), response, event), []extend{{9, text(7)}}},
-		{"event sequence", logged(command, message(tagSessions, ccEventSequence, uint32(8), uint32(0x80000000), passwords, uint16(0)), response, event), []extend{{8, text(7)}}},
+		{"another bank only", logged(command, message(tagSessions, ccPCRExtend, uint32(4), passwords, uint32(1), uint16(0x0012), make([]byte, 32)), response, success), nil},
+		{"SHA-384", logged(command, message(tagSessions, ccPCRExtend, uint32(4), passwords, uint32(1), uint16(0x000c), make([]byte, 48)), response, success), []extend{{4, strings.Repeat("00", 48), "sha384"}}},
+		{"event", logged(command, message(tagSessions, ccPCREvent, uint32(9), passwords, uint16(1), byte('x')), response, event), []extend{{9, text(7), measure.Bank}}},
+		{"event sequence", logged(command, message(tagSessions, ccEventSequence, uint32(8), uint32(0x80000000), passwords, uint16(0)), response, event), []extend{{8, text(7), measure.Bank}}},
 		{"event of no PCR", logged(command, message(tagSessions, ccPCREvent, uint32(handleNull), passwords, uint16(0)), response, event), nil},
 		{"reset", logged(command, extendCommand(16, 1), response, success, command, extendCommand(4, 2), response, success,
-			command, message(tagSessions, ccPCRReset, uint32(16), passwords), response, success), []extend{{4, text(2)}}},
-		{"started again", logged(append([]any{command, extendCommand(4, 1), response, success}, append(start, command, extendCommand(4, 2), response, success)...)...), []extend{{4, text(2)}}},
-		{"cut short", logged(command, extendCommand(4, 1), response, success, command, extendCommand(4, 2), response, success)[:600], []extend{{4, text(1)}}},
-		{"remarks", "Data client disconnected\n" + logged(command, extendCommand(4, 1), response, success) + "bye\n", []extend{{4, text(1)}}},
+			command, message(tagSessions, ccPCRReset, uint32(16), passwords), response, success), []extend{{4, text(2), measure.Bank}}},
+		{"started again", logged(append([]any{command, extendCommand(4, 1), response, success}, append(start, command, extendCommand(4, 2), response, success)...)...), []extend{{4, text(2), measure.Bank}}},
+		{"cut short", logged(command, extendCommand(4, 1), response, success, command, extendCommand(4, 2), response, success)[:600], []extend{{4, text(1), measure.Bank}}},
+		{"remarks", "Data client disconnected\n" + logged(command, extendCommand(4, 1), response, success) + "bye\n", []extend{{4, text(1), measure.Bank}}},
 	} {
 		got, err := parseLog(strings.NewReader(c.log))
 		if err != nil || fmt.Sprint(got) != fmt.Sprint(c.want) {
@@ -150,7 +155,7 @@ func FuzzLog(f *testing.F) {
 			return
 		}
 		for _, e := range extends {
-			if len(e.digest) != 64 || e.pcr < 0 || e.pcr >= numPCRs {
+			if len(e.digest) < 64 || e.bank == "" || e.pcr < 0 || e.pcr >= numPCRs {
 				t.Errorf("got %+v", e)
 			}
 		}

@@ -27,11 +27,17 @@ func (m Mismatch) String() string {
 
 // Compare compares the events of the result with the digests, in hex, that
 // a machine extended its PCRs with, by PCR and in order. Only PCRs that are
-// predicted are compared: 3, 4, 5, 7, 9, 11 and 12. To compare at login give
-// the result of AtLogin. What comes back is empty where all is as predicted.
+// predicted are compared: 3, 4, 5, 7, 9, 11, 12, 13 and 14. To compare at
+// login give the result of AtLogin. What comes back is empty where all is as
+// predicted.
 func Compare(r *Result, measured map[int][]string) []Mismatch {
+	return CompareBank(r, Bank, measured)
+}
+
+// CompareBank is Compare for one of Banks.
+func CompareBank(r *Result, bank string, measured map[int][]string) []Mismatch {
 	var all []Mismatch
-	for _, pcr := range append([]int{3}, predicted()...) {
+	for _, pcr := range comparedPCRs() {
 		var events []Event
 		for _, e := range r.Events {
 			if e.PCR == pcr {
@@ -42,7 +48,7 @@ func Compare(r *Result, measured map[int][]string) []Mismatch {
 		for i := range max(len(events), len(got)) {
 			m := Mismatch{PCR: pcr, Index: i}
 			if i < len(events) {
-				m.Event, m.Predicted = events[i].Description, events[i].Digest
+				m.Event, m.Predicted = events[i].Description, events[i].In(bank)
 			}
 			if i < len(got) {
 				m.Measured = got[i]
@@ -54,6 +60,9 @@ func Compare(r *Result, measured map[int][]string) []Mismatch {
 	}
 	return all
 }
+
+// comparedPCRs are those of which every event is predicted.
+func comparedPCRs() []int { return append([]int{3}, predicted()...) }
 
 // MeasurementsJSON is the file measurements.json, to the byte as
 // podvm-measure.sh writes it: PCR 3, 9, 11 and 12 as they are at

@@ -1,12 +1,12 @@
 package measure
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"strings"
 
-	"caisson/build/image/fat"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
 	"caisson/build/image/verity"
@@ -17,13 +17,16 @@ type arch struct {
 	root, verity gpt.GUID
 	name         string // as the Discoverable Partitions Specification has it
 	loader       string // UEFI 2.10, section 3.5.1.1
-	machine      uint16
+	// Names of shim: what it starts by itself, its fallback, and the file
+	// that this makes boot options of.
+	second, fallback, csv string
+	machine               uint16
 }
 
 func arches() []arch {
 	return []arch{
-		{gpt.TypeRootX86_64, gpt.TypeRootVerityX86_64, "x86-64", "EFI/BOOT/BOOTX64.EFI", uki.MachineAMD64},
-		{gpt.TypeRootARM64, gpt.TypeRootVerityARM64, "arm64", "EFI/BOOT/BOOTAA64.EFI", uki.MachineARM64},
+		{gpt.TypeRootX86_64, gpt.TypeRootVerityX86_64, "x86-64", "EFI/BOOT/BOOTX64.EFI", "grubx64.efi", "fbx64.efi", "BOOTX64.CSV", uki.MachineAMD64},
+		{gpt.TypeRootARM64, gpt.TypeRootVerityARM64, "arm64", "EFI/BOOT/BOOTAA64.EFI", "grubaa64.efi", "fbaa64.efi", "BOOTAA64.CSV", uki.MachineARM64},
 	}
 }
 
@@ -72,20 +75,6 @@ func findParts(disk io.ReaderAt, t *gpt.Table) (*parts, error) {
 		return nil, err
 	}
 	return p, nil
-}
-
-// refuseSidecars refuses files beside the UKI that its stub would read and
-// measure, or that change what it passes to the kernel.
-func refuseSidecars(fsys *fat.FS, a arch) error {
-	folders := []string{strings.ToUpper(a.loader) + ".EXTRA.D/", "LOADER/ADDONS/", "LOADER/CREDENTIALS/"}
-	return fsys.Walk(func(f fat.File) error {
-		for _, folder := range folders {
-			if strings.HasPrefix(strings.ToUpper(f.Path), folder) {
-				return fmt.Errorf("%q: addons, credentials and extension images beside a UKI are not supported", f.Path)
-			}
-		}
-		return nil
-	})
 }
 
 // checkRoot derives the root hash from the root partition's data, and checks
@@ -152,13 +141,13 @@ func cmdlineHash(cmdline string) ([32]byte, error) {
 func hashPartitions(disk io.ReaderAt, t *gpt.Table) ([]Partition, error) {
 	var all []Partition
 	for _, p := range t.Partitions {
-		digest, err := sum(io.NewSectionReader(disk, p.Start(), p.Size()))
-		if err != nil {
+		h := sha256.New()
+		if _, err := io.Copy(h, io.NewSectionReader(disk, p.Start(), p.Size())); err != nil {
 			return nil, fmt.Errorf("reading partition %q: %w", p.Name, err)
 		}
 		all = append(all, Partition{
 			Name: p.Name, Type: typeName(p.Type), ID: p.ID.String(),
-			Start: p.Start(), Size: p.Size(), SHA256: hex.EncodeToString(digest[:]),
+			Start: p.Start(), Size: p.Size(), SHA256: hex.EncodeToString(h.Sum(nil)),
 		})
 	}
 	return all, nil

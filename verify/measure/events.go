@@ -2,7 +2,6 @@ package measure
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ const (
 	evSeparator = "EV_SEPARATOR"
 	evAction    = "EV_EFI_ACTION"
 	evVariable  = "EV_EFI_VARIABLE_DRIVER_CONFIG"
+	evAuthority = "EV_EFI_VARIABLE_AUTHORITY"
 	evBoot      = "EV_EFI_BOOT_SERVICES_APPLICATION"
 	evGPT       = "EV_EFI_GPT_EVENT"
 	evIPL       = "EV_IPL"
@@ -24,54 +24,46 @@ const (
 )
 
 // assumptions are what the prediction takes for granted.
-func assumptions() []string {
+func assumptions(p Platform) []string {
+	seven := "PCR 7: Secure Boot is off, and PK, KEK, db and dbx are empty"
+	if p.SecureBoot {
+		seven = "PCR 7: Secure Boot is on, with the PK, KEK, db and dbx that were given"
+	}
 	return []string{
 		"PCR 3: no option ROM is loaded, so that the firmware measures a separator only",
 		"PCR 4: the firmware starts this disk first; a boot option that fails before it adds events",
 		"PCR 5: the disk keeps its size; moving the backup partition table changes its header",
-		"PCR 7: Secure Boot is off, and PK, KEK, db and dbx are empty",
+		seven,
 		"PCR 9: the kernel's EFI stub measures its command line and its initrd, as Linux has done since 5.18",
 		"PCR 12: the machine passes no command line by load options or SMBIOS",
 	}
 }
 
-// firmwareEvents are the firmware's until it starts the UKI with the given
-// Authenticode hash.
-func (r *Result) firmwareEvents(table *gpt.Table, hash [32]byte) {
-	separator := sha256.Sum256(make([]byte, 4))
-	var (
-		global   = gpt.GUID{0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c} // EFI_GLOBAL_VARIABLE
-		security = gpt.GUID{0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f} // EFI_IMAGE_SECURITY_DATABASE_GUID
-	)
-	for _, v := range []struct {
-		guid gpt.GUID
-		name string
-		data []byte
-	}{
-		{global, "SecureBoot", []byte{0}}, {global, "PK", nil}, {global, "KEK", nil}, {security, "db", nil}, {security, "dbx", nil},
-	} {
-		r.add(7, evVariable, v.name, variable(v.guid, v.name, v.data))
+// firmwareEvents are the firmware's until it starts a program.
+func (b *boot) firmwareEvents(table *gpt.Table) {
+	separator := sumBytes(make([]byte, 4))
+	for _, v := range b.platform.variables() {
+		b.add(7, evVariable, v.name, variable(v.guid, v.name, v.data))
 	}
-	r.action(4, "Calling EFI Application from Boot Option")
+	b.action(4, "Calling EFI Application from Boot Option")
 	for _, pcr := range []int{3, 4, 5, 7} {
-		r.add(pcr, evSeparator, "separator", separator)
+		b.add(pcr, evSeparator, "separator", separator)
 	}
-	r.add(5, evGPT, "partition table", sha256.Sum256(gptEvent(table)))
-	r.add(4, evBoot, "UKI", hash)
+	b.add(5, evGPT, "partition table", sumBytes(gptEvent(table)))
 }
 
 func (r *Result) action(pcr int, text string) {
-	r.add(pcr, evAction, text, sha256.Sum256([]byte(text)))
+	r.add(pcr, evAction, text, sumBytes([]byte(text)))
 }
 
-// variable is the digest of a UEFI_VARIABLE_DATA structure.
-func variable(id gpt.GUID, name string, data []byte) [32]byte {
+// variable is the digests of a UEFI_VARIABLE_DATA structure.
+func variable(id gpt.GUID, name string, data []byte) sums {
 	text := wide(name)
 	text = text[:len(text)-2]
 	b := bytes.Clone(id[:])
 	b = binary.LittleEndian.AppendUint64(b, uint64(len(text)/2))
 	b = binary.LittleEndian.AppendUint64(b, uint64(len(data)))
-	return sha256.Sum256(append(append(b, text...), data...))
+	return sumBytes(append(append(b, text...), data...))
 }
 
 // gptEvent is a UEFI_GPT_DATA structure: the header, and the entries in use.
@@ -84,7 +76,8 @@ func gptEvent(t *gpt.Table) []byte {
 }
 
 // stubEvents are those of systemd-stub and of the EFI stub of the kernel.
-func (r *Result) stubEvents(im *image, rules rules) error {
+func (b *boot) stubEvents(im *image, rules rules) error {
+	r := b.Result
 	for _, name := range rules.measured {
 		s, err := im.Section(name)
 		if err != nil {
@@ -97,18 +90,24 @@ func (r *Result) stubEvents(im *image, rules rules) error {
 		if err != nil {
 			return fmt.Errorf("reading section %q: %w", name, err)
 		}
-		r.add(11, evIPL, name+" (name)", sha256.Sum256(append([]byte(name), 0)))
+		r.add(11, evIPL, name+" (name)", sumBytes(append([]byte(name), 0)))
 		r.add(11, evIPL, name, digest)
 	}
 	linux, err := im.Section(".linux")
 	if err != nil {
 		return err
 	}
-	hash, err := uki.Authenticode(linux.Open(), int64(linux.VirtualSize))
+	hash, err := sumOf(func(w io.Writer) error {
+		return uki.WriteHashed(w, linux.Open(), int64(linux.VirtualSize))
+	})
 	if err != nil {
 		return fmt.Errorf("section %q: %w", ".linux", err)
 	}
-	r.add(4, evBoot, ".linux", hash)
+	if !b.platform.SecureBoot {
+		// With Secure Boot the stub starts the kernel past the firmware's
+		// checks, its measurement among them.
+		r.add(4, evBoot, ".linux", hash)
+	}
 	initrd, err := im.Section(".initrd")
 	if err != nil {
 		return err
@@ -121,7 +120,7 @@ func (r *Result) stubEvents(im *image, rules rules) error {
 	if err != nil {
 		return fmt.Errorf("reading section %q: %w", ".initrd", err)
 	}
-	r.add(9, evTag, "LOADED_IMAGE::LoadOptions", sha256.Sum256(wide(r.Cmdline)))
+	r.add(9, evTag, "LOADED_IMAGE::LoadOptions", sumBytes(wide(r.Cmdline)))
 	r.add(9, evTag, "Linux initrd", digest)
 	return nil
 }
@@ -130,12 +129,4 @@ func (r *Result) stubEvents(im *image, rules rules) error {
 func (r *Result) exitEvents() {
 	r.action(5, "Exit Boot Services Invocation")
 	r.action(5, "Exit Boot Services Returned with Success")
-}
-
-func sum(r io.Reader) ([32]byte, error) {
-	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return [32]byte{}, err
-	}
-	return [32]byte(h.Sum(nil)), nil
 }

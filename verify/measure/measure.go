@@ -2,42 +2,46 @@
 // boots it will measure into its TPM.
 //
 // Limits first. It knows disks with a GUID partition table, one EFI system
-// partition, one root partition and its dm-verity hash partition, on which
-// the firmware itself starts a unified kernel image made with systemd-stub
-// 252, 254 or 257: \EFI\BOOT\BOOTX64.EFI, or BOOTAA64.EFI where the root is
-// an arm64 one. Boot loaders, shim, addons, credentials, extension images and
-// profiles are refused, because what they add to the measurements is not
-// known here. The bank is SHA-256.
+// partition, one root partition and its dm-verity hash partition, from which
+// the firmware starts \EFI\BOOT\BOOTX64.EFI, or BOOTAA64.EFI where the root is
+// an arm64 one. That may be
 //
-// Predicted are PCR 3, 4, 5, 7, 9, 11 and 12; the others are the firmware's
-// and the machine's own. What the prediction takes for granted about them is
+//   - a unified kernel image (UKI) made with systemd-stub 252, 254 or 257;
+//   - systemd-boot 252, 254 or 257, with one UKI in \EFI\Linux;
+//   - shim 16.1 with a UKI as its second stage, or with its fallback, of which
+//     one BOOTX64.CSV makes the boot option that starts shim again with a UKI.
+//
+// The UKI may have addons that add to the command line, beside it and in
+// \loader\addons. Every one of these was compared with booted machines. All
+// else is refused, because what it adds to the measurements is not known here:
+// other versions, boot entries, credentials, extension images, profiles,
+// device trees. With Secure Boot on, shim is refused as well.
+//
+// Predicted are PCR 3, 4, 5, 7, 9, 11, 12, 13 and 14, in the banks SHA-256,
+// SHA-384 and SHA-512; the others are the firmware's and the machine's own.
+// What the prediction takes for granted about them is
 // listed in Result.Assumptions. Nothing that a builder says is read: a root
 // hash is derived again from the data, and must be that of the kernel's
 // command line, of the hash tree and of the partitions' ids.
 package measure
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 
-	"caisson/build/image/fat"
 	"caisson/build/image/gpt"
-	"caisson/build/image/uki"
 )
-
-// Bank is the name of the PCR bank that is predicted.
-const Bank = "sha256"
 
 // Result is what a disk will measure, and what that was derived from.
 type Result struct {
 	RootHash string `json:"rootHash"` // dm-verity, 64 hex digits
 	Stub     string `json:"stub"`     // version of systemd-stub
 	Kernel   string `json:"kernel"`   // version, where the kernel says it; else ""
-	Cmdline  string `json:"cmdline"`  // as the stub passes it
+	Cmdline  string `json:"cmdline"`  // as the stub passes it, with that of addons
+	// Chain are the programs that are started before the kernel, and the
+	// addons, in order: their paths, names and versions.
+	Chain []string `json:"chain"`
 	// PCRs are the values when the kernel takes over: bank, number, hex.
 	PCRs map[string]map[string]string `json:"pcrs"`
 	// Phases are the values of PCR 11 after each boot phase, by its name, if
@@ -46,15 +50,6 @@ type Result struct {
 	Events      []Event                                 `json:"events"`
 	Partitions  []Partition                             `json:"partitions"`
 	Assumptions []string                                `json:"assumptions"`
-}
-
-// Event is one extension of a PCR. Type is the name that the TCG PC Client
-// Platform Firmware Profile gives it, or "phase" for one by systemd.
-type Event struct {
-	PCR         int    `json:"pcr"`
-	Type        string `json:"type"`
-	Description string `json:"description"`
-	Digest      string `json:"digest"` // what the PCR is extended with, hex
 }
 
 // Partition is a partition of the disk. Type is the name that the
@@ -69,16 +64,22 @@ type Partition struct {
 }
 
 // predicted are the PCRs of Result.PCRs.
-func predicted() []int { return []int{4, 5, 7, 9, 11, 12} }
+func predicted() []int { return []int{4, 5, 7, 9, 11, 12, 13, 14} }
 
 // phases are the words that systemd-pcrphase extends PCR 11 with, in order,
 // up to login.
 func phases() []string { return []string{"enter-initrd", "leave-initrd", "sysinit", "ready"} }
 
-// Disk predicts the measurements of the disk of size bytes. It fails where
-// the disk contradicts itself, and where it has something that the package
-// does not know.
+// Disk predicts the measurements of the disk of size bytes on a machine
+// without Secure Boot. It fails where the disk contradicts itself, and where it
+// has something that the package does not know.
 func Disk(disk io.ReaderAt, size int64) (*Result, error) {
+	return DiskOn(Platform{}, disk, size)
+}
+
+// DiskOn is Disk for a machine with such firmware settings. It fails where
+// the firmware would refuse to start a program.
+func DiskOn(platform Platform, disk io.ReaderAt, size int64) (*Result, error) {
 	table, err := gpt.Read(disk, size)
 	if err != nil {
 		return nil, fmt.Errorf("reading the partition table: %w", err)
@@ -87,61 +88,24 @@ func Disk(disk io.ReaderAt, size int64) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	image, err := findImage(parts.esp, parts.arch)
-	if err != nil {
+	r := &Result{Assumptions: assumptions(platform)}
+	b := &boot{Result: r, platform: platform, measured: map[string]bool{}}
+	if b.esp, err = openESP(parts.esp, parts.arch); err != nil {
 		return nil, fmt.Errorf("EFI system partition: %w", err)
 	}
-	r := &Result{Assumptions: assumptions()}
-	rules, err := r.readImage(image)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", parts.arch.loader, err)
+	b.firmwareEvents(table)
+	if err := b.start(); err != nil {
+		return nil, fmt.Errorf("EFI system partition: %w", err)
 	}
+	r.exitEvents()
 	if r.RootHash, err = parts.checkRoot(r.Cmdline); err != nil {
 		return nil, err
 	}
-	r.firmwareEvents(table, image.hash)
-	if err := r.stubEvents(image, rules); err != nil {
-		return nil, fmt.Errorf("%s: %w", parts.arch.loader, err)
-	}
-	r.exitEvents()
 	r.replay()
 	if r.Partitions, err = hashPartitions(disk, table); err != nil {
 		return nil, err
 	}
 	return r, nil
-}
-
-// image is the UKI that the firmware starts.
-type image struct {
-	*uki.Image
-	hash [32]byte // Authenticode
-}
-
-// findImage opens the UKI on an EFI system partition.
-func findImage(esp *io.SectionReader, arch arch) (*image, error) {
-	fsys, err := fat.Open(esp, esp.Size())
-	if err != nil {
-		return nil, err
-	}
-	if err := refuseSidecars(fsys, arch); err != nil {
-		return nil, err
-	}
-	file, err := fsys.Lookup(arch.loader)
-	if err != nil {
-		return nil, err
-	}
-	im, err := uki.Read(file, file.Size())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", arch.loader, err)
-	}
-	if im.Machine != arch.machine {
-		return nil, fmt.Errorf("%s: machine type %#x, want %#x", arch.loader, im.Machine, arch.machine)
-	}
-	hash, err := uki.Authenticode(file, file.Size())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", arch.loader, err)
-	}
-	return &image{im, hash}, nil
 }
 
 // replay computes the PCRs of the result from its events.
@@ -150,7 +114,10 @@ func (r *Result) replay() {
 	r.Phases = map[string]map[string]map[string]string{}
 	for i, phase := range phases() {
 		at := r.AtLogin(phases()[:i+1])
-		r.Phases[phase] = map[string]map[string]string{Bank: {"11": at.PCRs[Bank]["11"]}}
+		r.Phases[phase] = map[string]map[string]string{}
+		for _, bank := range Banks() {
+			r.Phases[phase][bank] = map[string]string{"11": at.PCRs[bank]["11"]}
+		}
 	}
 }
 
@@ -163,47 +130,8 @@ func (r *Result) AtLogin(phases []string) *Result {
 	c := *r
 	c.Events = slices.Clone(r.Events)
 	for _, phase := range phases {
-		c.add(11, "phase", phase, sha256.Sum256([]byte(phase)))
+		c.add(11, "phase", phase, sumBytes([]byte(phase)))
 	}
 	c.PCRs = values(c.Events)
 	return &c
-}
-
-// values are the predicted PCRs after the events.
-func values(events []Event) map[string]map[string]string {
-	bank := map[string]string{}
-	for _, pcr := range predicted() {
-		bank[strconv.Itoa(pcr)] = Replay(digests(events, pcr))
-	}
-	return map[string]map[string]string{Bank: bank}
-}
-
-func (r *Result) add(pcr int, kind, description string, digest [32]byte) {
-	r.Events = append(r.Events, Event{PCR: pcr, Type: kind, Description: description, Digest: hex.EncodeToString(digest[:])})
-}
-
-// digests are the digests of the events of one PCR, in order.
-func digests(events []Event, pcr int) []string {
-	var all []string
-	for _, e := range events {
-		if e.PCR == pcr {
-			all = append(all, e.Digest)
-		}
-	}
-	return all
-}
-
-// Replay is the value of a SHA-256 PCR, in hex, that was zero and is then
-// extended with the digests, in hex (TPM 2.0 Library, part 1, "Extend of a
-// PCR"). A digest that is not one makes the value "".
-func Replay(digests []string) string {
-	var value [sha256.Size]byte
-	for _, d := range digests {
-		b, err := hex.DecodeString(d)
-		if err != nil || len(b) != sha256.Size {
-			return ""
-		}
-		value = sha256.Sum256(append(value[:], b...))
-	}
-	return hex.EncodeToString(value[:])
 }

@@ -21,7 +21,7 @@ import (
 
 func hexOf(b [32]byte) string { return hex.EncodeToString(b[:]) }
 
-func hash(b string) string { return hexOf(sha256.Sum256([]byte(b))) }
+func shaOf(b string) string { return hexOf(sha256.Sum256([]byte(b))) }
 
 func measured(t *testing.T, d *testDisk) *Result {
 	t.Helper()
@@ -87,13 +87,13 @@ func TestStubs(t *testing.T) {
 		r := measured(t, d)
 		var want []string
 		for _, name := range c.names {
-			want = append(want, hash(name+"\x00"), hash(d.sections[name]))
+			want = append(want, shaOf(name+"\x00"), shaOf(d.sections[name]))
 		}
 		if got := digests(r.Events, 11); !slices.Equal(got, want) {
 			t.Errorf("%s: PCR 11 has %q, want %q", c.stub, got, want)
 		}
-		if got := digests(r.Events, 9); len(got) != 2 || got[0] != hash(string(wide(r.Cmdline))) || got[1] != hash(c.initrd) {
-			t.Errorf("%s: PCR 9 has %q, want %s for the initrd", c.stub, got, hash(c.initrd))
+		if got := digests(r.Events, 9); len(got) != 2 || got[0] != shaOf(string(wide(r.Cmdline))) || got[1] != shaOf(c.initrd) {
+			t.Errorf("%s: PCR 9 has %q, want %s for the initrd", c.stub, got, shaOf(c.initrd))
 		}
 		if got := digests(r.Events, 4); len(got) != 4 {
 			t.Errorf("%s: PCR 4 has %d events, want 4", c.stub, len(got))
@@ -163,9 +163,9 @@ func TestDiskRefuses(t *testing.T) {
 		`no section ".initrd"`:                                                section(".initrd", ""),
 		`no section ".linux"`:                                                 section(".linux", ""),
 		`section ".linux": not a PE image`:                                    section(".linux", strings.Repeat("x", 100)),
-		"addons, credentials":                                                 file("EFI/BOOT/BOOTX64.EFI.extra.d/verity.addon.efi"),
-		`"loader/addons/a.addon.efi": addons`:                                 file("loader/addons/a.addon.efi"),
-		`"loader/credentials/a.cred": addons`:                                 file("loader/credentials/a.cred"),
+		"systemd-stub 252 reads no addons":                                    file("EFI/BOOT/BOOTX64.EFI.extra.d/verity.addon.efi"),
+		"beside addons, nothing is supported there":                           file("loader/addons/a.cred"),
+		`"loader/credentials/a.cred": credentials`:                            file("loader/credentials/a.cred"),
 		"no EFI system partition":                                             table(func(t *gpt.Table) { t.Partitions[0].Type = gpt.GUID{9} }),
 		"no root partition":                                                   table(func(t *gpt.Table) { t.Partitions[1].Type = gpt.GUID{9} }),
 		"no root-verity partition":                                            table(func(t *gpt.Table) { t.Partitions[2].Type = gpt.GUID{9} }),
@@ -176,7 +176,7 @@ func TestDiskRefuses(t *testing.T) {
 		"want roothash= and 64 hex digits":                                    func(d *testDisk) { d.cmdline = "verity=" },
 		"the command line says 00":                                            func(d *testDisk) { d.cmdline, d.tail = "roothash="+strings.Repeat("0", 64)+" x=", "" },
 		"machine type 0xaa64":                                                 func(d *testDisk) { d.loader = func(b []byte) { b[68], b[69] = 0x64, 0xaa } },
-		"no systemd-stub":                                                     func(d *testDisk) { d.loader = func(b []byte) { copy(b[0x600:], "#### LoaderInfo: systemd-boot") } },
+		"no kernel image in EFI/Linux":                                        func(d *testDisk) { d.loader = func(b []byte) { copy(b[0x600:], "#### LoaderInfo: systemd-boot") } },
 	} {
 		if _, err := Disk(bytes.NewReader(newDisk(opt).write(t)), diskSize); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
@@ -242,7 +242,7 @@ func TestFlippedByte(t *testing.T) {
 func TestPhasesAndJSON(t *testing.T) {
 	r := measured(t, newDisk())
 	login := r.AtLogin([]string{"enter-initrd", "leave-initrd"})
-	want := Replay(append(digests(r.Events, 11), hash("enter-initrd"), hash("leave-initrd")))
+	want := Replay(append(digests(r.Events, 11), shaOf("enter-initrd"), shaOf("leave-initrd")))
 	if got := login.PCRs[Bank]["11"]; got != want || got == r.PCRs[Bank]["11"] || got != r.Phases["leave-initrd"][Bank]["11"] {
 		t.Errorf("got %s after two phases, want %s; by phase %v", got, want, r.Phases)
 	}
@@ -269,17 +269,17 @@ func TestPhasesAndJSON(t *testing.T) {
 
 func TestCompare(t *testing.T) {
 	r := measured(t, newDisk())
-	all := map[int][]string{0: {hash("firmware")}, 10: {hash("ima")}}
+	all := map[int][]string{0: {shaOf("firmware")}, 10: {shaOf("ima")}}
 	for _, e := range r.Events {
 		all[e.PCR] = append(all[e.PCR], e.Digest)
 	}
 	if got := Compare(r, all); len(got) != 0 {
 		t.Errorf("got %v for what was predicted", got)
 	}
-	all[4] = slices.Insert(all[4], 1, hash("another boot option"))
-	all[9][1] = hash("another initrd")
+	all[4] = slices.Insert(all[4], 1, shaOf("another boot option"))
+	all[9][1] = shaOf("another initrd")
 	all[11] = all[11][:7]
-	all[12] = []string{hash("an addon")}
+	all[12] = []string{shaOf("an addon")}
 	var got []string
 	for _, m := range Compare(r, all) {
 		got = append(got, m.String())
@@ -291,7 +291,7 @@ func TestCompare(t *testing.T) {
 		"PCR 9, event 1, Linux initrd: predicted",
 		"PCR 11, event 7, .initrd: predicted",
 		"nothing was measured",
-		"PCR 12, event 0: measured " + hash("an addon") + ", nothing was predicted",
+		"PCR 12, event 0: measured " + shaOf("an addon") + ", nothing was predicted",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)

@@ -3,6 +3,7 @@ package measure
 import (
 	"encoding/binary"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"unicode/utf16"
@@ -19,7 +20,20 @@ type rules struct {
 	// archived are the sections that the stub appends to the initrd, padded
 	// to four bytes then, in order.
 	archived []archived
+	addons   addonRule
+	// What systemd-boot of the same version does: whether it passes the
+	// command line of the kernel image to it, and measures loader.conf.
+	passes, loaderConf bool
 }
+
+// addonRule is how a stub measures the command lines of addons.
+type addonRule int
+
+const (
+	addonsNone    addonRule = iota // it reads none
+	addonsGrouped                  // an event for the global ones, another for those of the image
+	addonsJoined                   // one event, each without blanks around it
+)
 
 // archived is a section that becomes a file of an archive of its own.
 type archived struct{ section, file string }
@@ -33,16 +47,20 @@ func knownStubs() []rules {
 			major:    "252",
 			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey"},
 			archived: signed,
+			passes:   true,
 		},
 		{
 			major:    "254",
 			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"},
 			archived: signed,
+			addons:   addonsGrouped,
+			passes:   true,
 		},
 		{
 			major:    "257",
 			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"},
 			archived: append(slices.Clone(signed), archived{".osrel", "os-release"}),
+			addons:   addonsJoined, loaderConf: true,
 		},
 	}
 }
@@ -52,8 +70,8 @@ func refused() []string {
 	return []string{".profile", ".dtbauto", ".hwids", ".efifw", ".ucode"}
 }
 
-// findRules chooses the rules for the stub's version.
-func findRules(version string) (rules, error) {
+// findRules chooses the rules for the version of systemd-stub or systemd-boot.
+func findRules(program, version string) (rules, error) {
 	var known []string
 	for _, r := range knownStubs() {
 		known = append(known, r.major)
@@ -67,17 +85,14 @@ func findRules(version string) (rules, error) {
 		}
 		return r, nil
 	}
-	return rules{}, fmt.Errorf("what systemd-stub %q measures is not known; known are %s as systemd released them", version, strings.Join(known, ", "))
+	return rules{}, fmt.Errorf("what %s %q measures is not known; known are %s as systemd released them", program, version, strings.Join(known, ", "))
 }
 
 // readImage reads what the result says about the UKI, and finds the rules
 // for its stub.
 func (r *Result) readImage(im *image) (rules, error) {
-	var err error
-	if r.Stub, err = im.StubVersion(); err != nil {
-		return rules{}, fmt.Errorf("%w; only a UKI that the firmware starts itself is supported", err)
-	}
-	rules, err := findRules(r.Stub)
+	r.Stub = im.version
+	rules, err := findRules(stubName, r.Stub)
 	if err != nil {
 		return rules, err
 	}
@@ -120,21 +135,29 @@ func (im *image) text(name string) ([]byte, error) {
 	return b, nil
 }
 
-// passedCmdline is the command line that the stub makes of .cmdline: it ends
-// at the first NUL, control characters become blanks, and blanks at the end
-// go. What it does with blanks at the start, and with what is not ASCII,
-// differs between versions and is refused.
+// passedCmdline is the command line that the stub makes of .cmdline. What it
+// does with blanks at the start differs between versions and is refused.
 func passedCmdline(section []byte) (string, error) {
+	text, err := mangle(section)
+	text = strings.TrimRight(text, " ")
+	if err == nil && (text == "" || text[0] == ' ') {
+		return "", fmt.Errorf("command line %q is empty or starts with a blank", section)
+	}
+	return text, err
+}
+
+// mangle is what systemd's programs make of a command line, but for blanks at
+// its end, which go: it ends at the first NUL, and control characters become
+// blanks. What they do with what is not ASCII differs between versions and is
+// refused.
+func mangle(section []byte) (string, error) {
 	text, _, _ := strings.Cut(string(section), "\x00")
-	text = strings.TrimRight(strings.Map(func(r rune) rune {
+	text = strings.Map(func(r rune) rune {
 		if r < ' ' {
 			return ' '
 		}
 		return r
-	}, text), " ")
-	if text == "" || text[0] == ' ' {
-		return "", fmt.Errorf("command line %q is empty or starts with a blank", section)
-	}
+	}, text)
 	if strings.ContainsFunc(text, func(r rune) bool { return r > '~' }) {
 		return "", fmt.Errorf("command line %q is not ASCII", text)
 	}
@@ -215,4 +238,12 @@ func wide(s string) []byte {
 		b = binary.LittleEndian.AppendUint16(b, u)
 	}
 	return b
+}
+
+// sortUTF16 sorts paths as systemd-stub does: by the UTF-16 units of the file
+// name, upper case before lower.
+func sortUTF16(paths []string) {
+	slices.SortFunc(paths, func(a, b string) int {
+		return slices.Compare(utf16.Encode([]rune(path.Base(a))), utf16.Encode([]rune(path.Base(b))))
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // maxMagic bounds .sdmagic, a line of about fifty bytes.
@@ -73,24 +74,39 @@ func (im *Image) Section(name string) (*ImageSection, error) {
 // StubVersion is the version that systemd-stub wrote into .sdmagic, such as
 // "252.39-1~deb12u2".
 func (im *Image) StubVersion() (string, error) {
-	s, err := im.Section(".sdmagic")
+	name, version, err := im.LoaderInfo()
 	if err != nil {
 		return "", err
 	}
+	if name != "systemd-stub" {
+		return "", fmt.Errorf("no systemd-stub: .sdmagic says %q, version %q", name, version)
+	}
+	return version, nil
+}
+
+// LoaderInfo is what one of systemd's EFI programs says of itself in
+// .sdmagic: a name, systemd-boot, systemd-stub or systemd-addon, and its
+// version.
+func (im *Image) LoaderInfo() (name, version string, err error) {
+	s, err := im.Section(".sdmagic")
+	if err != nil {
+		return "", "", err
+	}
 	if s == nil || s.VirtualSize > maxMagic {
-		return "", fmt.Errorf("no systemd-stub: no section %q that names one", ".sdmagic")
+		return "", "", fmt.Errorf("no systemd-stub: no section %q that names one", ".sdmagic")
 	}
 	b, err := io.ReadAll(s.Open())
 	if err != nil {
-		return "", fmt.Errorf("reading .sdmagic: %w", err)
+		return "", "", fmt.Errorf("reading .sdmagic: %w", err)
 	}
 	b = bytes.TrimRight(b, "\x00")
-	version, ok := bytes.CutPrefix(b, []byte("#### LoaderInfo: systemd-stub "))
-	version, ok2 := bytes.CutSuffix(version, []byte(" ####"))
-	if !ok || !ok2 || len(version) == 0 {
-		return "", fmt.Errorf("no systemd-stub: .sdmagic says %q", b)
+	text, ok := bytes.CutPrefix(b, []byte("#### LoaderInfo: "))
+	text, ok2 := bytes.CutSuffix(text, []byte(" ####"))
+	name, version, ok3 := strings.Cut(string(text), " ")
+	if !ok || !ok2 || !ok3 || name == "" || version == "" {
+		return "", "", fmt.Errorf("no systemd-stub: .sdmagic says %q", b)
 	}
-	return string(version), nil
+	return name, version, nil
 }
 
 // loaded reads a section as it lies in memory: file bytes, then zeros.
