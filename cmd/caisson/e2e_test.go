@@ -529,7 +529,7 @@ func (e *e2e) testCosign(t *testing.T) {
 	check := func(name, kind, digest string) ([]byte, error) {
 		c := exec.Command("unshare", "-rn", cosign, "verify-blob-attestation", "--key", filepath.Join(e.dir, "cosign.pub"),
 			"--bundle", filepath.Join(e.out, "statements", name+".sigstore.json"), "--type", kind, "--insecure-ignore-tlog",
-			"--new-bundle-format", "--trusted-root", root, "--digest", digest, "--digestAlg", "sha256", image)
+			"--new-bundle-format", "--trusted-root", root, "--digest", digest, "--digestAlg", "sha256")
 		c.Env = append(os.Environ(), "HOME="+e.dir)
 		return c.CombinedOutput()
 	}
