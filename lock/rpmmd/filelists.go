@@ -19,6 +19,7 @@ func parseFilelists(r io.Reader, limit int64, visit func(pkgID string, path []by
 	if err != nil {
 		return fmt.Errorf("filelists: %w", err)
 	}
+	z = readAhead(z)
 	defer z.Close()
 	s := newScanner(z, "filelists")
 	in := newInterner(s)

@@ -20,6 +20,7 @@ func parsePrimary(r io.Reader, limit int64) ([]Package, error) {
 	if err != nil {
 		return nil, fmt.Errorf("primary: %w", err)
 	}
+	z = readAhead(z)
 	defer z.Close()
 	p := &primary{s: newScanner(z, "primary")}
 	p.in = newInterner(p.s)
