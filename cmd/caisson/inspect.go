@@ -122,6 +122,10 @@ func inspectFolder(ctx context.Context, ui *ui, dir string, o *inspectOptions) e
 	if err != nil {
 		return err
 	}
+	statements, err := describeStatements(ctx, dir, o.key)
+	if err != nil {
+		return err
+	}
 	if o.lockFile != "" {
 		if err := showItsLock(ui, o.lockFile, d); err != nil {
 			return err
@@ -139,7 +143,10 @@ func inspectFolder(ctx context.Context, ui *ui, dir string, o *inspectOptions) e
 		ui.print("verdict     %s: %s", strings.ToUpper(string(r.Verdict)), r.Reason)
 		ui.print("  report    %s", filepath.Join(dir, "report.html"))
 	}
-	return showStatements(ctx, ui, dir, o.key)
+	for _, l := range statements {
+		ui.print("%s", l)
+	}
+	return nil
 }
 
 // asDescribed compares the image's bytes with image.json.
@@ -226,23 +233,25 @@ func showPCRs(ui *ui, banks map[string]map[string]string, r *verify.Report) {
 	}
 }
 
-func showStatements(ctx context.Context, ui *ui, dir, key string) error {
+// describeStatements says which statements there are, and checks them where a
+// key is given.
+func describeStatements(ctx context.Context, dir, key string) ([]string, error) {
 	all, err := filepath.Glob(filepath.Join(escapeGlob(dir), "statements", "*.sigstore.json"))
 	if err != nil || len(all) == 0 {
-		ui.print("statements  none yet: `caisson attest`")
-		return err
+		return []string{"statements  none yet: `caisson attest`"}, err
 	}
 	checked := "their signatures were not checked: --key cosign.pub"
 	if key != "" {
 		c, err := checkStatements(ctx, dir, key)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		checked = count(len(c.Signed), "signature") + " checked by " + key
 	}
-	ui.print("statements  %s (%d), %s", filepath.Join(dir, "statements"), len(all), checked)
-	ui.print("  sbom      %s", filepath.Join(dir, "sbom.spdx.json"))
-	return nil
+	return []string{
+		fmt.Sprintf("statements  %s (%d), %s", filepath.Join(dir, "statements"), len(all), checked),
+		"  sbom      " + filepath.Join(dir, "sbom.spdx.json"),
+	}, nil
 }
 
 // escapeGlob is a path as filepath.Glob reads it to the letter.
