@@ -176,6 +176,12 @@ func (c condition) run(t *testing.T, variable string, env ...string) string {
 	if c.ordinary {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
+	if strings.Contains(strings.Join(cmd.Env, "\n"), "CAISSON_TEST_DISK=") { // the child mounts one
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		}
+	}
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	got, err := cmd.Output()

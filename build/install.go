@@ -279,7 +279,8 @@ func (b *builder) scan(ctx context.Context, i *installed, rules []rootfs.Rule) e
 		used = append(used, fmt.Sprintf("/%s: %s", r.Match, r.Reason))
 	}
 	i.tree = t
-	return b.log.Append("normalise "+i.set, strings.Join(used, "\n"))
+	b.log.Append("normalise "+i.set, strings.Join(used, "\n"))
+	return nil
 }
 
 // isPlaced tells whether a file is one that a step or an overlay brought.

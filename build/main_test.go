@@ -40,7 +40,3 @@ func tool(t *testing.T, name string) string {
 	}
 	return p
 }
-
-const buildIn = "CAISSON_TEST_BUILD_IN"
-
-func buildChild() error { return nil }

@@ -133,6 +133,15 @@ func placeOne(root *installed, dst *os.Root, full, rel string, d fs.DirEntry, ho
 		}
 		return err
 	}
+	if up := path.Dir(at); up != "." { // missing where a link leads to nowhere
+		made, err := makeDirs(root.dir, up)
+		if err != nil {
+			return err
+		}
+		for _, p := range made {
+			root.ledger.set(p, how)
+		}
+	}
 	if err := placeFile(dst, at, full, d); err != nil {
 		return err
 	}

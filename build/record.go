@@ -153,9 +153,7 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 	}
 	res, err = sandbox.Run(ctx, s)
 	printed := out.text() + errs.text()
-	if logErr := b.log.Append(s.Name, printed); logErr != nil && err == nil {
-		err = logErr
-	}
+	b.log.Append(s.Name, printed)
 	if err != nil {
 		return nil, "", err
 	}

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -93,11 +95,16 @@ func (w *workDir) keep() (string, error) {
 // removeStale removes the working folders that nobody has locked. That it
 // cannot is no error: they only take room.
 func removeStale(out string) {
-	dirs, err := filepath.Glob(filepath.Join(globQuote(out), workPrefix+"*"))
+	entries, err := os.ReadDir(out)
 	if err != nil {
 		return
 	}
-	for _, dir := range dirs {
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), workPrefix)
+		if !ok || !e.IsDir() || strings.Trim(number, "0123456789") != "" {
+			continue
+		}
+		dir := filepath.Join(out, e.Name())
 		f, err := os.Open(dir)
 		if err != nil {
 			continue
@@ -107,11 +114,6 @@ func removeStale(out string) {
 		}
 		f.Close()
 	}
-}
-
-// globQuote makes a pattern that matches one name.
-func globQuote(name string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
 }
 
 // removeAll removes a tree whose folders may be closed to their owner.
@@ -185,15 +187,8 @@ func (b *builder) removeDescriptions(img *Image) error {
 	for _, format := range []string{"qcow2", "raw", "vhd"} {
 		names = append(names, b.imageName()+"."+format)
 	}
-	for _, f := range img.Files {
-		for i, name := range names {
-			if name == f.Name {
-				names[i] = ""
-			}
-		}
-	}
 	for _, name := range names {
-		if name == "" {
+		if slices.ContainsFunc(img.Files, func(f Output) bool { return f.Name == name }) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(b.Out, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -229,36 +224,46 @@ func describe(name string) (Output, error) {
 	return Output{Name: filepath.Base(name), Size: n, SHA256: d}, err
 }
 
-// stepLog is build.log: what every step printed, in pieces that are not torn.
+// stepLog is build.log: what every step printed. Steps run beside each other,
+// so they come in the order of their names, as in evidence.json: the log, too,
+// is the same in every build.
 type stepLog struct {
-	mu sync.Mutex
-	f  *os.File
+	mu    sync.Mutex
+	f     *os.File
+	steps map[string]string
 }
 
 func newStepLog(name string) (*stepLog, error) {
 	f, err := os.Create(name)
-	return &stepLog{f: f}, err
+	return &stepLog{f: f, steps: map[string]string{}}, err
 }
 
-// Append writes a step's output under its name.
-func (l *stepLog) Append(step, output string) error {
+// Append keeps a step's output under its name.
+func (l *stepLog) Append(step, output string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if output != "" && !strings.HasSuffix(output, "\n") {
 		output += "\n"
 	}
-	_, err := io.WriteString(l.f, "== "+step+"\n"+output)
-	return err
+	l.steps[step] += output
 }
 
-// Close ends the log. Closing it again is no error.
+// Close writes the log. Closing it again is no error.
 func (l *stepLog) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.f == nil {
 		return nil
 	}
-	err := l.f.Close()
+	var err error
+	for _, step := range slices.Sorted(maps.Keys(l.steps)) {
+		if err == nil {
+			_, err = io.WriteString(l.f, "== "+step+"\n"+l.steps[step])
+		}
+	}
+	if closeErr := l.f.Close(); err == nil {
+		err = closeErr
+	}
 	l.f = nil
 	return err
 }
