@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +24,10 @@ type testDisk struct {
 	tail     string            // behind it
 	change   func(*gpt.Table)
 	loader   func([]byte) // changes the UKI
+	path     string       // of the UKI
+	// more are files that know the root hash.
+	more func(root string) map[string]string
+	sign func([]byte) []byte // signs every program
 }
 
 const (
@@ -85,6 +90,7 @@ func newDisk(opts ...func(*testDisk)) *testDisk {
 			".initrd": "an initrd of odd length", ".linux": kernel(),
 		},
 		files: map[string]string{},
+		path:  "EFI/BOOT/BOOTX64.EFI",
 	}
 	for _, o := range opts {
 		o(d)
@@ -99,7 +105,10 @@ func opener(b []byte) func() (io.ReadCloser, error) {
 // uki makes the unified kernel image.
 func (d *testDisk) uki(t testing.TB, root [32]byte) []byte {
 	t.Helper()
-	d.sections[".cmdline"] = d.cmdline + hexOf(root) + d.tail
+	d.sections[".cmdline"] = strings.ReplaceAll(d.cmdline+"HASH"+d.tail, "HASH", hexOf(root))
+	if d.more != nil {
+		d.sections[".cmdline"] = d.cmdline
+	}
 	var sections []uki.Section
 	for name, content := range d.sections {
 		if content != "" {
@@ -130,8 +139,16 @@ func (d *testDisk) write(t testing.TB) memory {
 		t.Fatal(err)
 	}
 	image := d.uki(t, root)
-	files := []fat.File{{Path: "EFI/BOOT/BOOTX64.EFI", Size: int64(len(image)), Open: opener(image)}}
-	for path, content := range d.files {
+	all := map[string]string{d.path: string(image)}
+	maps.Copy(all, d.files)
+	if d.more != nil {
+		maps.Copy(all, d.more(hexOf(root)))
+	}
+	var files []fat.File
+	for path, content := range all {
+		if d.sign != nil && strings.HasPrefix(content, "MZ") {
+			content = string(d.sign([]byte(content)))
+		}
 		files = append(files, fat.File{Path: path, Size: int64(len(content)), Open: opener([]byte(content))})
 	}
 	if err := fat.Write(io.NewOffsetWriter(m, espStart), rootStart-espStart, files, fat.Options{}); err != nil {
