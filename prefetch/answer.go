@@ -42,6 +42,9 @@ func (t *transfer) accept(resp *http.Response) error {
 		return t.refused(resp)
 	}
 	t.validator = validator(resp.Header, !t.req.Digest.IsZero())
+	if t.req.Immutable {
+		t.validator = "immutable"
+	}
 	if total := t.to.Size() + resp.ContentLength; resp.ContentLength >= 0 && t.req.Size > 0 && total != t.req.Size {
 		return &SizeError{Got: total, Want: t.req.Size}
 	}

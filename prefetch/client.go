@@ -84,6 +84,18 @@ func NewClient(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{cfg: cfg, netrc: rc, hosts: make(map[string]*host)}
+	var t http.RoundTripper = NewTransport(cfg)
+	if cfg.Login != nil {
+		t = cfg.Login(t)
+	}
+	c.http = &http.Client{Transport: t, CheckRedirect: checkRedirect}
+	return c, nil
+}
+
+// NewTransport makes a transport with the proxies, certificates and limits of
+// a Config.
+func NewTransport(cfg Config) *http.Transport {
+	cfg = cfg.withDefaults()
 	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 30 * time.Second}
 	t := &http.Transport{
 		DialContext:         dialer.DialContext,
@@ -97,8 +109,7 @@ func NewClient(cfg Config) (*Client, error) {
 	if cfg.Proxy != nil {
 		t.Proxy = func(r *http.Request) (*url.URL, error) { return cfg.Proxy(r.URL) }
 	}
-	c.http = &http.Client{Transport: t, CheckRedirect: checkRedirect}
-	return c, nil
+	return t
 }
 
 // Requests is how many HTTP requests have been sent, retries included.
@@ -123,7 +134,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 		return fmt.Errorf("%w: to %s", errRedirect, to)
 	case last.Scheme == "https" && req.URL.Scheme == "http":
 		return fmt.Errorf("%w: from https to %s", errRedirect, to)
-	case isLocal(req.URL.Hostname()) && !isLocal(first.Hostname()):
+	case IsLocal(req.URL.Hostname()) && !IsLocal(first.Hostname()):
 		return fmt.Errorf("%w: from %s to this machine's %s", errRedirect, first.Hostname(), to)
 	}
 	req.Header.Del("Referer")
@@ -134,8 +145,8 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// isLocal tells whether a host is, by its name, this machine or on its link.
-func isLocal(name string) bool {
+// IsLocal tells whether a host is, by its name, this machine or on its link.
+func IsLocal(name string) bool {
 	name = strings.TrimSuffix(strings.ToLower(name), ".")
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		return true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -40,6 +41,9 @@ type Config struct {
 	// Netrc is a file of passwords by host; empty for none. They are sent by
 	// https only.
 	Netrc string
+	// Login puts what a server's login needs round the transport; nil for
+	// nothing.
+	Login func(http.RoundTripper) http.RoundTripper
 	// RootCAs are the certificates that are trusted; nil for the system's.
 	RootCAs *x509.CertPool
 

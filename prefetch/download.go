@@ -39,6 +39,11 @@ type Request struct {
 	// Digest is what the bytes have to be; zero where it is not known. Only
 	// a file of a known digest goes on from what an earlier run has left.
 	Digest digest.Digest
+	// Immutable: the address never has other bytes, so that a transfer can be
+	// gone on with whatever the server says of versions.
+	Immutable bool
+	// Accept is the header of that name; empty for none.
+	Accept string
 	// Progress is told of bytes as they come, and by a negative number of
 	// those that have to come again. It may be nil.
 	Progress func(n int64)
@@ -269,7 +274,12 @@ func (t *transfer) send(ctx context.Context) (*http.Response, error) {
 	}
 	if have := t.to.Size(); have > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
-		req.Header.Set("If-Range", t.validator)
+		if !t.req.Immutable {
+			req.Header.Set("If-Range", t.validator)
+		}
+	}
+	if t.req.Accept != "" {
+		req.Header.Set("Accept", t.req.Accept)
 	}
 	t.c.requests.Add(1)
 	return t.c.http.Do(req)

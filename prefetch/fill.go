@@ -290,6 +290,10 @@ func isDamage(err error) bool {
 
 // fetch gets an input from wherever it is.
 func (f *filler) fetch(ctx context.Context, in *lock.Input, to *cas.Temp) error {
+	req := Request{Size: in.Size, Digest: in.SHA256, Progress: f.track.bytes}
+	if f.opts.Get != nil {
+		return f.opts.Get(ctx, in, req, to)
+	}
 	w := lock.Want{Kind: in.Kind, URL: in.URL, Registry: in.Registry, SHA256: in.SHA256, Size: in.Size}
 	if in.Kind == lock.KindTree {
 		return &cas.MissingError{Digest: in.SHA256}
@@ -305,7 +309,7 @@ func (f *filler) fetch(ctx context.Context, in *lock.Input, to *cas.Temp) error 
 	if err != nil {
 		return err
 	}
-	return f.fetcher.get(ctx, places, Request{Size: in.Size, Digest: in.SHA256, Progress: f.track.bytes}, to)
+	return f.fetcher.get(ctx, places, req, to)
 }
 
 // commit proves a file and gives it its name.

@@ -1,11 +1,13 @@
 package prefetch
 
 import (
+	"context"
 	"fmt"
 	"io"
 
 	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/prefetch/cas"
 )
 
 // Options are Fill's.
@@ -18,6 +20,10 @@ type Options struct {
 	// is fs.ErrNotExist says that there is no such folder: then the store's
 	// copy will do. Nil where there is no project.
 	Tree func(in *lock.Input) (io.ReadCloser, error)
+	// Get fetches an input from elsewhere than the lock says. The request has
+	// all but the address, and may be passed on to a Client. Nil where the
+	// lock's own places count.
+	Get func(ctx context.Context, in *lock.Input, req Request, to *cas.Temp) error
 	// Parallel is how many inputs are worked on at the same time; 16.
 	Parallel int
 	// Verify hashes also what the store has.

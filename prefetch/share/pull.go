@@ -1,0 +1,173 @@
+package share
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"caisson/lock"
+	"caisson/lock/digest"
+	"caisson/prefetch"
+	"caisson/prefetch/cas"
+)
+
+// Pulled says what Pull did.
+type Pulled struct {
+	Ref string // with the tag
+	prefetch.Stats
+}
+
+// Pull brings into the store what it lacks of a lock's inputs and
+// REGISTRY/REPO[:TAG] has, and proves all of them. text is the lock's. It need
+// not be the lock that was pushed. The error is as prefetch.Fill's: what the
+// registry lacks is a *cas.MissingError each, and all else is in the store.
+func Pull(ctx context.Context, ref string, l *lock.Lock, text []byte, s *cas.Store, o Options) (Pulled, error) {
+	o = o.withDefaults()
+	r, err := parse(ref, digest.Of(text))
+	if err != nil {
+		return Pulled{}, err
+	}
+	p := &puller{ref: r, s: s, maxSize: cmp.Or(o.Config.MaxSize, 8<<30)}
+	p.ready = sync.OnceValue(func() error {
+		err := p.connect(ctx, o)
+		if err == nil {
+			err = p.list(ctx)
+		}
+		if err != nil {
+			return failed(ctx, r.Name(), err)
+		}
+		return nil
+	})
+	done := Pulled{Ref: r.Name()}
+	if len(prefetch.Missing(l, s)) > 0 {
+		if err := p.ready(); err != nil {
+			return done, err
+		}
+	}
+	done.Stats, err = prefetch.Fill(ctx, l, s, prefetch.Options{Config: o.Config, Get: p.get, Progress: o.Progress})
+	if p.client != nil {
+		done.Requests = p.client.Requests()
+		p.client.CloseIdle()
+	}
+	return done, err
+}
+
+// puller is one run of Pull.
+type puller struct {
+	ref     name.Reference
+	s       *cas.Store
+	maxSize int64        // bytes of a file whose size the lock does not have
+	ready   func() error // connects and lists, once; what follows is its result
+	client  *prefetch.Client
+	has     map[digest.Digest]int64 // sizes in bytes
+}
+
+// connect logs in.
+func (p *puller) connect(ctx context.Context, o Options) error {
+	repo := p.ref.Context()
+	auth, err := authn.Resolve(ctx, o.Keychain, repo)
+	if err != nil {
+		return err
+	}
+	cfg := o.Config
+	cfg.MaxSize = maxManifest // of what has no size: files have one, from the lock or the manifest
+	var loginErr error
+	cfg.Login = func(t http.RoundTripper) http.RoundTripper {
+		var in http.RoundTripper
+		if in, loginErr = transport.NewWithContext(ctx, repo.Registry, auth, newGuard(t, repo.Registry), []string{repo.Scope(transport.PullScope)}); loginErr != nil {
+			return t
+		}
+		return in
+	}
+	if p.client, err = prefetch.NewClient(cfg); err != nil {
+		return err
+	}
+	return loginErr
+}
+
+// address is where something of the repository lies. The login's transport
+// changes the scheme to what the registry speaks.
+func (p *puller) address(kind, id string) string {
+	repo := p.ref.Context()
+	return fmt.Sprintf("%s://%s/v2/%s/%s/%s", repo.Scheme(), repo.RegistryStr(), repo.RepositoryStr(), kind, id)
+}
+
+// list learns which files the repository has under the reference.
+func (p *puller) list(ctx context.Context) error {
+	req := prefetch.Request{URL: p.address("manifests", p.ref.Identifier())}
+	if d, ok := p.ref.(name.Digest); ok {
+		want, err := digest.Parse(d.DigestStr())
+		if err != nil {
+			return err
+		}
+		req.Digest = want
+	}
+	m, err := p.manifest(ctx, req)
+	if err != nil {
+		return err
+	}
+	p.has = make(map[digest.Digest]int64)
+	parts := []manifest{m}
+	for _, d := range m.Manifests {
+		if d.Size > maxManifest {
+			return fmt.Errorf("a manifest of %d bytes, want at most %d", d.Size, maxManifest)
+		}
+		part, err := p.manifest(ctx, prefetch.Request{URL: p.address("manifests", d.Digest.String()), Digest: d.Digest, Size: d.Size})
+		if err != nil {
+			return err
+		}
+		if len(part.Manifests) > 0 {
+			return fmt.Errorf("the manifest %s is an index in an index", d.Digest)
+		}
+		parts = append(parts, part)
+	}
+	for _, m := range parts {
+		for _, d := range m.Layers {
+			p.has[d.Digest] = d.Size
+		}
+	}
+	return nil
+}
+
+// manifest fetches and reads one manifest.
+func (p *puller) manifest(ctx context.Context, req prefetch.Request) (manifest, error) {
+	to, err := p.s.Create()
+	if err != nil {
+		return manifest{}, err
+	}
+	defer to.Drop()
+	req.Accept = manifestType + ", " + indexType
+	if err := p.client.Get(ctx, req, to); err != nil {
+		return manifest{}, err
+	}
+	b, err := io.ReadAll(io.NewSectionReader(to, 0, to.Size()))
+	if err != nil {
+		return manifest{}, err
+	}
+	return read(b)
+}
+
+// get is prefetch.Options' Get.
+func (p *puller) get(ctx context.Context, in *lock.Input, req prefetch.Request, to *cas.Temp) error {
+	if err := p.ready(); err != nil {
+		return err
+	}
+	size, ok := p.has[in.SHA256]
+	if !ok {
+		return fmt.Errorf("%s does not have it: %w", p.ref.Name(), &cas.MissingError{Digest: in.SHA256})
+	}
+	if req.Size == 0 {
+		if req.Size = size; size > p.maxSize {
+			return fmt.Errorf("%s: a file of %d bytes, want at most %d", p.ref.Name(), size, p.maxSize)
+		}
+	}
+	req.URL, req.Immutable = p.address("blobs", in.SHA256.String()), true
+	return p.client.Get(ctx, req, to)
+}

@@ -1,0 +1,266 @@
+package share
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/errgroup"
+
+	"caisson/lock"
+	"caisson/lock/digest"
+	"caisson/prefetch"
+	"caisson/prefetch/cas"
+)
+
+// parallel is how many files are sent at the same time.
+const parallel = 8
+
+// Pushed says what Push did.
+type Pushed struct {
+	Ref       string // with the tag
+	Digest    digest.Digest
+	Manifests int // an index not counted
+	Files     int // distinct ones, the lock included
+	Sent      int // of them: the repository did not have them, and they were not mounted
+	Bytes     int64
+}
+
+// Push sends what a lock needs, and the lock's text, from a store to
+// REGISTRY/REPO[:TAG]. What the store does not have is in the error, one
+// *cas.MissingError each, and then nothing is sent.
+func Push(ctx context.Context, ref string, l *lock.Lock, text []byte, s *cas.Store, o Options) (Pushed, error) {
+	o = o.withDefaults()
+	p := &pusher{s: s, last: time.Now(), tell: o.Progress}
+	lockDigest := digest.Of(text)
+	r, err := parse(ref, lockDigest)
+	if err != nil {
+		return p.done, err
+	}
+	p.done.Ref = r.Name()
+	config := descriptor{MediaType: lockType, Digest: lockDigest, Size: int64(len(text))}
+	layers, err := p.layers(l)
+	if err != nil {
+		return p.done, err
+	}
+	docs, err := manifests(config, layers, o.MaxManifest)
+	if err != nil {
+		return p.done, err
+	}
+	last := docs[len(docs)-1]
+	p.done.Digest, p.done.Files = last.digest, len(layers)+1
+	p.event.Total, p.event.TotalBytes = p.done.Files, p.event.TotalBytes+config.Size
+	if p.done.Manifests = len(docs); last.mediaType == indexType {
+		p.done.Manifests--
+	}
+	if err := p.connect(r, o); err != nil {
+		return p.done, err
+	}
+	if err := p.send(ctx, r, config, text, layers, docs); err != nil {
+		if isStore(err) {
+			return p.done, err
+		}
+		return p.done, failed(ctx, r.Name(), err)
+	}
+	return p.done, nil
+}
+
+// isStore tells whether it is the store's fault.
+func isStore(err error) bool {
+	var missing *cas.MissingError
+	var damaged *cas.DamagedError
+	return errors.As(err, &missing) || errors.As(err, &damaged)
+}
+
+// pusher is one run of Push.
+type pusher struct {
+	s       *cas.Store
+	options []remote.Option
+	remote  *remote.Pusher
+	from    name.Reference // nil for none
+	all     bool
+
+	mu    sync.Mutex
+	done  Pushed
+	event prefetch.Event
+	last  time.Time
+	tell  prefetch.Progress
+}
+
+// layers describes the files of a lock.
+func (p *pusher) layers(l *lock.Lock) ([]descriptor, error) {
+	all := files(l)
+	if len(all) == 0 {
+		return nil, errors.New("the lock has no inputs")
+	}
+	var layers []descriptor
+	var errs []error
+	for _, in := range all {
+		size, ok := p.s.Size(in.SHA256)
+		if !ok {
+			errs = append(errs, &cas.MissingError{Digest: in.SHA256, Name: in.Kind + " " + in.Name})
+			continue
+		}
+		layers = append(layers, describe(in, size))
+		p.event.TotalBytes += size
+	}
+	return layers, errors.Join(errs...)
+}
+
+func (p *pusher) connect(r name.Reference, o Options) error {
+	p.all = o.All
+	p.options = []remote.Option{
+		remote.WithAuthFromKeychain(o.Keychain),
+		remote.WithTransport(newGuard(prefetch.NewTransport(o.Config), r.Context().Registry)),
+		remote.WithUserAgent("caisson/" + o.Config.Version),
+		remote.WithRetryBackoff(remote.Backoff{Duration: o.backoff(), Factor: 3, Jitter: 0.1, Steps: 4}),
+	}
+	if o.From != "" {
+		from, err := parse(o.From, digest.Digest{})
+		if err != nil {
+			return err
+		}
+		if from.Context().RegistryStr() != r.Context().RegistryStr() {
+			return fmt.Errorf("%s and %s are not of the same registry", o.From, r)
+		}
+		p.from = from
+	}
+	var err error
+	p.remote, err = remote.NewPusher(p.options...)
+	return err
+}
+
+// send sends the files, then what names them.
+func (p *pusher) send(ctx context.Context, r name.Reference, config descriptor, text []byte, layers []descriptor, docs []written) error {
+	last := docs[len(docs)-1]
+	if !p.all {
+		have, err := remote.Head(r, append(p.options, remote.WithContext(ctx))...)
+		if err == nil && have.Digest.String() == last.digest.String() {
+			return nil
+		}
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	g.Go(func() error {
+		return p.file(gctx, r, config, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil })
+	})
+	for _, d := range layers {
+		g.Go(func() error {
+			return p.file(gctx, r, d, func() (io.ReadCloser, error) { return p.s.Open(d.Digest) })
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, w := range docs[:len(docs)-1] {
+		if err := p.remote.Put(ctx, r.Context().Digest(w.digest.String()), w); err != nil {
+			return err
+		}
+	}
+	return p.remote.Put(ctx, r, last)
+}
+
+// file sends one file, unless it is there or can be mounted.
+func (p *pusher) file(ctx context.Context, r name.Reference, d descriptor, open func() (io.ReadCloser, error)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b := &blob{descriptor: d, open: open, p: p}
+	var layer v1.Layer = b
+	if p.from != nil {
+		layer = &remote.MountableLayer{Layer: b, Reference: p.from}
+	}
+	err := p.remote.Upload(ctx, r.Context(), layer)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if b.damage != nil { // the transport's own words hide it
+		return b.damage
+	}
+	if err != nil {
+		return err
+	}
+	p.event.Done++
+	if b.opened {
+		p.done.Sent++
+		p.done.Bytes += d.Size
+	} else {
+		p.event.Bytes += d.Size
+	}
+	p.report()
+	return nil
+}
+
+// report tells how far it is, at most ten times a second. The caller holds mu.
+func (p *pusher) report() {
+	if p.tell != nil && (p.event.Done >= p.event.Total || time.Since(p.last) > 100*time.Millisecond) {
+		p.last = time.Now()
+		p.tell(p.event)
+	}
+}
+
+// blob is a file on its way to a registry: a v1.Layer.
+type blob struct {
+	descriptor
+	open   func() (io.ReadCloser, error)
+	p      *pusher
+	opened bool
+	sent   int64 // by this try
+	damage error // a *cas.DamagedError
+}
+
+func (b *blob) Digest() (v1.Hash, error) { return v1.NewHash(b.descriptor.Digest.String()) }
+func (b *blob) DiffID() (v1.Hash, error) { return b.Digest() }
+func (b *blob) Size() (int64, error)     { return b.descriptor.Size, nil }
+func (b *blob) MediaType() (types.MediaType, error) {
+	return types.MediaType(b.descriptor.MediaType), nil
+}
+func (b *blob) Uncompressed() (io.ReadCloser, error) { return b.Compressed() }
+
+// Compressed is the file itself, for each try anew.
+func (b *blob) Compressed() (io.ReadCloser, error) {
+	r, err := b.open()
+	if err != nil {
+		return nil, err
+	}
+	b.p.mu.Lock()
+	defer b.p.mu.Unlock()
+	b.p.event.Bytes -= b.sent
+	b.opened, b.sent = true, 0
+	return &blobReader{r, b}, nil
+}
+
+// blobReader counts, and remembers that a file was damaged.
+type blobReader struct {
+	io.ReadCloser
+	b *blob
+}
+
+func (r *blobReader) Read(buf []byte) (int, error) {
+	n, err := r.ReadCloser.Read(buf)
+	p := r.b.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.b.sent += int64(n)
+	p.event.Bytes += int64(n)
+	p.report()
+	var damaged *cas.DamagedError
+	if errors.As(err, &damaged) && r.b.damage == nil {
+		damaged.Name = r.b.Annotations.Kind + " " + r.b.Annotations.Title
+		r.b.damage = damaged
+	}
+	return n, err
+}
+
+// RawManifest and MediaType make a manifest what a registry is sent.
+func (w written) RawManifest() ([]byte, error) { return w.bytes, nil }
+
+// MediaType is the header under which it goes.
+func (w written) MediaType() (types.MediaType, error) { return types.MediaType(w.mediaType), nil }

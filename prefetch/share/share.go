@@ -1,0 +1,208 @@
+// Package share keeps what a lock needs in an OCI registry, and fills a store
+// from there.
+//
+// # Format
+//
+// The lock is the config of an OCI image manifest (image-spec 1.1), and each
+// distinct file of its inputs a layer, uncompressed, so that the layer's
+// digest is the input's SHA-256:
+//
+//	artifactType   application/vnd.caisson.store.v1
+//	config         application/vnd.caisson.lock.v1+json: the lock itself
+//	layers         application/vnd.caisson.input.v1, in the order of the lock's inputs;
+//	               annotations: org.opencontainers.image.title, the name of the first
+//	               input that is that file, and dev.caisson.kind, its kind
+//
+// Where the manifest would exceed a limit (2 MiB; registries refuse them from
+// 4 MiB on) the layers are spread, in order, over several such manifests under
+// an index of the same artifactType. There is no time, no name of a machine
+// and no map in it: the same lock and limit give the same digest. The tag that
+// is not given is "lock-" and the lock's digest in hex.
+//
+// # Promise
+//
+// Push sends nothing that the repository has, and nothing at all where the tag
+// already names the manifest; files that another repository of the registry
+// has can be mounted. A file that is damaged in the store is not sent as what
+// it should be. Pull is prefetch.Fill from another place: it fetches what the
+// store lacks, believes the registry in nothing but where to find a file, and
+// proves each file, signatures included, before it has its name; it goes on
+// where an earlier run was ended.
+//
+// # Limits
+//
+// Nothing in a lock says yet that an input was fetched with credentials and
+// may not be passed on: all inputs are pushed, so push to where all who may
+// read them may have them. Logins are those of docker and podman, credential
+// helpers included. Without TLS only a registry on this machine is spoken to.
+// An upload that stalls is ended by the context only.
+package share
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"caisson/lock"
+	"caisson/lock/digest"
+	"caisson/prefetch"
+)
+
+// Options are Push's and Pull's. The zero value will do.
+type Options struct {
+	// Config is where proxies, certificates and limits come from.
+	Config prefetch.Config
+	// Keychain has the logins; nil for those of docker and podman.
+	Keychain authn.Keychain
+	// From is another repository of the same registry, whose files need not be
+	// sent again; Push's alone, and empty for none.
+	From string
+	// All looks for each file even where the tag names the manifest already:
+	// it mends a registry that has lost some. Push's alone.
+	All bool
+	// MaxManifest is the largest manifest in bytes that Push makes; 2 MiB.
+	MaxManifest int
+	Progress    prefetch.Progress
+}
+
+func (o Options) withDefaults() Options {
+	if o.Keychain == nil {
+		o.Keychain = authn.DefaultKeychain
+	}
+	if o.MaxManifest <= 0 {
+		o.MaxManifest = 2 << 20
+	}
+	o.Config.Netrc = "" // it is not for registries
+	return o
+}
+
+// Error is an answer of a registry that was not what was asked for.
+type Error struct {
+	Ref    string
+	Status int // HTTP's, 0 where there was no answer
+	Err    error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Ref, e.text()) }
+
+// text is what went wrong, without what a terminal would obey.
+func (e *Error) text() string {
+	var te *transport.Error
+	s := e.Err.Error()
+	if errors.As(e.Err, &te) {
+		var said []string
+		for _, d := range te.Errors {
+			said = append(said, strings.TrimSuffix(fmt.Sprintf("%s: %s", d.Code, d.Message), ": "))
+		}
+		s = strings.Join(append([]string{fmt.Sprintf("the registry answers %d %s", te.StatusCode, http.StatusText(te.StatusCode))}, said...), ": ")
+	}
+	return strings.Map(func(c rune) rune {
+		if !strconv.IsPrint(c) {
+			return -1
+		}
+		return c
+	}, s[:min(len(s), 1000)])
+}
+
+// Unwrap returns the reason.
+func (e *Error) Unwrap() error { return e.Err }
+
+// failed makes an Error, or returns the context's.
+func failed(ctx context.Context, ref string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	e := &Error{Ref: ref, Err: err}
+	var te *transport.Error
+	var fe *prefetch.FetchError
+	switch {
+	case errors.As(err, &te):
+		e.Status = te.StatusCode
+	case errors.As(err, &fe):
+		e.Status = fe.Status
+	}
+	return e
+}
+
+// parse reads REGISTRY/REPO[:TAG] or REGISTRY/REPO@DIGEST.
+func parse(ref string, l digest.Digest) (name.Reference, error) {
+	r, err := name.ParseReference(ref, name.WithDefaultTag("lock-"+l.Hex()))
+	if err != nil {
+		return nil, fmt.Errorf("%q is not REGISTRY/REPO[:TAG]: %w", ref, err)
+	}
+	first, _, slash := strings.Cut(ref, "/")
+	if !slash || first != "localhost" && !strings.ContainsAny(first, ".:") {
+		return nil, fmt.Errorf("%q names no registry: want REGISTRY/REPO[:TAG]", ref)
+	}
+	return r, nil
+}
+
+// loopback tells whether a host is, by its name, this machine.
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// maxSaid is how many bytes of an answer that is an error are read.
+const maxSaid = 64 << 10
+
+// guard is a transport that speaks without TLS to this machine only, and to
+// this machine only where the registry is on it.
+type guard struct {
+	http.RoundTripper
+	local bool
+}
+
+func newGuard(t http.RoundTripper, registry name.Registry) *guard {
+	u := url.URL{Host: registry.RegistryStr()}
+	return &guard{t, prefetch.IsLocal(u.Hostname())}
+}
+
+func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
+	local := prefetch.IsLocal(r.URL.Hostname())
+	var err error
+	switch {
+	case local && !g.local:
+		err = fmt.Errorf("%s is this machine, and the registry is not", r.URL.Host)
+	case r.URL.Scheme != "https" && !loopback(r.URL.Hostname()):
+		err = fmt.Errorf("%s: without TLS only a registry on this machine is used", r.URL.Host)
+	}
+	if err != nil {
+		if r.Body != nil {
+			r.Body.Close()
+		}
+		return nil, err
+	}
+	resp, err := g.RoundTripper.RoundTrip(r)
+	if err == nil && resp.StatusCode >= http.StatusMultipleChoices {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxSaid)
+	}
+	return resp, err
+}
+
+// files are the lock's inputs, one for each distinct file.
+func files(l *lock.Lock) []*lock.Input {
+	var out []*lock.Input
+	seen := make(map[digest.Digest]bool)
+	for i := range l.Inputs {
+		if in := &l.Inputs[i]; !seen[in.SHA256] {
+			seen[in.SHA256] = true
+			out = append(out, in)
+		}
+	}
+	return out
+}
+
+// backoff is the time before the first retry.
+func (o Options) backoff() time.Duration { return cmp.Or(o.Config.Backoff, 500*time.Millisecond) }
