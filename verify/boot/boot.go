@@ -2,8 +2,8 @@
 // measured.
 //
 // Limits first: x86-64 machines, emulated in software (QEMU, TCG), so that
-// neither /dev/kvm nor privileges are needed; UEFI without Secure Boot
-// (OVMF); a TPM 2.0 (swtpm). The disk is not changed: what the machine writes
+// neither /dev/kvm nor privileges are needed; UEFI (OVMF), with Secure Boot
+// where the firmware that is named has it; a TPM 2.0 (swtpm). The disk is not changed: what the machine writes
 // goes into a temporary layer. There is no network. The guest need not help:
 // the measurements are the TPM2_PCR_Extend commands that the TPM logs.
 //

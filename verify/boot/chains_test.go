@@ -93,6 +93,13 @@ func chains() []chain {
 			"EFI/Linux/chain.efi.extra.d/b.addon.efi": k.key.sign(k.t, k.addon("257", "roothash="+k.rootHash)),
 		}
 	}})
+	all = append(all, chain{name: "Secure Boot, shim", secure: true, files: func(k *kit) map[string][]byte {
+		return map[string][]byte{
+			"EFI/BOOT/BOOTX64.EFI":                          k.key.sign(k.t, k.parts["shim"]),
+			"EFI/BOOT/grubx64.efi":                          k.key.sign(k.t, k.ukiWith("257", consoleArgs+"first")),
+			"EFI/BOOT/grubx64.efi.extra.d/verity.addon.efi": k.key.sign(k.t, k.addon("257", "roothash="+k.rootHash)),
+		}
+	}})
 	const csv = "\ufeffshimx64.efi,redhat,\\EFI\\Linux\\chain.efi ,UKI bootentry\n"
 	all = append(all, chain{name: "shim csv", o: Options{Resets: true}, files: func(k *kit) map[string][]byte {
 		return map[string][]byte{

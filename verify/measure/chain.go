@@ -23,6 +23,7 @@ type boot struct {
 	// measured are the entries of db by which something was allowed to start:
 	// each is measured once.
 	measured map[string]bool
+	shim     bool // whether shim has been started, which then decides
 }
 
 // load adds the events of a program that is started.

@@ -31,7 +31,10 @@ func extended(t testing.TB, stub []byte, sections ...string) string {
 	return b.String()
 }
 
-const vendorCert = "0\x82 a certificate"
+const (
+	vendorCert = "0\x82 a certificate"
+	testLevel  = "sbat,1,2025\nshim,4\n"
+)
 
 // testShim is a program that says it is shim.
 func testShim(t testing.TB, version string) string {
@@ -39,7 +42,8 @@ func testShim(t testing.TB, version string) string {
 	for _, n := range []int{len(vendorCert), 7, 16, 16 + len(vendorCert)} {
 		vendor = binary.LittleEndian.AppendUint32(vendor, uint32(n))
 	}
-	text := extended(t, pe(".ident", "UEFI SHIM\n$Version: "+version+" $\n$Commit: 0 $\n"), ".vendor", string(vendor)+vendorCert+"revoked")
+	text := extended(t, pe(".ident", "UEFI SHIM\n$Version: "+version+" $\n$Commit: 0 $\n"), ".vendor", string(vendor)+vendorCert+"revoked",
+		".level", "\x00\x00\x00\x00\x08\x00\x00\x00\x14\x00\x00\x00"+testLevel+"\x00sbat,1,latest\n\x00")
 	return strings.Replace(text, ".ident", "/14\x00\x00\x00", 1) // a name that is too long for the table
 }
 

@@ -15,7 +15,7 @@
 // \loader\addons. Every one of these was compared with booted machines. All
 // else is refused, because what it adds to the measurements is not known here:
 // other versions, boot entries, credentials, extension images, profiles,
-// device trees. With Secure Boot on, shim is refused as well.
+// device trees, and with Secure Boot what db does not allow but shim does.
 //
 // Predicted are PCR 3, 4, 5, 7, 9, 11, 12, 13 and 14, in the banks SHA-256,
 // SHA-384 and SHA-512; the others are the firmware's and the machine's own.

@@ -120,19 +120,13 @@ func (b *boot) authorize(im *image) error {
 	if err != nil {
 		return fmt.Errorf("dbx: %w", err)
 	}
+	if s, err := im.Section(".sbat"); err != nil || s == nil && b.shim {
+		return errors.Join(err, errors.New("no section \".sbat\": shim does not start it"))
+	}
 	hash := im.hash[0]
-	ders, err := uki.Signatures(im.file, im.file.Size())
+	s, err := im.signature(hash)
 	if err != nil {
 		return err
-	}
-	if len(ders) > 1 {
-		return fmt.Errorf("%d signatures: which of them is measured is not known", len(ders))
-	}
-	var s *signature
-	if len(ders) == 1 {
-		if s, err = openSignature(ders[0], hash); err != nil {
-			return err
-		}
 	}
 	for _, e := range dbx {
 		if err := forbidden(e, hash, s); err != nil {
@@ -140,23 +134,50 @@ func (b *boot) authorize(im *image) error {
 		}
 	}
 	for _, e := range db {
-		ok := false
-		switch {
-		case e.kind == certSHA256():
-			ok = bytes.Equal(e.data(), hash)
-		case e.kind == certX509() && s != nil:
-			anchor, err := x509.ParseCertificate(e.data())
-			if err != nil {
-				return fmt.Errorf("db: %w", err)
-			}
-			ok = s.trusts(anchor)
+		ok, err := allows(e, hash, s)
+		if err != nil {
+			return fmt.Errorf("db: %w", err)
+		}
+		if ok && b.shim && e.kind == certSHA256() {
+			return errors.New("db allows it by its hash: what shim measures then is not known")
 		}
 		if ok {
 			b.record(e)
 			return nil
 		}
 	}
+	if b.shim {
+		return errors.New("nothing in db allows it: what shim allows by its own certificate or the machine owner's is not supported")
+	}
 	return errors.New("nothing in db allows it: the firmware does not start it")
+}
+
+// signature is the image's only signature; nil if it has none.
+func (im *image) signature(hash []byte) (*signature, error) {
+	ders, err := uki.Signatures(im.file, im.file.Size())
+	if err != nil || len(ders) == 0 {
+		return nil, err
+	}
+	if len(ders) > 1 {
+		return nil, fmt.Errorf("%d signatures: which of them is measured is not known", len(ders))
+	}
+	return openSignature(ders[0], hash)
+}
+
+// allows tells whether an entry of db allows an image with the hash and the
+// signature, which is nil where it has none.
+func allows(e entry, hash []byte, s *signature) (bool, error) {
+	switch {
+	case e.kind == certSHA256():
+		return bytes.Equal(e.data(), hash), nil
+	case e.kind == certX509() && s != nil:
+		anchor, err := x509.ParseCertificate(e.data())
+		if err != nil {
+			return false, err
+		}
+		return s.trusts(anchor), nil
+	}
+	return false, nil
 }
 
 // record adds the event for an entry of db, unless there is one already.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -149,6 +150,39 @@ func TestSecureBoot(t *testing.T) {
 			if e.Description == ".linux" && e.PCR == 4 {
 				t.Errorf("%s: the kernel is in PCR 4, which the stub starts past the firmware", c.name)
 			}
+		}
+	}
+}
+
+// TestSecureShim has shim allow the UKI, by db.
+func TestSecureShim(t *testing.T) {
+	k := newKeys(t)
+	disk := func(change func(*testDisk)) memory {
+		return newDisk(func(d *testDisk) {
+			d.stub, d.path, d.sign = "257", "EFI/BOOT/grubx64.efi", func(b []byte) []byte { return k.sign(t, b) }
+			d.files["EFI/BOOT/BOOTX64.EFI"] = testShim(t, "16.1")
+			change(d)
+		}).write(t)
+	}
+	leaf := list(certX509(), string(k.leaf))
+	p := Platform{SecureBoot: true, DB: leaf}
+	r, err := DiskOn(p, bytes.NewReader(disk(func(*testDisk) {})), diskSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := hexOf([32]byte(variable(securityDatabase(), "db", leaf[listHeader:])[0]))
+	level := hexOf([32]byte(variable(shimLock(), "SbatLevel", []byte(testLevel))[0]))
+	if got := digests(r.Events, 7); !slices.Equal(got[6:], []string{entry, level, entry}) {
+		t.Errorf("PCR 7 has %q, want it to end with %s, %s and the first again", got, entry, level)
+	}
+	for want, change := range map[string]func(*testDisk){
+		"no section \".sbat\"": func(d *testDisk) { d.sections[".sbat"] = "" },
+		"no section \".sbatlevel\"": func(d *testDisk) {
+			d.files["EFI/BOOT/BOOTX64.EFI"] = strings.Replace(testShim(t, "16.1"), "sbat,1,2025", "sbat,2,2025", 1)
+		},
+	} {
+		if _, err := DiskOn(p, bytes.NewReader(disk(change)), diskSize); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
 		}
 	}
 }

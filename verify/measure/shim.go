@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf16"
 
@@ -26,9 +27,6 @@ func shimLock() gpt.GUID {
 // option of the CSV file and resets the machine, as machines with a TPM do:
 // what is measured then starts with the shim of that option.
 func (b *boot) startShim(im *image) error {
-	if b.platform.SecureBoot {
-		return fmt.Errorf("%s: shim with Secure Boot is not supported", im.path)
-	}
 	second := path.Join(path.Dir(im.path), b.esp.arch.second)
 	if fallback := path.Join(path.Dir(im.path), b.esp.arch.fallback); b.esp.has(fallback) {
 		var err error
@@ -37,11 +35,7 @@ func (b *boot) startShim(im *image) error {
 		}
 		b.Assumptions = append(b.Assumptions, "PCR 4: the machine keeps the boot option that shim's fallback makes, and is reset once")
 	}
-	known := false
-	for _, v := range knownShims() {
-		known = known || v == im.version
-	}
-	if !known {
+	if !slices.Contains(knownShims(), im.version) {
 		return fmt.Errorf("%s: what shim %q measures is not known; known is %s", im.path, im.version, strings.Join(knownShims(), ", "))
 	}
 	for _, f := range b.esp.in(path.Dir(im.path)) {
@@ -57,6 +51,8 @@ func (b *boot) startShim(im *image) error {
 		return fmt.Errorf("%s: %w", im.path, err)
 	}
 	b.Assumptions = append(b.Assumptions, "PCR 7 and 14: shim's variables (MokList and others) are not set on the machine")
+	// From here on shim allows what is started, and notes that by itself.
+	b.measured, b.shim = map[string]bool{}, true
 	uki, err := b.esp.open(second)
 	if err != nil {
 		return err
@@ -149,9 +145,15 @@ func (b *boot) shimEvents(im *image) error {
 	if err != nil {
 		return err
 	}
+	level := sbatOriginal
+	if b.platform.SecureBoot {
+		if level, err = im.sbatLevel(); err != nil {
+			return err
+		}
+	}
 	b.add(14, evIPL, "MokList", sumBytes(list))
 	b.add(14, evIPL, "MokListX", sumBytes(listX))
-	b.add(7, evAuthority, "SbatLevel", variable(shimLock(), "SbatLevel", []byte(sbatOriginal)))
+	b.add(7, evAuthority, "SbatLevel", variable(shimLock(), "SbatLevel", []byte(level)))
 	b.add(14, evIPL, "MokListTrusted", sumBytes([]byte(mokTrusted)))
 	return nil
 }
@@ -208,4 +210,23 @@ func (im *image) vendorLists() (list, listX []byte, err error) {
 		return nil, nil, errors.New("section \".vendor_cert\" revokes nothing: what shim measures then is not known")
 	}
 	return signatureList(certX509(), shimLock(), cert), revoked, nil
+}
+
+// sbatLevel is the revocation level that shim sets with Secure Boot: its
+// section .sbatlevel has a version, where two texts start behind that, and the
+// texts, the first of which it is.
+func (im *image) sbatLevel() (string, error) {
+	const fields = 12
+	b, err := im.content(func(b []byte) bool {
+		return len(b) > fields && binary.LittleEndian.Uint32(b) == 0 && binary.LittleEndian.Uint32(b[4:]) == fields-4 &&
+			bytes.HasPrefix(b[fields:], []byte("sbat,1,"))
+	})
+	if err != nil {
+		return "", err
+	}
+	if b == nil {
+		return "", errors.New("no section \".sbatlevel\"")
+	}
+	text, _, _ := bytes.Cut(b[fields:], []byte{0})
+	return string(text), nil
 }
