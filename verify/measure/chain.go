@@ -252,8 +252,10 @@ func (im *image) addonCmdline(uki *image, rules rules) (string, error) {
 			return "", fmt.Errorf("section %q is not supported in an addon", s.Name)
 		}
 	}
-	if s, err := im.Section(".cmdline"); err != nil || s == nil {
-		return "", errors.Join(err, errors.New("no section \".cmdline\""))
+	if s, err := im.Section(".cmdline"); err != nil {
+		return "", err
+	} else if s == nil {
+		return "", errors.New("no section \".cmdline\"")
 	}
 	section, err := im.text(".cmdline")
 	if err != nil {

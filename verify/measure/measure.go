@@ -12,17 +12,17 @@
 //     one BOOTX64.CSV makes the boot option that starts shim again with a UKI.
 //
 // The UKI may have addons that add to the command line, beside it and in
-// \loader\addons. Every one of these was compared with booted machines. All
+// \loader\addons. Each of these was compared with booted x86-64 machines. All
 // else is refused, because what it adds to the measurements is not known here:
 // other versions, boot entries, credentials, extension images, profiles,
 // device trees, and with Secure Boot what db does not allow but shim does.
 //
 // Predicted are PCR 3, 4, 5, 7, 9, 11, 12, 13 and 14, in the banks SHA-256,
 // SHA-384 and SHA-512; the others are the firmware's and the machine's own.
-// What the prediction takes for granted about them is
-// listed in Result.Assumptions. Nothing that a builder says is read: a root
-// hash is derived again from the data, and must be that of the kernel's
-// command line, of the hash tree and of the partitions' ids.
+// What the prediction takes for granted about them is listed in
+// Result.Assumptions. Nothing that a builder says is read: a root hash is
+// derived again from the data, and must be that of the kernel's command line,
+// of the hash tree and of the partitions' ids.
 package measure
 
 import (

@@ -120,8 +120,10 @@ func (b *boot) authorize(im *image) error {
 	if err != nil {
 		return fmt.Errorf("dbx: %w", err)
 	}
-	if s, err := im.Section(".sbat"); err != nil || s == nil && b.shim {
-		return errors.Join(err, errors.New("no section \".sbat\": shim does not start it"))
+	if sbat, err := im.Section(".sbat"); err != nil {
+		return err
+	} else if sbat == nil && b.shim {
+		return errors.New("no section \".sbat\": shim does not start it")
 	}
 	hash := im.hash[0]
 	s, err := im.signature(hash)

@@ -245,6 +245,12 @@ func TestSbsign(t *testing.T) {
 			if err != nil || got != want {
 				t.Errorf("the signed image has hash %x, %v, want %x", got, err, want)
 			}
+			if der, err := Signatures(bytes.NewReader(b), int64(len(b))); err != nil || len(der) != 1 || !bytes.Contains(der[0], want[:]) {
+				t.Errorf("got %d signatures, %v, want one over %x", len(der), err, want)
+			}
+			if der, err := Signatures(bytes.NewReader(image), int64(len(image))); err != nil || len(der) != 0 {
+				t.Errorf("got %d signatures, %v, of an image without", len(der), err)
+			}
 			if !bytes.Contains(b[len(image):], want[:]) {
 				t.Errorf("the signature is not over %x", want)
 			}
@@ -386,6 +392,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		size := int64(len(b))
 		_, hashErr := Authenticode(bytes.NewReader(b), size)
+		_, _ = Signatures(bytes.NewReader(b), size)
 		im, err := Read(bytes.NewReader(b), size)
 		if err != nil {
 			if hashErr == nil {
