@@ -2,14 +2,12 @@ package gobuild
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -293,65 +291,5 @@ func TestDamagedModule(t *testing.T) {
 	out, err := build(t, j)
 	if err == nil || !strings.Contains(string(out), "SECURITY ERROR") {
 		t.Errorf("got %v: %s", err, out)
-	}
-}
-
-// TestDemoAgent builds the demo's program with the locked toolchain, from the
-// files that the machine's go command has downloaded.
-func TestDemoAgent(t *testing.T) {
-	const source = "../../lockfiles/demo/payload/agent"
-	const toolchain = "go1.26.0"
-	if testing.Short() || os.Getenv("CAISSON_TOOLS") != "required" {
-		t.Skip("it compiles the standard library: CAISSON_TOOLS=required runs it")
-	}
-	cache := filepath.Join(goEnv(t, "GOMODCACHE"), "cache/download")
-	mods, err := gomod.Read(os.DirFS(source))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tp, tv := gomod.ToolchainModule(toolchain, runtime.GOOS, runtime.GOARCH)
-	files := []File{}
-	need := []string{gomod.ZipPath(gomod.Module{Path: tp, Version: tv})}
-	for _, m := range mods {
-		files = append(files, File{m.Path, m.Version, KindMod, filepath.Join(cache, gomod.ModPath(m))})
-		need = append(need, gomod.ModPath(m))
-		if m.ZipH1 != "" {
-			files = append(files, File{m.Path, m.Version, KindZip, filepath.Join(cache, gomod.ZipPath(m))})
-			need = append(need, gomod.ZipPath(m))
-		}
-	}
-	for _, name := range need {
-		if _, err := os.Stat(filepath.Join(cache, name)); err != nil {
-			t.Skipf("not in the module cache: %s; `go mod download` there, and `go mod download %s@%s`, bring it", name, tp, tv)
-		}
-	}
-	dir := t.TempDir()
-	j := Job{
-		Toolchain: dir + "/go", Proxy: dir + "/proxy", Source: dir + "/source", Out: dir + "/agent", Tmp: dir + "/tmp",
-		Package: "./cmd/agent",
-	}
-	if err := Toolchain(context.Background(), filepath.Join(cache, need[0]), j.Toolchain); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.CopyFS(j.Source, os.DirFS(source)); err != nil {
-		t.Fatal(err)
-	}
-	if err := Proxy(j.Proxy, files); err != nil {
-		t.Fatal(err)
-	}
-	write(t, dir, map[string]string{"tmp/x": ""})
-	program, err := build(t, j)
-	if err != nil {
-		t.Fatalf("%v: %v\n%s", j.Args(), err, program)
-	}
-	used, goVersion, err := Modules(bytes.NewReader(program))
-	if err != nil || goVersion != toolchain {
-		t.Fatalf("got %s, %v, want %s", goVersion, err, toolchain)
-	}
-	if err := CheckSubset(used, mods); err != nil {
-		t.Error(err)
-	}
-	if len(used) != 3 {
-		t.Errorf("used %v, want three modules", used)
 	}
 }
