@@ -9,8 +9,16 @@
 // from them; every file is accounted for.
 //
 // The same lock gives the same bytes whoever builds, where, when and under
-// which environment: nothing of these is read. A build writes under a
-// temporary name in the output folder and renames at the end.
+// which environment: nothing of these is read.
+//
+// A build works in a folder of its own in the output folder, and renames its
+// results at the end; whenever it is interrupted, no file of it is under a
+// final name that is not whole. What an earlier build left is replaced only
+// then, and what describes it (image.json above all) is removed before it is.
+// The working folder of a killed build is removed by the next one.
+//
+// Limits: an image for the machine's own architecture; a step may run for
+// StepTimeout; of what it prints, 4 MiB a stream are kept.
 package build
 
 import (

@@ -319,7 +319,7 @@ func (d *disk) outputs(ctx context.Context) ([]Output, error) {
 				return nil, err
 			}
 		}
-		out, err := describe(name)
+		out, err := describeSynced(name)
 		if err != nil {
 			return nil, err
 		}
@@ -337,10 +337,25 @@ func writeQcow2(name string, disk io.ReaderAt, size int64) error {
 	if err := qcow2.Write(f, disk, size, qcow2.Options{Compress: true, Level: qcow2Level}); err != nil {
 		return fmt.Errorf("writing the qcow2: %w", err)
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
 	return f.Close()
+}
+
+// describeSynced describes a file while it is written to the disk.
+func describeSynced(name string) (out Output, err error) {
+	var g errgroup.Group
+	g.Go(func() error {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return f.Sync()
+	})
+	g.Go(func() (err error) {
+		out, err = describe(name)
+		return err
+	})
+	return out, g.Wait()
 }
 
 // untilDone is a file that can be read and written until ctx is done: the

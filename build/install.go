@@ -113,7 +113,7 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 		args = append(args, "--excludepath=/"+d)
 	}
 	for _, in := range inputs {
-		p, err := b.header(in)
+		p, err := b.toInstall(in)
 		if err != nil {
 			return nil, err
 		}
@@ -173,9 +173,34 @@ func makeDirs(base, rel string) ([]string, error) {
 	return made, nil
 }
 
-// header reads what a package's header says of its files. A pipe in a package
-// is refused: rpm 4.18 waits for its other end for ever.
+// header reads what a package's header says of its files.
 func (b *builder) header(in *lock.Input) (*rootfs.Package, error) {
+	return b.readPackage(in, func(*rootfs.Package, *bufio.Reader) error { return nil })
+}
+
+// toInstall reads what a package says of its files, the SHA-256 of each
+// included. A pipe in a package is refused: rpm 4.18 waits for its other end
+// for ever.
+func (b *builder) toInstall(in *lock.Input) (*rootfs.Package, error) {
+	p, err := b.readPackage(in, func(p *rootfs.Package, payload *bufio.Reader) error {
+		if p.Hashed() {
+			return nil
+		}
+		return p.HashPayload(payload)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range p.Files {
+		if f.IsFIFO() {
+			return nil, fmt.Errorf("%s: %s is a pipe, on which rpm would wait for ever; exclude the package", ref(in), f.Path)
+		}
+	}
+	return p, nil
+}
+
+// readPackage reads a package's header, and lets more read on in its payload.
+func (b *builder) readPackage(in *lock.Input, more func(p *rootfs.Package, payload *bufio.Reader) error) (*rootfs.Package, error) {
 	r, err := b.open(in)
 	if err != nil {
 		return nil, err
@@ -183,18 +208,13 @@ func (b *builder) header(in *lock.Input) (*rootfs.Package, error) {
 	defer r.Close()
 	br := bufio.NewReader(r)
 	p, err := rootfs.ReadPackage(br)
-	if err == nil && !p.Hashed() {
-		err = p.HashPayload(br)
+	if err == nil {
+		err = more(p, br)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref(in), err)
 	}
 	p.NEVRA = in.Name
-	for _, f := range p.Files {
-		if f.IsFIFO() {
-			return nil, fmt.Errorf("%s: %s is a pipe, on which rpm would wait for ever; exclude the package", ref(in), f.Path)
-		}
-	}
 	return p, nil
 }
 

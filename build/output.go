@@ -82,7 +82,10 @@ type File struct {
 	// Inputs names what it is made of, as KIND/NAME of the lock's inputs:
 	// its package; for a compiled file the source and all modules or crates.
 	Inputs []string `json:"inputs,omitempty"`
-	// By says what made or changed it: "scriptlets", "step 1", "normalise".
+	// By says what made or changed it, or brought it there: "scriptlets" (and
+	// triggers), "rpm" (its database), "installation" (folders that no package
+	// names), "step 1", "overlay", "services", "kernel modules", "depmod",
+	// "normalise", "assembly".
 	By string `json:"by,omitempty"`
 }
 
