@@ -151,6 +151,13 @@ func testFailures(t *testing.T, d *distro) {
 			put(t, tree, file{path: "opt/bad", mode: 0o644})
 			d.add(t, lock.SetRoot, "bad", tree, "%files\n%attr(-,nobodyknows,root) /opt/bad\n")
 		}, "nobodyknows"},
+		{"a package with a pipe", func(t *testing.T, d *distro) {
+			tree := t.TempDir()
+			if err := unix.Mkfifo(filepath.Join(tree, "pipe"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			d.add(t, lock.SetRoot, "bad", tree, "")
+		}, "/pipe is a pipe"},
 		{"a scriptlet that uses the network", func(t *testing.T, d *distro) {
 			d.add(t, lock.SetRoot, "bad", "", "%post\n(echo > /dev/tcp/192.0.2.1/80) 2>/dev/null || true\n%files\n")
 		}, "192.0.2.1:80"},
