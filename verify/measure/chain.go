@@ -146,6 +146,7 @@ func (b *boot) startUKI(im *image, passed bool) error {
 	if err := b.load(im, "UKI"); err != nil {
 		return err
 	}
+	b.UKI = im.path
 	if passed {
 		// By the loader, and again by the stub, which takes it only where
 		// Secure Boot is off.

@@ -118,6 +118,9 @@ func TestChains(t *testing.T) {
 		if got := strings.Join(programs, " "); got != c.chain || len(digests(r.Events, 4)) != c.four {
 			t.Errorf("%s: got chain %q and %d events of PCR 4, want %q and %d", c.name, r.Chain, len(digests(r.Events, 4)), c.chain, c.four)
 		}
+		if !strings.EqualFold(r.UKI, c.disk.path) {
+			t.Errorf("%s: got UKI %q, want %q", c.name, r.UKI, c.disk.path)
+		}
 		if got := digests(r.Events, 12); !slices.Equal(got, cmd) {
 			t.Errorf("%s: PCR 12 has %q, want %q", c.name, got, cmd)
 		}

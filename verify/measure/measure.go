@@ -42,6 +42,7 @@ type Result struct {
 	// Chain are the programs that are started before the kernel, and the
 	// addons, in order: their paths, names and versions.
 	Chain []string `json:"chain"`
+	UKI   string   `json:"uki"` // its path on the EFI system partition
 	// PCRs are the values when the kernel takes over: bank, number, hex.
 	PCRs map[string]map[string]string `json:"pcrs"`
 	// Phases are the values of PCR 11 after each boot phase, by its name, if
