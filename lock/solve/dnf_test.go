@@ -25,14 +25,18 @@ func needTool(t *testing.T, name string) {
 	}
 }
 
-// writeRepo writes a repository of lines with its repomd.xml.
-func writeRepo(t *testing.T, dir, text string) {
+// writeRepo writes a repository of lines, and of modules where there are any,
+// with its repomd.xml.
+func writeRepo(t *testing.T, dir, text, modules string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Join(dir, "repodata"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	repomd := `<repomd xmlns="http://linux.duke.edu/metadata/repo"><revision>1</revision>`
-	for _, f := range []struct{ kind, xml string }{{"primary", primaryXML(t, text)}, {"filelists", filelistsXML(t, text)}} {
+	for _, f := range []struct{ kind, xml string }{{"primary", primaryXML(t, text)}, {"filelists", filelistsXML(t, text)}, {"modules", modules}} {
+		if f.xml == "" {
+			continue
+		}
 		h := sha256.Sum256([]byte(f.xml))
 		repomd += fmt.Sprintf(`<data type="%s"><checksum type="sha256">%s</checksum><location href="repodata/%s.xml"/><timestamp>1</timestamp><size>%d</size></data>`,
 			f.kind, hex.EncodeToString(h[:]), f.kind, len(f.xml))
@@ -109,8 +113,8 @@ func TestDNF(t *testing.T) {
 	needTool(t, "dnf")
 	dir := t.TempDir()
 	repos := map[string]string{"main": filepath.Join(dir, "main"), "extra": filepath.Join(dir, "extra")}
-	writeRepo(t, repos["main"], dnfMain)
-	writeRepo(t, repos["extra"], dnfExtra)
+	writeRepo(t, repos["main"], dnfMain, "")
+	writeRepo(t, repos["extra"], dnfExtra, "")
 	p, err := NewPool([]Repo{textRepo(t, "main", dnfMain, nil), textRepo(t, "extra", dnfExtra, nil)}, Options{Arch: "x86_64"})
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ type pkgRules struct {
 	clauses   [][]id  // one literal of each must hold; the package's own negation is among them
 	conflicts []id    // none of these may be installed; ascending
 	follow    []depID // simple dependencies whose providers may come in
-	likewise  []id    // packages of the same name and EVR for a better architecture
+	likewise  []id    // packages of the same name and EVR for a better architecture, or noarch
 }
 
 // rulesOf returns the rules of a package.
@@ -57,7 +57,7 @@ func (p *Pool) rulesOf(n id) (*pkgRules, error) {
 	}
 	if k.arch > noarchScore {
 		for _, q := range p.byName[k.name] {
-			if o := &p.pkgs[q]; o.evr == k.evr && o.arch > noarchScore && o.arch < k.arch {
+			if o := &p.pkgs[q]; o.evr == k.evr && o.arch < k.arch { // noarch too
 				r.likewise = append(r.likewise, q)
 			}
 		}
@@ -127,6 +127,8 @@ func (p *Pool) addConflict(r *pkgRules, n id, d depID) {
 			}
 			p.addClause(r, n, b)
 		}
+		// A conflict with "a unless b" can ask for b.
+		p.positive(d, true, func(d depID) { r.follow = append(r.follow, d) })
 	}
 }
 
