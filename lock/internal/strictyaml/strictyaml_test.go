@@ -74,7 +74,7 @@ on: yes
 func TestDecodeErrors(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{"lst: []\n", `f:1: unknown key "lst"; did you mean "list"?`},
-		{"list:\n- {nmae: x}\n", `f:2: list[0]: unknown key "nmae"; did you mean "name"?`},
+		{"list:\n- {namw: x}\n", `f:2: list[0]: unknown key "namw"; did you mean "name"?`},
 		{"map: {a: {n: 1.0}}\n", `f:1: map.a.n: want a whole number, got "1.0"`},
 		{"map: {a: {n: 99999999999999999999}}\n", `f:1: map.a.n: want a whole number, got "99999999999999999999"`},
 		{"ptr: []\n", "f:1: ptr: want keys with values, got a list"},
