@@ -1,67 +1,231 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
+	"caisson/lock"
 	"caisson/lock/digest"
 	"caisson/prefetch/cas"
 )
 
+// lowerVar is the variable that names the stores below the store, as PATH
+// names folders.
+const lowerVar = "CAISSON_STORE_LOWER"
+
 func newStoreCommand(ui *ui) *cobra.Command {
-	c := &cobra.Command{Use: "store", Short: "Look after the store"}
-	var s sources
-	verify := &cobra.Command{
-		Use:   "verify",
-		Short: "Read every file of the store and compare it with its digest",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			store, err := s.openStore()
-			if err != nil {
-				return err
-			}
-			return verifyStore(cmd.Context(), ui, store)
-		},
+	c := &cobra.Command{
+		Use:   "store",
+		Short: "Look after the store",
+		Long: `Store checks, tidies and shares what prefetch has brought.
+
+Below the store there can be others that are only read, such as one on a share:
+` + lowerVar + ` lists their folders, separated by colons. What they have is not
+fetched, and nothing is written to them.`,
 	}
-	s.storeFlag(verify)
-	c.AddCommand(verify)
+	c.AddCommand(newStoreVerifyCommand(ui), newStoreGCCommand(ui), newStoreDUCommand(ui), newStorePushCommand(ui), newStorePullCommand(ui))
 	return c
 }
 
-// verifyStore reads the whole store; all that is damaged is in the error.
-func verifyStore(ctx context.Context, ui *ui, store *cas.Store) error {
-	var bad []error
-	n := 0
-	top := filepath.Join(store.Dir(), "sha256")
-	err := filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
-		if p == top && errors.Is(err, fs.ErrNotExist) {
-			return fs.SkipAll // a store without a file
+// lowerStores are the stores below the store.
+func lowerStores() []string {
+	var out []string
+	for _, dir := range filepath.SplitList(os.Getenv(lowerVar)) {
+		if dir != "" {
+			out = append(out, dir)
 		}
-		if err != nil || d.IsDir() {
-			return err
+	}
+	return out
+}
+
+// storeSources are a store and any number of locks.
+type storeSources struct {
+	sources
+	locks []string
+}
+
+// layered opens a store that is there, with those below it.
+func (s *storeSources) layered() (*cas.Store, error) {
+	top, err := s.openStore()
+	if err != nil || len(lowerStores()) == 0 {
+		return top, err
+	}
+	return cas.Open(top.Dir(), lowerStores()...)
+}
+
+// read reads the locks that are named. Where none is, and optional is set, it
+// is the one in this folder, if there is one.
+func (s *storeSources) read(optional bool) ([]*lock.Lock, error) {
+	names := s.locks
+	if len(names) == 0 && optional {
+		if _, err := os.Stat(lockName); err != nil {
+			return nil, nil //nolint:nilerr // there is none
 		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		sum, err := digest.ParseHex(filepath.Base(p))
+		names = []string{lockName}
+	}
+	var out []*lock.Lock
+	for _, name := range names {
+		one := sources{lockFile: name}
+		l, _, err := one.readLock()
 		if err != nil {
-			bad = append(bad, fmt.Errorf("%s: not a file of the store: %w", p, err))
-			return nil
+			return nil, err
 		}
-		n++
-		if err := store.Verify(sum); err != nil {
-			bad = append(bad, err)
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+// byDigest is what files are for: the first input of each.
+func byDigest(locks []*lock.Lock) map[digest.Digest]*lock.Input {
+	out := make(map[digest.Digest]*lock.Input)
+	for _, l := range locks {
+		for i := range l.Inputs {
+			if in := &l.Inputs[i]; out[in.SHA256] == nil {
+				out[in.SHA256] = in
+			}
 		}
-		return nil
-	})
+	}
+	return out
+}
+
+func newStoreVerifyCommand(ui *ui) *cobra.Command {
+	var s storeSources
+	c := &cobra.Command{
+		Use:   "verify",
+		Short: "Read the files of the store and compare them with their digests",
+		Long: `Verify reads every file of the store or, with --lock, what locks need, and names
+what is damaged or missing by what it is for. It changes nothing.`,
+		Example: "  caisson store verify\n  caisson store verify --lock caisson.lock",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runStoreVerify(cmd.Context(), ui, &s) },
+	}
+	s.storeFlag(c)
+	c.Flags().StringArrayVar(&s.locks, "lock", nil, "read only what this lock needs; can be repeated")
+	return c
+}
+
+// storeFile is a file that is to be read.
+type storeFile struct {
+	digest digest.Digest
+	size   int64
+	name   string // what it is for; empty where no lock says
+	err    error
+}
+
+func runStoreVerify(ctx context.Context, ui *ui, s *storeSources) error {
+	locks, err := s.read(true)
+	if err != nil {
+		return err
+	}
+	var store *cas.Store
+	var files []*storeFile
+	var bad []error
+	inputs := byDigest(locks)
+	if len(s.locks) > 0 {
+		if store, err = s.layered(); err != nil {
+			return err
+		}
+		for d, in := range inputs {
+			files = append(files, &storeFile{digest: d, size: in.Size, name: in.Kind + " " + in.Name})
+		}
+	} else {
+		if store, err = s.openStore(); err != nil {
+			return err
+		}
+		if files, bad, err = allFiles(store, inputs); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	total, err := checkFiles(ctx, ui, store, files, len(s.locks) == 0)
 	if err := errors.Join(append(bad, err)...); err != nil {
 		return err
 	}
-	ui.print("%s: %s, all as their names say", store.Dir(), count(n, "file"))
+	ui.print("%s: %s, all as their names say: %s, %s", store.Dir(), count(len(files), "file"), size(total), took(began))
 	return nil
+}
+
+// allFiles lists a store, and what does not belong in it.
+func allFiles(store *cas.Store, inputs map[digest.Digest]*lock.Input) (files []*storeFile, foreign []error, err error) {
+	err = store.Walk(func(e cas.Entry) error {
+		f := &storeFile{digest: e.Digest, size: e.Size}
+		if in := inputs[e.Digest]; in != nil {
+			f.name = in.Kind + " " + in.Name
+		}
+		files = append(files, f)
+		return nil
+	}, func(path string) error {
+		foreign = append(foreign, fmt.Errorf("%s: not a file of the store", path))
+		return nil
+	})
+	return files, foreign, err
+}
+
+// checkFiles reads files on all processors, the largest first. All that is
+// damaged is in the error, by name; so is what is missing, unless that may
+// happen: to a file that was there a moment ago.
+func checkFiles(ctx context.Context, ui *ui, store *cas.Store, files []*storeFile, mayGo bool) (int64, error) {
+	slices.SortFunc(files, func(a, b *storeFile) int { return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(a.name, b.name)) })
+	var mu sync.Mutex
+	var read, total int64
+	done, told := 0, time.Now()
+	for _, f := range files {
+		total += f.size
+	}
+	tell := func(finished int, n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		done += finished
+		if read += n; time.Since(told) > 100*time.Millisecond {
+			told = time.Now()
+			ui.progress(done, len(files), read, total, "")
+		}
+	}
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, f := range files {
+		g.Go(func() error {
+			if ctx.Err() == nil {
+				f.err = store.Check(ctx, f.digest, func(n int64) { tell(0, n) })
+				tell(1, 0)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are kept beside the files
+	if ctx.Err() != nil {
+		return read, ctx.Err()
+	}
+	slices.SortStableFunc(files, func(a, b *storeFile) int { return cmp.Compare(a.name, b.name) })
+	var bad []error
+	for _, f := range files {
+		if err := nameFile(f); err != nil && (!mayGo || !errors.As(err, new(*cas.MissingError))) {
+			bad = append(bad, err)
+		}
+	}
+	return read, errors.Join(bad...)
+}
+
+// nameFile puts into an error what the file is for.
+func nameFile(f *storeFile) error {
+	var missing *cas.MissingError
+	var damaged *cas.DamagedError
+	switch {
+	case errors.As(f.err, &missing):
+		missing.Name = f.name
+	case errors.As(f.err, &damaged):
+		damaged.Name = f.name
+	}
+	return f.err
 }

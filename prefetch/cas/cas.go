@@ -63,6 +63,7 @@
 package cas
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -259,19 +260,33 @@ func (s *Store) Put(r io.Reader, want digest.Digest) (digest.Digest, int64, erro
 // a *MissingError, a *DamagedError, or why it could not be read.
 func (s *Store) Verify(d digest.Digest) error {
 	s.lease.pin(s.dir, d)
-	return s.Check(d)
+	return s.Check(context.Background(), d, nil)
 }
 
 // Check is Verify by somebody who does not want the file: it keeps no GC from
-// removing it.
-func (s *Store) Check(d digest.Digest) error {
+// removing it. It tells progress, which may be nil, of bytes as they are read.
+func (s *Store) Check(ctx context.Context, d digest.Digest, progress func(n int64)) error {
 	f, err := s.open(d)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = io.Copy(io.Discard, f)
-	return err
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := f.Read(buf)
+		if progress != nil {
+			progress(int64(n))
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // Open opens the file of that digest for reading. The error is a

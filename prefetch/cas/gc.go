@@ -26,25 +26,35 @@ type Entry struct {
 	Linked bool
 }
 
-// Walk calls f for all of the top layer, in the order of the digests. Names
-// that are no digests are left out.
-func (s *Store) Walk(f func(Entry) error) error {
+// Walk calls f for all of the top layer, in the order of the digests, and
+// foreign, which may be nil, with the path of what is not called by a digest.
+func (s *Store) Walk(f func(Entry) error, foreign func(path string) error) error {
+	if foreign == nil {
+		foreign = func(string) error { return nil }
+	}
 	root := filepath.Join(s.dir, "sha256")
 	shards, err := os.ReadDir(root)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("reading the store: %w", err)
 	}
 	for _, shard := range shards {
+		dir := filepath.Join(root, shard.Name())
 		if !shard.IsDir() {
+			if err := foreign(dir); err != nil {
+				return err
+			}
 			continue
 		}
-		names, err := os.ReadDir(filepath.Join(root, shard.Name()))
+		names, err := os.ReadDir(dir)
 		if err != nil {
 			return fmt.Errorf("reading the store: %w", err)
 		}
 		for _, n := range names {
 			d, err := digest.ParseHex(n.Name())
 			if err != nil || n.Name()[:2] != shard.Name() {
+				if err := foreign(filepath.Join(dir, n.Name())); err != nil {
+					return err
+				}
 				continue
 			}
 			fi, err := n.Info()
@@ -54,16 +64,29 @@ func (s *Store) Walk(f func(Entry) error) error {
 			if err != nil {
 				return fmt.Errorf("reading the store: %w", err)
 			}
-			e := Entry{Digest: d, Regular: fi.Mode().IsRegular(), Size: fi.Size(), ModTime: fi.ModTime()}
-			if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-				e.Linked = e.Regular && st.Nlink > 1
-			}
-			if err := f(e); err != nil {
+			if err := f(newEntry(d, fi)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func newEntry(d digest.Digest, fi fs.FileInfo) Entry {
+	e := Entry{Digest: d, Regular: fi.Mode().IsRegular(), Size: fi.Size(), ModTime: fi.ModTime()}
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		e.Linked = e.Regular && st.Nlink > 1
+	}
+	return e
+}
+
+// Partial is how much is kept of transfers that were cut.
+func (s *Store) Partial() Count {
+	var c Count
+	for _, p := range s.partials() {
+		c.add(p.size)
+	}
+	return c
 }
 
 // GCOptions say what GC is to do.
@@ -152,7 +175,7 @@ func (g *collection) run(ctx context.Context) error {
 		err := g.remove(ctx, batch)
 		batch = batch[:0]
 		return err
-	})
+	}, nil)
 	if err != nil {
 		return err
 	}

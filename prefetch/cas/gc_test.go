@@ -104,7 +104,7 @@ func TestGCAfterUse(t *testing.T) {
 	forget(t, s)
 	reader := reopened(t, s)
 	reader.Has(used)
-	if err := reader.Check(other); err != nil { // does not count
+	if err := reader.Check(context.Background(), other, nil); err != nil { // does not count
 		t.Fatal(err)
 	}
 	if got, want := gc(t, s, keep()), (GCStats{InUse: Count{1, 4}, Removed: Count{1, 5}}); got != want {
@@ -277,10 +277,14 @@ func TestWalk(t *testing.T) {
 	os.Mkdir(s.Path(b), 0o755)
 	os.MkdirAll(filepath.Join(s.Dir(), "sha256", "zz", a.Hex()), 0o755)
 	var got []string
+	foreign := 0
 	if err := s.Walk(func(e Entry) error {
 		got = append(got, fmt.Sprintf("%s %v", e.Digest.Hex()[:8], e.Regular))
 		return nil
-	}); err != nil {
+	}, func(string) error {
+		foreign++
+		return nil
+	}); err != nil || foreign != 1 {
 		t.Fatal(err)
 	}
 	want := []string{a.Hex()[:8] + " true", b.Hex()[:8] + " false"}
@@ -370,7 +374,7 @@ func BenchmarkWalk(b *testing.B) {
 	s := many(b)
 	for b.Loop() {
 		n := 0
-		if err := s.Walk(func(Entry) error { n++; return nil }); err != nil || n < 100_000 {
+		if err := s.Walk(func(Entry) error { n++; return nil }, nil); err != nil || n < 100_000 {
 			b.Fatal(n, err)
 		}
 	}

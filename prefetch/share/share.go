@@ -135,15 +135,28 @@ func failed(ctx context.Context, ref string, err error) error {
 	return e
 }
 
+// RefError says that a reference is not one.
+type RefError struct {
+	Ref string
+	Err error
+}
+
+func (e *RefError) Error() string {
+	return fmt.Sprintf("%q is not REGISTRY/REPO[:TAG]: %v", e.Ref, e.Err)
+}
+
+// Unwrap returns the reason.
+func (e *RefError) Unwrap() error { return e.Err }
+
 // parse reads REGISTRY/REPO[:TAG] or REGISTRY/REPO@DIGEST.
 func parse(ref string, l digest.Digest) (name.Reference, error) {
 	r, err := name.ParseReference(ref, name.WithDefaultTag("lock-"+l.Hex()))
 	if err != nil {
-		return nil, fmt.Errorf("%q is not REGISTRY/REPO[:TAG]: %w", ref, err)
+		return nil, &RefError{ref, err}
 	}
 	first, _, slash := strings.Cut(ref, "/")
 	if !slash || first != "localhost" && !strings.ContainsAny(first, ".:") {
-		return nil, fmt.Errorf("%q names no registry: want REGISTRY/REPO[:TAG]", ref)
+		return nil, &RefError{ref, errors.New("it names no registry")}
 	}
 	return r, nil
 }
