@@ -45,6 +45,6 @@ func (v *verification) boot(ctx context.Context) error {
 		v.check("boot", Failed, "%d events were measured otherwise than predicted; the first: %s", len(wrong), wrong[0])
 		return nil
 	}
-	v.check("boot", Passed, "booted in %.0f s; PCR 3, 4, 5, 7, 9, 11 and 12 are as predicted, event by event", r.Time.Seconds())
+	v.check("boot", Passed, "booted in %.0f s; PCR 3, 4, 5, 7, 9 and 11 to 14 are as predicted, event by event", r.Time.Seconds())
 	return nil
 }

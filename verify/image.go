@@ -119,7 +119,7 @@ func Measure(name string) (*measure.Result, []string, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
-	phases, err := bootPhases(d)
+	phases, err := bootPhases(d, m.UKI)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}

@@ -51,8 +51,9 @@ func (s *system) see(p, target string) {
 
 func (s *system) extends(unit string) bool { return s.library && s.units[unit] && !s.masked[unit] }
 
-// bootPhases reads from the disk which phases are extended before a login.
-func bootPhases(d *Disk) ([]string, error) {
+// bootPhases reads from the disk which phases are extended before a login. name
+// is the path of the UKI on the ESP.
+func bootPhases(d *Disk, name string) ([]string, error) {
 	table, err := gpt.Read(d, d.Size)
 	if err != nil {
 		return nil, err
@@ -62,7 +63,7 @@ func bootPhases(d *Disk) ([]string, error) {
 		r := io.NewSectionReader(d, p.Start(), p.Size())
 		switch p.Type {
 		case gpt.TypeESP:
-			err = readInitrd(r, initrd)
+			err = readInitrd(r, name, initrd)
 		case gpt.TypeRootX86_64, gpt.TypeRootARM64:
 			err = readRoot(r, root)
 		}
@@ -94,8 +95,8 @@ func readRoot(r *io.SectionReader, s *system) error {
 	})
 }
 
-func readInitrd(r *io.SectionReader, s *system) error {
-	image, err := openUKI(r)
+func readInitrd(r *io.SectionReader, name string, s *system) error {
+	image, err := openUKI(r, name)
 	if err != nil {
 		return err
 	}
@@ -129,16 +130,15 @@ func readInitrd(r *io.SectionReader, s *system) error {
 	}
 }
 
-// openUKI opens the kernel image that the firmware starts.
-func openUKI(esp *io.SectionReader) (*uki.Image, error) {
+// openUKI opens a unified kernel image on the ESP.
+func openUKI(esp *io.SectionReader, name string) (*uki.Image, error) {
 	fsys, err := fat.Open(esp, esp.Size())
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/BOOTAA64.EFI"} {
-		if f, err := fsys.Lookup(name); err == nil {
-			return uki.Read(f, f.Size())
-		}
+	f, err := fsys.Lookup(name)
+	if err != nil {
+		return nil, err
 	}
-	return nil, errors.New("the ESP has no EFI/BOOT/BOOTX64.EFI")
+	return uki.Read(f, f.Size())
 }
