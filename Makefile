@@ -71,7 +71,7 @@ unit:
 # ordinary user, a boot, damaged files, cosign.
 e2e: bin/caisson bin/debrepo
 	bin/debrepo make --out $(REPO)
-	PATH="$$PWD/bin:$$PATH" CAISSON_DEBREPO="$$PWD/$(REPO)" CAISSON_E2E=yes go test -count=1 -timeout 40m -v -run 'E2E|Repo' ./cmd/... ./build
+	PATH="$$PWD/bin:$$PATH" CAISSON_DEBREPO="$$PWD/$(REPO)" CAISSON_E2E=yes go test -count=1 -timeout 40m -v -run 'E2E|Repository|Debrepo' ./cmd/... ./build
 
 lint:
 	@.ci/setup lint
