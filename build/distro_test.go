@@ -19,7 +19,6 @@ import (
 // machine's own programs: enough for rpm to install into a root and for
 // scriptlets to run there.
 type distro struct {
-	dir   string // packages
 	store *cas.Store
 	lock  lock.Lock
 }
@@ -78,7 +77,7 @@ func newDistro(t *testing.T) *distro {
 	t.Helper()
 	tool(t, "rpmbuild")
 	base := t.TempDir()
-	d := &distro{dir: filepath.Join(base, "packages")}
+	d := &distro{}
 	var err error
 	if d.store, err = cas.Open(filepath.Join(base, "store")); err != nil {
 		t.Fatal(err)
@@ -156,12 +155,12 @@ cp -a %s/. %%{buildroot}
 	if err := os.WriteFile(spec, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(tool(t, "rpmbuild"), "-bb", "--quiet", "--define", "_topdir "+filepath.Dir(spec), "--define", "_rpmdir "+d.dir, "--define", "_binary_payload w3.gzdio", spec)
+	cmd := exec.Command(tool(t, "rpmbuild"), "-bb", "--quiet", "--define", "_topdir "+filepath.Dir(spec), "--define", "_rpmdir "+filepath.Dir(spec), "--define", "_binary_payload w3.gzdio", spec)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1600000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, out, text)
 	}
-	b, err := os.ReadFile(filepath.Join(d.dir, "x86_64", name+"-1-1.x86_64.rpm"))
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(spec), "x86_64", name+"-1-1.x86_64.rpm"))
 	if err != nil {
 		t.Fatal(err)
 	}
