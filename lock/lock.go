@@ -18,8 +18,7 @@
 //
 // Resolve is a function of the manifest, of the files it names and of the
 // repositories' metadata; neither the clock nor the machine counts. What an
-// old lock chose is kept where it still answers the manifest. Modules
-// (modules.yaml) are not read: every package of a repository can be chosen.
+// old lock chose is kept where it still answers the manifest.
 package lock
 
 import (
