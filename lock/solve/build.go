@@ -250,7 +250,7 @@ func (s *solver) archRulesOf(list []id, asked map[id]bool) {
 		var partners []id
 		for _, o := range list {
 			x := &s.p.pkgs[o]
-			if x.evr == k.evr && x.Arch != k.Arch && (x.arch == noarchScore || x.arch == best) {
+			if x.evr == k.evr && x.Arch != k.Arch && (x.arch == noarchScore || x.arch == best) && (s.member[o] || !s.p.alternates(q, o)) {
 				partners = append(partners, o)
 			}
 		}

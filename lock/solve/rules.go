@@ -12,7 +12,7 @@ type pkgRules struct {
 	clauses   [][]id  // one literal of each must hold; the package's own negation is among them
 	conflicts []id    // none of these may be installed; ascending
 	follow    []depID // simple dependencies whose providers may come in
-	likewise  []id    // packages of the same name and EVR for a better architecture, or noarch
+	likewise  []id    // packages of the same name and EVR for a better architecture
 }
 
 // rulesOf returns the rules of a package.
@@ -57,7 +57,7 @@ func (p *Pool) rulesOf(n id) (*pkgRules, error) {
 	}
 	if k.arch > noarchScore {
 		for _, q := range p.byName[k.name] {
-			if o := &p.pkgs[q]; o.evr == k.evr && o.arch < k.arch { // noarch too
+			if o := &p.pkgs[q]; o.evr == k.evr && o.arch > noarchScore && o.arch < k.arch {
 				r.likewise = append(r.likewise, q)
 			}
 		}

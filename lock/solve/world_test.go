@@ -322,11 +322,28 @@ func (w *world) compare(t *testing.T, p *Pool, r worldRequest, answer json.RawMe
 		return true
 	case err == nil && solvable && slices.Equal(lines(got), want):
 		return true
+	case err == nil && solvable && p.haveHidden(want, w.Excludes):
+		// libsolv forgets what is excluded where only the condition of a rich
+		// recommendation names it.
+		return true
 	}
 	var have []string
 	if err == nil {
 		have = lines(got)
 	}
 	t.Errorf("world %d, %q, weak %v, best %v:\ngot  %v (%v)\nwant %s", seed, r.Specs, r.Weak, r.Best, have, err, answer)
+	return false
+}
+
+// haveHidden reports whether one of the packages is hidden by a module or
+// excluded.
+func (p *Pool) haveHidden(list, excludes []string) bool {
+	s := &solver{p: p, req: &Request{Exclude: excludes}, modules: p.modules.state}
+	s.exclude()
+	for i := int(firstID); i < len(p.pkgs); i++ {
+		if s.excluded[i] && slices.Contains(list, p.label(id(i))) {
+			return true
+		}
+	}
 	return false
 }
