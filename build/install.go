@@ -55,7 +55,11 @@ func (b *builder) unpackTools(ctx context.Context) error {
 	if err := rootfs.Unpack(ctx, b.tools, rpms); err != nil {
 		return err
 	}
-	for _, d := range []string{"proc", "dev", "tmp", "store", "sysroot", "rpms", "src", "out", "in", "toolchain", "proxy", "registry", "target"} {
+	places := []string{"proc", "dev", "tmp", "sysroot", "rpms", "src", "out", "in", "toolchain", "proxy", "registry", "target"}
+	for i := range b.Store.Dirs() {
+		places = append(places, storeMount(i))
+	}
+	for _, d := range places {
 		if err := os.MkdirAll(filepath.Join(b.tools, d), 0o755); err != nil {
 			return err
 		}
@@ -120,7 +124,7 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 		i.packages = append(i.packages, p)
 		i.inputOf[p] = ref(in)
 		name := in.Name + ".rpm"
-		if err := os.Symlink(inStore(in), filepath.Join(view, name)); err != nil {
+		if err := os.Symlink(b.inStore(in), filepath.Join(view, name)); err != nil {
 			return nil, err
 		}
 		args = append(args, "/rpms/"+name)

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -20,13 +21,18 @@ import (
 	"caisson/prefetch/cas"
 )
 
-// storeMount is where the store lies in every sandbox, read-only.
-const storeMount = "/store"
+// storeMount is where a layer of the store lies in every sandbox, read-only.
+func storeMount(layer int) string { return "/store" + strconv.Itoa(layer) }
 
 // inStore is an input's path inside a sandbox.
-func inStore(in *lock.Input) string {
-	h := in.SHA256.Hex()
-	return path.Join(storeMount, "sha256", h[:2], h)
+func (b *builder) inStore(in *lock.Input) string {
+	at := b.Store.Path(in.SHA256)
+	for i, dir := range b.Store.Dirs() {
+		if rel, ok := strings.CutPrefix(at, dir+"/"); ok {
+			return path.Join(storeMount(i), rel)
+		}
+	}
+	return at
 }
 
 // of is the inputs of one of this image's sets.
@@ -149,7 +155,9 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 	s.Timeout = StepTimeout
 	s.Env = append(s.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.Lock.Epoch))
 	if len(inputs) > 0 { // a root that is written to gets no folder for what it is not given
-		s.Mounts = append(s.Mounts, sandbox.Mount{Source: b.Store.Dir(), Target: storeMount})
+		for i, dir := range b.Store.Dirs() {
+			s.Mounts = append(s.Mounts, sandbox.Mount{Source: dir, Target: storeMount(i)})
+		}
 	}
 	res, err = sandbox.Run(ctx, s)
 	printed := out.text() + errs.text()

@@ -137,7 +137,7 @@ func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) (put func()
 			}
 		case lock.KindGo:
 			kind := strings.TrimPrefix(filepath.Ext(in.Name), ".")
-			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: inStore(in)})
+			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: b.inStore(in)})
 			if kind == gobuild.KindZip {
 				locked = append(locked, gomod.Module{Path: in.Go.Module, Version: in.Go.Version, ZipH1: in.Go.H1})
 			}
@@ -208,7 +208,7 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put 
 		if in == nil || in.SHA256.Hex() != c.Checksum {
 			return nil, fmt.Errorf("step %d: Cargo.lock names %s with checksum %s, which the lock does not have", n, c.File(), c.Checksum)
 		}
-		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: inStore(in)})
+		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: b.inStore(in)})
 	}
 	if err := cargobuild.LocalRegistry(registry, files); err != nil {
 		return nil, err
@@ -255,7 +255,7 @@ func (b *builder) runStep(ctx context.Context, n int, script string) (put func()
 		if f.Kind != lock.KindFile {
 			continue
 		}
-		if err := os.Symlink(inStore(f), filepath.Join(in, f.Name)); err != nil {
+		if err := os.Symlink(b.inStore(f), filepath.Join(in, f.Name)); err != nil {
 			return nil, err
 		}
 		inputs = append(inputs, f)

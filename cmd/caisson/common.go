@@ -65,8 +65,16 @@ func (s *sources) open() (*lock.Lock, []byte, *cas.Store, error) {
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	st, err := s.openStore()
+	st, err := withLower(s.openStore())
 	return l, b, st, err
+}
+
+// withLower lays an opened store over those below it.
+func withLower(top *cas.Store, err error) (*cas.Store, error) {
+	if err != nil || len(lowerStores()) == 0 {
+		return top, err
+	}
+	return cas.Open(top.Dir(), lowerStores()...)
 }
 
 func (s *sources) readLock() (*lock.Lock, []byte, error) {

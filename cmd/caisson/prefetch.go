@@ -42,7 +42,7 @@ func runPrefetch(ctx context.Context, ui *ui, o *prefetchOptions) error {
 	if err != nil {
 		return err
 	}
-	store, err := o.makeStore()
+	store, err := withLower(o.makeStore())
 	if err != nil {
 		return err
 	}

@@ -57,11 +57,7 @@ type storeSources struct {
 
 // layered opens a store that is there, with those below it.
 func (s *storeSources) layered() (*cas.Store, error) {
-	top, err := s.openStore()
-	if err != nil || len(lowerStores()) == 0 {
-		return top, err
-	}
-	return cas.Open(top.Dir(), lowerStores()...)
+	return withLower(s.openStore())
 }
 
 // read reads the locks that are named. Where none is, and optional is set, it

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"caisson/prefetch"
-	"caisson/prefetch/cas"
 	"caisson/prefetch/share"
 )
 
@@ -109,14 +108,9 @@ func runStorePull(ctx context.Context, ui *ui, o *storeShareOptions, ref string)
 	if err != nil {
 		return err
 	}
-	store, err := o.makeStore()
+	store, err := withLower(o.makeStore())
 	if err != nil {
 		return err
-	}
-	if lower := lowerStores(); len(lower) > 0 {
-		if store, err = cas.Open(store.Dir(), lower...); err != nil {
-			return err
-		}
 	}
 	opts, err := o.shareOptions(ui)
 	if err != nil {

@@ -189,19 +189,20 @@ func variantOf(image string, l *lock.Lock) string {
 	return ""
 }
 
-// rebuild runs `caisson build` under conditions. Where that is another user,
-// it is given what that user may read: a copy of the lock, and a store of
-// links to the files.
+// rebuild runs `caisson build` under conditions. Where that is another user, or
+// the store has others below it, it is given a store of links to the files.
 func rebuild(ctx context.Context, c *vary.Conditions, out string, text []byte, l *lock.Lock, store *cas.Store, variant string) error {
 	lockFile, storeDir := filepath.Join(c.Dir, "caisson.lock"), store.Dir()
 	if err := os.WriteFile(lockFile, text, 0o644); err != nil { //nolint:gosec // for the other user to read
 		return err
 	}
-	if c.UID != 0 {
+	if c.UID != 0 || len(store.Dirs()) > 1 {
 		storeDir = filepath.Join(c.Dir, "store")
 		if err := shareStore(ctx, store, build.Inputs(l, machineArch(), variant), storeDir); err != nil {
 			return err
 		}
+	}
+	if c.UID != 0 {
 		if err := chownTree(c.Dir, c.UID, c.GID); err != nil {
 			return err
 		}
