@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -61,15 +62,23 @@ func answer(t testing.TB, p *solve.Pool, name string) string {
 	var problem *solve.Problem
 	switch {
 	case errors.As(err, &problem):
-		return name + "\tfail"
+		return tableLine(name, nil)
 	case err != nil:
 		t.Fatal(err)
 	}
-	var lines []string
+	lines := make([]string, 0, len(sol.Packages))
 	for _, c := range sol.Packages {
 		lines = append(lines, c.Package.String()+"@"+c.Repo)
 	}
 	slices.Sort(lines)
+	return tableLine(name, lines)
+}
+
+// tableLine is a line of the shared table: without packages, a failure.
+func tableLine(name string, lines []string) string {
+	if len(lines) == 0 {
+		return name + "\tfail"
+	}
 	h := sha256.Sum256([]byte(strings.Join(lines, "\n")))
 	return name + "\tok\t" + strconv.Itoa(len(lines)) + "\t" + hex.EncodeToString(h[:])[:32]
 }
@@ -134,6 +143,64 @@ func BenchmarkC9S(b *testing.B) {
 		theirWall, theirCPU = theirWall+time.Since(t0), theirCPU+cpuTime(b, syscall.RUSAGE_CHILDREN)-c0
 	}
 	n := float64(b.N) / runs
+	b.ReportMetric(n*theirWall.Seconds()/wall.Seconds(), "dnf-wall/ours")
+	b.ReportMetric(n*theirCPU.Seconds()/cpu.Seconds(), "dnf-cpu/ours")
+}
+
+// BenchmarkEachC9S answers a request for every package name, and reports the
+// time of dnf's library for loading and solving the same in units of ours, and
+// in how many answers the two differ.
+func BenchmarkEachC9S(b *testing.B) {
+	needDNF(b)
+	oracle := filepath.Join(c9s, "../../tools/dnf-oracle")
+	if _, err := os.Stat(oracle); err != nil {
+		b.Skip("no shared tools")
+	}
+	dir, err := filepath.Abs(c9s)
+	if err != nil {
+		b.Fatal(err)
+	}
+	out := filepath.Join(b.TempDir(), "out.jsonl")
+	t0, c0 := time.Now(), cpuTime(b, syscall.RUSAGE_CHILDREN)
+	cmd := exec.Command("/usr/bin/python3", oracle, "x86_64", out, "1", "1", "baseos="+dir+"/c9s-baseos,appstream="+dir+"/c9s-appstream", "@allnames")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("dnf-oracle: %v\n%s", err, text)
+	}
+	theirWall, theirCPU := time.Since(t0), cpuTime(b, syscall.RUSAGE_CHILDREN)-c0
+	text, err := os.ReadFile(out)
+	if err != nil {
+		b.Fatal(err)
+	}
+	type dnfAnswer struct {
+		Spec    string   `json:"spec"`
+		Install []string `json:"install"`
+	}
+	var want []dnfAnswer
+	for line := range bytes.Lines(text) {
+		var a dnfAnswer
+		if err := json.Unmarshal(line, &a); err != nil {
+			b.Fatal(err)
+		}
+		want = append(want, a)
+	}
+	var wall, cpu time.Duration
+	for b.Loop() {
+		differ := 0
+		runtime.GC()
+		t0, c0 := time.Now(), cpuTime(b, syscall.RUSAGE_SELF)
+		p, err := solve.NewPool(loadC9S(b), solve.Options{Arch: "x86_64"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, w := range want {
+			if answer(b, p, w.Spec) != tableLine(w.Spec, w.Install) {
+				differ++
+			}
+		}
+		wall, cpu = wall+time.Since(t0), cpu+cpuTime(b, syscall.RUSAGE_SELF)-c0
+		b.ReportMetric(float64(differ), "differ")
+	}
+	n := float64(b.N)
 	b.ReportMetric(n*theirWall.Seconds()/wall.Seconds(), "dnf-wall/ours")
 	b.ReportMetric(n*theirCPU.Seconds()/cpu.Seconds(), "dnf-cpu/ours")
 }

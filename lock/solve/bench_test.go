@@ -2,8 +2,12 @@ package solve
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
+	"time"
+
+	"caisson/lock/rpmmd"
 )
 
 // BenchmarkEachC9S asks for every package name of CentOS Stream 9 by itself.
@@ -44,4 +48,67 @@ func (p *Pool) visibleNames() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// grown is a repository of n packages with the dependencies of CentOS Stream
+// 9: copies of its packages, each copy's names with a number, cut off at n.
+func grown(all []rpmmd.Package, n int) []rpmmd.Package {
+	own := map[string]bool{}
+	for i := range all {
+		own[all[i].Name] = true
+		for _, d := range all[i].Provides {
+			own[d.Name] = true
+		}
+	}
+	var out []rpmmd.Package
+	for c := 0; len(out) < n; c++ {
+		rename := func(list []rpmmd.Dep) []rpmmd.Dep {
+			list = slices.Clone(list)
+			for i := range list {
+				if own[list[i].Name] && c > 0 {
+					list[i].Name = fmt.Sprintf("%s.%d", list[i].Name, c)
+				}
+			}
+			return list
+		}
+		for i := 0; i < len(all) && len(out) < n; i++ {
+			k := all[i]
+			k.Provides, k.Requires, k.Recommends, k.Obsoletes, k.Conflicts = rename(k.Provides), rename(k.Requires), rename(k.Recommends), rename(k.Obsoletes), rename(k.Conflicts)
+			k.Supplements = nil // rich ones would tie the copies together
+			if c > 0 {
+				k.Name, k.Location = fmt.Sprintf("%s.%d", k.Name, c), fmt.Sprintf("%d/%s", c, k.Location)
+			}
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// BenchmarkGrowth indexes 5, 20 and 60 thousand packages and asks for a large
+// request, and reports the time of the last step in units of the time for the
+// same number of packages in the one before.
+func BenchmarkGrowth(b *testing.B) {
+	repos := c9sPool(b, false).repos
+	all := slices.Concat(repos[0].Packages, repos[1].Packages)
+	perPackage := 0.0
+	for _, n := range []int{5_000, 20_000, 60_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			repo := Repo{ID: "r", Packages: grown(all, n)}
+			start := time.Now()
+			for b.Loop() {
+				p, err := NewPool([]Repo{repo}, Options{Arch: "x86_64"})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := p.Solve(Request{Specs: []string{"bash", "systemd", "openssl"}, WeakDeps: true}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			now := time.Since(start).Seconds() / float64(b.N*n)
+			if perPackage > 0 {
+				b.ReportMetric(now/perPackage, "growth")
+			}
+			perPackage = now
+		})
+	}
 }

@@ -31,7 +31,6 @@ type world struct {
 	Requests []worldRequest `json:"requests"`
 
 	rand *rand.Rand
-	pkgs []string // the lines of all repositories
 }
 
 type worldRepo struct {
