@@ -312,29 +312,75 @@ func (t *transfer) copy(body io.Reader, alive func()) error {
 	if t.req.Size > 0 {
 		limit = t.req.Size
 	}
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := body.Read(buf)
-		if n > 0 {
-			alive()
-			if t.to.Size()+int64(n) > limit {
-				return &SizeError{Got: t.to.Size() + int64(n), Want: limit, More: true}
+	done := make(chan struct{})
+	defer close(done)
+	chunks, free := readAhead(body, alive, min(chunkSize, limit-t.to.Size()+1), done)
+	for c := range chunks {
+		if n := int64(len(c.b)); n > 0 {
+			if t.to.Size()+n > limit {
+				return &SizeError{Got: t.to.Size() + n, Want: limit, More: true}
 			}
-			if _, err := t.to.Write(buf[:n]); err != nil {
+			if _, err := t.to.Write(c.b); err != nil {
 				return fmt.Errorf("writing to the store: %w", err)
 			}
-			t.progress(int64(n))
+			t.progress(n)
 			if t.to.Size() >= worthKeeping && !t.req.Digest.IsZero() {
 				t.to.Keep(t.req.Digest, t.req.URL, t.validator)
 			}
 		}
-		if err == io.EOF {
+		if c.err == io.EOF {
 			return nil
 		}
-		if err != nil {
-			return temporary{fmt.Errorf("the body ends early, after %d bytes: %w", t.to.Size(), err)}
+		if c.err != nil {
+			return temporary{fmt.Errorf("the body ends early, after %d bytes: %w", t.to.Size(), c.err)}
 		}
+		free <- c.b
 	}
+	return nil
+}
+
+// chunkSize is how much is read at once, in bytes.
+const chunkSize = 256 << 10
+
+// chunk is what one Read gave.
+type chunk struct {
+	b   []byte
+	err error
+}
+
+// readAhead reads a body while what came before is hashed and written. The
+// buffers, of so many bytes, are to be given back to free. It ends after an
+// error, or when done is closed and the body as well.
+func readAhead(body io.Reader, alive func(), size int64, done <-chan struct{}) (chunks <-chan chunk, free chan<- []byte) {
+	out, back := make(chan chunk), make(chan []byte, 2)
+	go func() {
+		spare := 1 // buffers that are not made yet
+		for b := make([]byte, size); ; {
+			n, err := body.Read(b[:cap(b)])
+			if n > 0 {
+				alive()
+			}
+			select {
+			case out <- chunk{b[:n], err}:
+			case <-done:
+				return
+			}
+			if err != nil {
+				return
+			}
+			if spare > 0 {
+				spare--
+				b = make([]byte, size)
+				continue
+			}
+			select {
+			case b = <-back:
+			case <-done:
+				return
+			}
+		}
+	}()
+	return out, back
 }
 
 // restart drops what has come.

@@ -342,16 +342,19 @@ func TestFillCancelled(t *testing.T) {
 }
 
 // Environment of a child process that fills a store from a server until it is
-// killed or done: the store, the address, and "iso" for one large file.
+// killed or done: the store, the address, and which of the locks below.
 const childEnv = "CAISSON_PREFETCH_CHILD"
 
 func TestMain(m *testing.M) {
 	if v := os.Getenv(childEnv); v != "" {
 		dir, url, _ := strings.Cut(v, " ")
-		url, large := strings.CutSuffix(url, " iso")
+		url, what, _ := strings.Cut(url, " ")
 		l := manyFiles(url)
-		if large {
+		switch what {
+		case "iso":
 			l = isoLock(url)
+		case "large":
+			l = largeLock(url)
 		}
 		s, err := cas.Open(dir)
 		if err == nil {

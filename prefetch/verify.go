@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"runtime"
 	"slices"
 
@@ -34,6 +33,7 @@ func Missing(l *lock.Lock, s *cas.Store) []*lock.Input {
 // or *cas.DamagedError each, with the input's name, joined and in the lock's
 // order.
 func VerifyAll(ctx context.Context, l *lock.Lock, s *cas.Store, arch string, sets ...string) error {
+	reserve(l, s)
 	type one struct {
 		in  *lock.Input
 		err error
@@ -83,18 +83,9 @@ func serves(in *lock.Input, arch string, sets []string) bool {
 
 // verify hashes one input.
 func verify(ctx context.Context, in *lock.Input, s *cas.Store) error {
-	f, err := s.Open(in.SHA256)
-	if err == nil {
-		defer f.Close()
-		_, err = io.Copy(io.Discard, readerFunc(func(p []byte) (int, error) {
-			if ctx.Err() != nil {
-				return 0, ctx.Err()
-			}
-			return f.Read(p)
-		}))
-	}
-	if err == nil && in.Size != 0 && f.Size() != in.Size {
-		return &InputError{Kind: in.Kind, Name: in.Name, Err: &SizeError{Got: f.Size(), Want: in.Size}}
+	err := s.Check(ctx, in.SHA256, nil)
+	if size, ok := s.Size(in.SHA256); err == nil && ok && in.Size != 0 && size != in.Size {
+		return &InputError{Kind: in.Kind, Name: in.Name, Err: &SizeError{Got: size, Want: in.Size}}
 	}
 	return named(in, err)
 }
@@ -113,8 +104,3 @@ func named(in *lock.Input, err error) error {
 	}
 	return err
 }
-
-// readerFunc is a function as an io.Reader.
-type readerFunc func(p []byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

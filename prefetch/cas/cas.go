@@ -271,7 +271,7 @@ func (s *Store) Check(ctx context.Context, d digest.Digest, progress func(n int6
 		return err
 	}
 	defer f.Close()
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, min(256<<10, f.Size()+1))
 	for {
 		n, err := f.Read(buf)
 		if progress != nil {

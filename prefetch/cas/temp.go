@@ -42,11 +42,13 @@ func (s *Store) Create() (*Temp, error) {
 
 // createLocked makes a file with a new name and locks it.
 func createLocked(dir string, mode fs.FileMode) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, err
-	}
 	for {
 		f, err := os.OpenFile(newName(dir), os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = os.MkdirAll(dir, 0o777); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -158,9 +160,6 @@ func (t *Temp) Commit(want digest.Digest) (replaced bool, err error) {
 		replaced = true
 	}
 	path := t.s.path(want)
-	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-		return false, fmt.Errorf("writing to the store: %w", err)
-	}
 	if err := t.f.Chmod(0o444); err != nil {
 		return false, fmt.Errorf("writing to the store: %w", err)
 	}
@@ -177,13 +176,19 @@ func (t *Temp) Commit(want digest.Digest) (replaced bool, err error) {
 	return replaced, t.f.Close()
 }
 
-// replace renames old to path, where something that is no file may be in the way.
+// replace renames old to path, where something that is no file may be in the
+// way, or there is no folder yet.
 func replace(old, path string) error {
-	fi, err := os.Lstat(path)
-	if err == nil && fi.IsDir() {
+	err := os.Rename(old, path)
+	if err == nil {
+		return nil
+	}
+	if fi, e := os.Lstat(path); e == nil && fi.IsDir() {
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}
+	} else if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return err
 	}
 	return os.Rename(old, path)
 }
