@@ -32,6 +32,7 @@ demo:
 		say 'a distribution to work on: Debian packages made into signed RPMs ($(REPO))'; \
 		bin/debrepo make --out $(REPO); \
 		bin/debrepo serve --dir $(REPO) --listen $(ADDRESS) & server=$$!; trap 'kill $$server 2>/dev/null || true' EXIT INT TERM; \
+		sleep 1; kill -0 $$server 2>/dev/null || { echo 'the repository cannot be served at $(ADDRESS): end what listens there, and run it again' >&2; exit 1; }; \
 		waits="$$waits --wait-for caisson-agent:.ready --wait-for caisson-guest:"; \
 	fi; \
 	say 'lock: choose every input and pin it'; \
