@@ -22,7 +22,7 @@ import (
 
 // quick is a Config whose retries and limits suit tests.
 func quick() Config {
-	return Config{Version: "test", Backoff: time.Millisecond, IdleTimeout: 500 * time.Millisecond, ConnectTimeout: 2 * time.Second, MaxSize: 1 << 20}
+	return Config{Version: "test", Backoff: time.Millisecond, IdleTimeout: 2 * time.Second, ConnectTimeout: 5 * time.Second, MaxSize: 1 << 20}
 }
 
 func newStore(t testing.TB) *cas.Store {
