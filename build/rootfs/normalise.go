@@ -67,8 +67,6 @@ var initrdRules = []Rule{
 	{"usr/share/doc", Remove, "documentation"},
 	{"usr/share/man", Remove, "documentation"},
 	{"usr/share/info", Remove, "documentation"},
-	{"usr/share/lintian", Remove, "documentation"},
-	{"usr/share/bug", Remove, "documentation"},
 	{"usr/share/locale", Remove, "the initrd speaks C.UTF-8"},
 	{"usr/share/bash-completion", Remove, "completions"},
 	{"usr/share/zsh", Remove, "completions"},
