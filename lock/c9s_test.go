@@ -38,7 +38,7 @@ func loadC9S(t testing.TB) []solve.Repo {
 		if _, err := os.Stat(dir); err != nil {
 			t.Skip("no shared data rpm-md")
 		}
-		m.RPM.Repos = append(m.RPM.Repos, ManifestRepo{ID: id, BaseURL: "file://" + dir, GPGCheck: &off})
+		m.RPM.Repos = append(m.RPM.Repos, ManifestRepo{ID: id, BaseURL: StringList{"file://" + dir}, GPGCheck: &off})
 	}
 	repos, err := LoadRepos(context.Background(), Options{Manifest: m, Fetch: fetchLocal}, "x86_64")
 	if err != nil {

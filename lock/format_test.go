@@ -124,7 +124,7 @@ func TestParseEdited(t *testing.T) {
 		{"  \"name\": \"podvm\",\n", "  \"name\": \"podvm\",\n  \"name\": \"podvm\",\n", "l:5: not as a lock is written: " + by},
 		{"  \"name\":", "  \"Name\":", "l:4: not as a lock is written: " + by},
 		{"  \"name\": \"podvm\",\n", "  \"name\": \"podvm\",\n  \"extra\": {\n  },\n", `l:5: unknown field "extra": not as a lock is written: ` + by},
-		{"\"priority\": 10,", "\"priority\": 10,\n      \"cost\": 3,", `l:37: unknown field "cost": not as a lock is written: ` + by},
+		{"\"priority\": 10,", "\"priority\": 10,\n      \"price\": 3,", `l:37: unknown field "price": not as a lock is written: ` + by},
 		{"<&>", `\u003c&>`, "l:120: not as a lock is written: " + by},
 		{"\"dirty\": true", "\"dirty\": false", "l:264: not as a lock is written: " + by},
 		{"\"version\": 1,\n  \"rev", "\"version\": 2,\n  \"future\": 1,\n  \"rev", "l: a lock of version 2; this Caisson reads version 1"},

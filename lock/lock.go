@@ -43,6 +43,10 @@ type Lock struct {
 	Revision int           `json:"revision"`
 	Name     string        `json:"name"`
 	Manifest digest.Digest `json:"manifest"`
+	// Imported is the kind of the file that the lock was converted from,
+	// "rpms.lock.yaml", and then Manifest is its digest: what that file does
+	// not say (metadata, requests, reasons) is not in the lock.
+	Imported string `json:"imported,omitempty"`
 	// Sources are the other files that say what to choose: a Konflux
 	// rpms.in.yaml and the .repo files that it names.
 	Sources []Source `json:"sources,omitempty"`
@@ -74,6 +78,13 @@ type Source struct {
 type RPMOptions struct {
 	WeakDeps bool `json:"weakDeps"`
 	Best     bool `json:"best"`
+	// KeepObsoleted is dnf's obsoletes=0.
+	KeepObsoleted bool     `json:"keepObsoleted,omitempty"`
+	ModuleEnable  []string `json:"moduleEnable,omitempty"`
+	ModuleDisable []string `json:"moduleDisable,omitempty"`
+	InstallOnly   []string `json:"installonlypkgs,omitempty"` // dnf's list where empty
+	Sources       string   `json:"sources,omitempty"`         // "yes", "available", or empty: no source packages
+	SameEVR       bool     `json:"sameEVR,omitempty"`
 }
 
 // Repo is a repository as it was used: one entry per repository and arch.
@@ -81,11 +92,23 @@ type Repo struct {
 	ID      string `json:"id"`
 	Arch    string `json:"arch"`
 	BaseURL string `json:"baseurl"` // variables expanded, with a final slash
+	// ISO is the file input that the repository is in; BaseURL is then
+	// "iso:NAME/FOLDER/".
+	ISO string `json:"iso,omitempty"`
+	// Mirrors are other bases of the same files, with a final slash, in the
+	// order in which they are to be tried after BaseURL.
+	Mirrors []string `json:"mirrors,omitempty"`
+	Auth    *Auth    `json:"auth,omitempty"`
 	// Repomd is the digest of the repomd.xml that was used; an input of kind
 	// KindRepodata has the same one.
 	Repomd digest.Digest `json:"repomd"`
 	// Priority as dnf has it: a lower number wins. 99 unless given.
 	Priority int `json:"priority"`
+	Cost     int `json:"cost,omitempty"` // as dnf's; 0 stands for its 1000
+	// ExcludePkgs, IncludePkgs and ModuleHotfixes are dnf's options.
+	ExcludePkgs    []string `json:"excludepkgs,omitempty"`
+	IncludePkgs    []string `json:"includepkgs,omitempty"`
+	ModuleHotfixes bool     `json:"moduleHotfixes,omitempty"`
 	// GPGCheck tells whether packages, RepoGPGCheck whether repomd.xml, had
 	// to be signed by one of Keys.
 	GPGCheck     bool `json:"gpgcheck"`
@@ -191,26 +214,38 @@ const (
 	KindCrate     = "crate"     // a .crate of a registry
 	KindFile      = "file"      // a file by URL
 	KindTree      = "tree"      // a local folder, packed by Pack
+	KindGit       = "git"       // a git repository at a commit, as package gittree writes it
+	KindOCI       = "oci"       // an image index, manifest, config or layer
 )
 
 // Input is one file that a build may read.
 type Input struct {
 	Kind string `json:"kind"`
 	// Name is unique within the kind: a NEVRA, "MODULE@VERSION.zip",
-	// "NAME-VERSION.crate", "REPO-ARCH/repomd.xml", the manifest's own name.
+	// "NAME-VERSION.crate", "REPO-ARCH/repomd.xml", the manifest's own name,
+	// for OCI followed by "/index", "/manifest", "/config", "/layer-0" …, for
+	// images of one arch among several by "/ARCH/manifest" and so on.
 	Name string `json:"name"`
 	PURL string `json:"purl,omitempty"`
 	// URL is absolute, or relative to the BaseURL of Repo; for Go inputs
 	// relative to a module proxy, for crates to their registry's download
-	// address. A tree's is its path in the project.
-	URL    string        `json:"url"`
-	Repo   string        `json:"repo,omitempty"` // the repository's id
-	Size   int64         `json:"size,omitempty"` // bytes; 0 where the source does not say
-	SHA256 digest.Digest `json:"sha256"`
+	// address. A tree's is its path in the project. Of an OCI image it is
+	// "oci://HOST/REPOSITORY/manifests/DIGEST" or ".../blobs/DIGEST".
+	URL string `json:"url"`
+	// Mirrors are other addresses of the same file.
+	Mirrors []string      `json:"mirrors,omitempty"`
+	Auth    *Auth         `json:"auth,omitempty"` // where it has no Repo
+	Repo    string        `json:"repo,omitempty"` // the repository's id
+	Size    int64         `json:"size,omitempty"` // bytes; 0 where the source does not say
+	SHA256  digest.Digest `json:"sha256"`
 
 	RPM  *RPM  `json:"rpm,omitempty"`
 	Go   *Go   `json:"go,omitempty"`
 	Tree *Tree `json:"tree,omitempty"`
+	Git  *Git  `json:"git,omitempty"`
+	OCI  *OCI  `json:"oci,omitempty"`
+	// Verified says by whom the input is signed, where that was asked for.
+	Verified *Verified `json:"verified,omitempty"`
 	// Registry is a crate's registry, as Cargo.lock writes its source.
 	Registry string `json:"registry,omitempty"`
 	// Fingerprint is a key's, in upper-case hex; of a file with several keys
@@ -265,6 +300,35 @@ type Tree struct {
 	// differs from it; empty outside git.
 	Commit string `json:"commit,omitempty"`
 	Dirty  bool   `json:"dirty,omitempty"`
+}
+
+// Git is what only a git repository has.
+type Git struct {
+	Ref        string `json:"ref"`    // as it was asked for
+	Commit     string `json:"commit"` // in hex, as is Tree
+	Tree       string `json:"tree"`
+	Tag        string `json:"tag,omitempty"` // the annotated tag's object
+	Submodules bool   `json:"submodules,omitempty"`
+}
+
+// OCI is what only a part of an image has.
+type OCI struct {
+	Ref       string `json:"ref"`  // the image as it was asked for
+	Role      string `json:"role"` // index, manifest, config, layer, sbom
+	MediaType string `json:"mediaType"`
+}
+
+// Verified is a signature that was found good.
+type Verified struct {
+	// Key is the fingerprint of an OpenPGP or SSH key, or the SHA-256 of a
+	// public key in its PKIX form.
+	Key string `json:"key,omitempty"`
+	// Identity and Issuer are those of a certificate.
+	Identity string `json:"identity,omitempty"`
+	Issuer   string `json:"issuer,omitempty"`
+	// What is signed: "tag", "commit", "image", "checksums", or the predicate
+	// type of an attestation.
+	What string `json:"what"`
 }
 
 // EVR is epoch:version-release, without an epoch of 0.

@@ -21,62 +21,11 @@ type Manifest struct {
 	Variants map[string]ManifestVariant `yaml:"variants"`
 }
 
-// ManifestRPM is where packages come from and how they are chosen.
-type ManifestRPM struct {
-	// From is a Konflux rpms.in.yaml whose repositories are added to Repos
-	// and whose packages are added to the set named by Set ("root"). Its
-	// installWeakDeps counts where WeakDeps is not given.
-	From     string            `yaml:"from"`
-	Set      string            `yaml:"set"`
-	Repos    []ManifestRepo    `yaml:"repos"`
-	Vars     map[string]string `yaml:"vars"`
-	WeakDeps *bool             `yaml:"weakDeps"`
-	Best     *bool             `yaml:"best"`
-}
-
-// ManifestRepo is a repository. Variables ($basearch, $releasever and others
-// of Vars) are expanded in BaseURL and GPGKey.
-type ManifestRepo struct {
-	ID           string   `yaml:"id"`
-	BaseURL      string   `yaml:"baseurl"`
-	GPGKey       []string `yaml:"gpgkey"` // paths beside the manifest, or URLs
-	GPGCheck     *bool    `yaml:"gpgcheck"`
-	RepoGPGCheck *bool    `yaml:"repo_gpgcheck"`
-	Priority     *int     `yaml:"priority"`
-}
-
 // ManifestSet asks for the packages of one root.
 type ManifestSet struct {
 	Packages []string `yaml:"packages"`
 	Exclude  []string `yaml:"exclude"`
 	Modules  []string `yaml:"modules"`
-}
-
-// ManifestInputs are the inputs besides packages.
-type ManifestInputs struct {
-	Go    []ManifestGo    `yaml:"go"`
-	Cargo []ManifestCargo `yaml:"cargo"`
-	Files []ManifestFile  `yaml:"files"`
-}
-
-// ManifestGo is a folder with a go.mod.
-type ManifestGo struct {
-	Name      string `yaml:"name"`
-	Dir       string `yaml:"dir"`
-	Toolchain string `yaml:"toolchain"` // go1.26.0
-}
-
-// ManifestCargo is a folder with a Cargo.lock.
-type ManifestCargo struct {
-	Name string `yaml:"name"`
-	Dir  string `yaml:"dir"`
-}
-
-// ManifestFile is a file by URL, or a path beside the manifest.
-type ManifestFile struct {
-	Name   string `yaml:"name"`
-	URL    string `yaml:"url"`
-	SHA256 string `yaml:"sha256"`
 }
 
 // ManifestStep has exactly one of its fields.
@@ -150,18 +99,6 @@ const (
 // maxManifest is the largest manifest read, in bytes.
 const maxManifest = 1 << 20
 
-// laterKeys lists the keys of a manifest that are designed and not supported
-// yet.
-func laterKeys() []string {
-	keys := []string{"inputs.git", "inputs.oci", "inputs.from", "inputs.files[].auth"}
-	for _, k := range []string{
-		"metalink", "mirrorlist", "iso", "cost", "exclude", "includepkgs", "module_hotfixes", "sslcacert", "sslclientcert", "sslclientkey",
-	} {
-		keys = append(keys, "rpm.repos[]."+k)
-	}
-	return keys
-}
-
 // ParseManifest reads a manifest. name is how errors call the file. Unknown
 // keys, wrong types and impossible values are errors that name the line.
 func ParseManifest(name string, b []byte) (*Manifest, error) {
@@ -169,7 +106,7 @@ func ParseManifest(name string, b []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("%s: %d bytes, more than the %d that a manifest may have", name, len(b), maxManifest)
 	}
 	var m Manifest
-	doc, err := strictyaml.Decode(name, b, &m, laterKeys()...)
+	doc, err := strictyaml.Decode(name, b, &m)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package lock
 
 import (
-	"fmt"
 	"maps"
 	"math"
 	"path"
@@ -77,61 +76,6 @@ func (m *manifestChecker) checkName(where []any, name string) error {
 	return nil
 }
 
-func (m *manifestChecker) checkRPM() error {
-	for _, k := range slices.Sorted(maps.Keys(m.RPM.Vars)) {
-		if !varRE.MatchString(k) {
-			return m.errorf(at("rpm", "vars", k), "want letters, digits and '_' in a variable's name")
-		}
-		if k == "basearch" || k == "arch" {
-			return m.errorf(at("rpm", "vars", k), "its value is the arch that is locked")
-		}
-	}
-	for i, r := range m.RPM.Repos {
-		where := at("rpm", "repos", i)
-		if slices.ContainsFunc(m.RPM.Repos[:i], func(o ManifestRepo) bool { return o.ID == r.ID }) {
-			return m.errorf(below(where, "id"), "two repositories are called %q", r.ID)
-		}
-		if key, err := r.check(); err != nil {
-			return m.errorf(below(where, key), "%w", err)
-		}
-	}
-	if len(m.RPM.Repos) == 0 && m.RPM.From == "" {
-		return m.errorf(at("rpm"), "no repos and no from; give at least one repository")
-	}
-	if path.IsAbs(m.RPM.From) {
-		return m.errorf(at("rpm", "from"), "got %q; want a path relative to the manifest", m.RPM.From)
-	}
-	if !slices.Contains(setNames(), m.RPM.Set) {
-		return m.errorf(at("rpm", "set"), "%q is not one of %s", m.RPM.Set, strings.Join(setNames(), ", "))
-	}
-	return nil
-}
-
-// repoID is what a repository's id may be: it becomes part of names.
-var repoID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:+-]*$`)
-
-// check tells which key of a repository is wrong, and how.
-func (r *ManifestRepo) check() (key string, err error) {
-	repoGPGCheck := r.RepoGPGCheck != nil && *r.RepoGPGCheck
-	switch {
-	case r.ID == "":
-		return "id", fmt.Errorf("a repository needs one")
-	case !repoID.MatchString(r.ID):
-		return "id", fmt.Errorf("got %q; want letters, digits, '_', '.', ':', '+' and '-'", r.ID)
-	case r.BaseURL == "":
-		return "baseurl", fmt.Errorf("%q needs one", r.ID)
-	case len(r.GPGKey) == 0 && on(r.GPGCheck):
-		return "gpgkey", fmt.Errorf("%q has none; give the key that its packages are signed by, or say gpgcheck: false", r.ID)
-	case len(r.GPGKey) == 0 && repoGPGCheck:
-		return "gpgkey", fmt.Errorf("%q has none; give the key that its metadata is signed by", r.ID)
-	case slices.Contains(r.GPGKey, ""):
-		return "gpgkey", fmt.Errorf("%q has an empty one", r.ID)
-	case r.Priority != nil && (*r.Priority < 1 || *r.Priority > math.MaxInt16):
-		return "priority", fmt.Errorf("got %d; want 1 to %d, where a lower number wins", *r.Priority, math.MaxInt16)
-	}
-	return "", nil
-}
-
 // on is the value of a switch that is on unless it is switched off.
 func on(b *bool) bool { return b == nil || *b }
 
@@ -177,76 +121,6 @@ func (m *manifestChecker) checkSet(where []any, name string, s ManifestSet) erro
 		if !moduleRE.MatchString(k) {
 			return m.errorf(below(where, "modules", i), "%q is not the name of a kernel module, such as dm-verity", k)
 		}
-	}
-	return nil
-}
-
-func (m *manifestChecker) checkInputs() error {
-	seen := map[string]bool{}
-	add := func(where []any, name string) error {
-		if err := m.checkName(below(where, "name"), name); err != nil {
-			return err
-		}
-		if seen[name] {
-			return m.errorf(below(where, "name"), "two inputs are called %q", name)
-		}
-		seen[name] = true
-		return nil
-	}
-	for i, g := range m.Inputs.Go {
-		where := at("inputs", "go", i)
-		if err := add(where, g.Name); err != nil {
-			return err
-		}
-		if err := m.checkDir(below(where, "dir"), g.Dir); err != nil {
-			return err
-		}
-		if !strings.HasPrefix(g.Toolchain, "go1.") {
-			return m.errorf(below(where, "toolchain"), "got %q; want a release of Go, such as go1.26.0", g.Toolchain)
-		}
-	}
-	for i, c := range m.Inputs.Cargo {
-		where := at("inputs", "cargo", i)
-		if err := add(where, c.Name); err != nil {
-			return err
-		}
-		if err := m.checkDir(below(where, "dir"), c.Dir); err != nil {
-			return err
-		}
-	}
-	for i, f := range m.Inputs.Files {
-		where := at("inputs", "files", i)
-		if err := add(where, f.Name); err != nil {
-			return err
-		}
-		if err := m.checkFile(where, f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// checkDir wants a path below or beside the manifest: an absolute one would
-// be another on every machine.
-func (m *manifestChecker) checkDir(where []any, dir string) error {
-	if dir == "" || path.IsAbs(dir) {
-		return m.errorf(where, "got %q; want a folder relative to the manifest", dir)
-	}
-	return nil
-}
-
-func (m *manifestChecker) checkFile(where []any, f ManifestFile) error {
-	if f.URL == "" || path.IsAbs(f.URL) {
-		return m.errorf(below(where, "url"), "got %q; want an address, or a path relative to the manifest", f.URL)
-	}
-	if f.SHA256 == "" {
-		if isURL(f.URL) {
-			return m.errorf(below(where, "sha256"), "%q needs the SHA-256 of what %s holds", f.Name, f.URL)
-		}
-		return nil
-	}
-	if _, err := parseSHA256(f.SHA256); err != nil {
-		return m.errorf(below(where, "sha256"), "%w", err)
 	}
 	return nil
 }

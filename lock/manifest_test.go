@@ -30,9 +30,9 @@ func TestParseManifest(t *testing.T) {
 		RPM: ManifestRPM{
 			From: "rpms.in.yaml", Set: SetTools, Vars: map[string]string{"releasever": "9"}, WeakDeps: &no, Best: &yes,
 			Repos: []ManifestRepo{
-				{ID: "baseos", BaseURL: "https://mirror.example/$releasever/BaseOS/$basearch/os/", GPGKey: []string{"keys/a"}, RepoGPGCheck: &yes, Priority: &two},
-				{ID: "local", BaseURL: "file:///srv/repo", GPGCheck: &no},
-				{ID: "merged", BaseURL: "https://mirror.example/merged", GPGCheck: &no},
+				{ID: "baseos", BaseURL: StringList{"https://mirror.example/$releasever/BaseOS/$basearch/os/"}, GPGKey: []string{"keys/a"}, RepoGPGCheck: &yes, Priority: &two},
+				{ID: "local", BaseURL: StringList{"file:///srv/repo"}, GPGCheck: &no},
+				{ID: "merged", BaseURL: StringList{"https://mirror.example/merged"}, GPGCheck: &no},
 			},
 		},
 		Sets: map[string]ManifestSet{
@@ -118,12 +118,6 @@ func TestParseManifestErrors(t *testing.T) {
 		{head + "sets: &a {root: *a}\n", `m:4: sets.root: unknown key "root"; known here: packages, exclude, modules`},
 		{head + "sets:\n  root: {<<: x}\n", `m:5: sets.root: <<: want keys with values, got "x"`},
 		// Not yet.
-		{head + "inputs:\n  git: [{name: kata, url: x, ref: y}]\n", "m:5: inputs.git is not supported yet"},
-		{head + "inputs:\n\n  oci: []\n", "m:6: inputs.oci is not supported yet"},
-		{head + "inputs: {from: x.json}\n", "m:4: inputs.from is not supported yet"},
-		{head + "inputs:\n  files:\n  - name: a\n    auth: {}\n", "m:7: inputs.files[0].auth is not supported yet"},
-		{repo("{id: a, metalink: x}"), "m:5: rpm.repos[0].metalink is not supported yet"},
-		{repo("{id: a, iso: x}"), "m:5: rpm.repos[0].iso is not supported yet"},
 		{head + "image:\n  output: [vhd]\n", "m:5: image.output[0]: vhd is not supported yet; want qcow2 or raw"},
 		{head + "image: {verity: {bind: addon}}\n", "m:4: image.verity.bind: addon is not supported yet; want uki"},
 		// Values.
@@ -138,7 +132,7 @@ func TestParseManifestErrors(t *testing.T) {
 		{head + "epoch: 4294967296\n", "m:4: epoch: got 4294967296; want seconds since 1970, at most 4294967295"},
 		{repo("{baseurl: x}"), "m:5: rpm.repos[0].id: a repository needs one"},
 		{repo("{id: a/b}"), `m:5: rpm.repos[0].id: got "a/b"; want letters, digits, '_', '.', ':', '+' and '-'`},
-		{repo("{id: a}"), `m:5: rpm.repos[0].baseurl: "a" needs one`},
+		{repo("{id: a}"), `m:5: rpm.repos[0].baseurl: "a" needs one, or a metalink, a mirrorlist or an iso`},
 		{repo("{id: a, baseurl: x}"), `m:5: rpm.repos[0].gpgkey: "a" has none; give the key that its packages are signed by, or say gpgcheck: false`},
 		{repo("{id: a, baseurl: x, gpgcheck: false, repo_gpgcheck: true}"), `m:5: rpm.repos[0].gpgkey: "a" has none; give the key that its metadata is signed by`},
 		{repo("{id: a, baseurl: x, gpgkey: [k, '']}"), `m:5: rpm.repos[0].gpgkey: "a" has an empty one`},

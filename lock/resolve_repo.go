@@ -190,7 +190,7 @@ type repoLoader struct {
 // load reads what is needed always; later is the context under which the
 // filelists are fetched, should the solver ask for them.
 func (l *repoLoader) load(ctx, later context.Context) (*solve.Repo, error) {
-	base, err := l.r.expand(l.m.BaseURL, l.arch)
+	base, err := l.r.expand(l.m.BaseURL[0], l.arch)
 	if err != nil {
 		return nil, err
 	}

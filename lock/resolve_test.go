@@ -333,7 +333,7 @@ func TestLoadRepos(t *testing.T) {
 	w.repo("x86_64", "", base()...)
 	off := false
 	o := w.opts
-	o.Manifest = &Manifest{RPM: ManifestRPM{Repos: []ManifestRepo{{ID: "x", BaseURL: w.repos + "$basearch", GPGCheck: &off}}}}
+	o.Manifest = &Manifest{RPM: ManifestRPM{Repos: []ManifestRepo{{ID: "x", BaseURL: StringList{w.repos + "$basearch"}, GPGCheck: &off}}}}
 	repos, err := LoadRepos(context.Background(), o, "x86_64")
 	if err != nil || len(repos) != 1 || len(repos[0].Packages) != len(base()) {
 		t.Fatalf("got %d repositories, %v", len(repos), err)

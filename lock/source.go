@@ -14,6 +14,24 @@ type Want struct {
 	Registry string        // for a crate
 	SHA256   digest.Digest // zero where not known beforehand
 	Size     int64         // bytes; 0 where not known
+	// Mirrors are other addresses of the same file, and Auth is how to log in
+	// at all of them.
+	Mirrors []string
+	Auth    *Auth
+	// Ref and Submodules are for KindGit: what of the repository at URL is
+	// wanted, a tag, a branch or a commit. What comes is in the form of
+	// package gittree, which names the commit.
+	Ref        string
+	Submodules bool
+	// MediaTypes are those that a registry may answer with, for a manifest of
+	// KindOCI whose address ends in a tag. The answer is the manifest.
+	MediaTypes []string
+	// Max is the most bytes that may come, where the size is not known; 0
+	// for no limit but the transport's.
+	Max int64
+	// An address without a digest is asked again every time, conditionally
+	// where an earlier answer is in the store.
+	//
 	// Immutable says that this address always has the same bytes, so that a
 	// copy fetched earlier will do.
 	Immutable bool

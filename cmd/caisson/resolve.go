@@ -130,7 +130,7 @@ func (o *resolveOptions) load(ctx context.Context, ui *ui) ([]solve.Repo, error)
 				return nil, fmt.Errorf("--repo %q: %w", r, err)
 			}
 		}
-		m.RPM.Repos = append(m.RPM.Repos, lock.ManifestRepo{ID: id, BaseURL: at, GPGCheck: &off})
+		m.RPM.Repos = append(m.RPM.Repos, lock.ManifestRepo{ID: id, BaseURL: lock.StringList{at}, GPGCheck: &off})
 	}
 	for _, p := range o.priorities {
 		id, n, _ := strings.Cut(p, "=")

@@ -127,7 +127,10 @@ func (c *checker) errorf(n *yaml.Node, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %w", c.name, n.Line, fmt.Errorf(format, args...))
 }
 
-var nodeType = reflect.TypeFor[yaml.Node]()
+var (
+	nodeType        = reflect.TypeFor[yaml.Node]()
+	unmarshalerType = reflect.TypeFor[yaml.Unmarshaler]()
+)
 
 // place is where a value is: as people see it, and as in Decode's later.
 type place struct{ text, pattern string }
@@ -179,6 +182,9 @@ func (c *checker) check(n *yaml.Node, t reflect.Type, at place, depth int) error
 	}
 	switch t.Kind() {
 	case reflect.Struct, reflect.Map, reflect.Slice:
+		if reflect.PointerTo(t).Implements(unmarshalerType) {
+			break // it may be written in another form
+		}
 		return c.errorf(n, "%swant %s, got %q", at.colon(), typeName(t), n.Value)
 	}
 	// The library would cut 1.5 down to 1.
