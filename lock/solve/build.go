@@ -132,6 +132,7 @@ func (s *solver) findMembers() error {
 					push(p.providers(d))
 				}
 			}
+			push(r.wanted)
 			push(r.likewise)
 		}
 		for _, q := range p.weak {
