@@ -137,6 +137,9 @@ func (s *solver) findMembers() error {
 		}
 		for _, q := range p.weak {
 			k := &p.pkgs[q]
+			if loaded, err := p.pathsOf(k.supplements, k.enhances); err != nil || loaded {
+				return err
+			}
 			if !s.member[q] && !s.excluded[q] &&
 				(slices.ContainsFunc(k.supplements, s.possible) || slices.ContainsFunc(k.enhances, s.possible)) {
 				push([]id{q})

@@ -22,14 +22,8 @@ func (p *Pool) rulesOf(n id) (*pkgRules, error) {
 	if k.rules != nil {
 		return k.rules, nil
 	}
-	for _, list := range [][]depID{k.requires, k.conflicts, k.recommends, k.suggests} {
-		for _, d := range list {
-			if p.needsFilelists(d) {
-				if err := p.loadFilelists(); err != nil {
-					return nil, err
-				}
-			}
-		}
+	if _, err := p.pathsOf(k.requires, k.conflicts, k.recommends, k.suggests); err != nil {
+		return nil, err
 	}
 	r := &pkgRules{}
 	for _, d := range k.requires {
