@@ -135,6 +135,9 @@ func (s *solver) preferences() {
 // that they may need or wish for, and what may supplement those.
 func (s *solver) findMembers(more []id) error {
 	p := s.p
+	if loaded, err := p.weakPaths(); err != nil || loaded {
+		return err
+	}
 	s.followed = zeroed(s.followed, len(p.deps))
 	var todo []id
 	push := func(list []id) {
@@ -174,9 +177,6 @@ func (s *solver) findMembers(more []id) error {
 		}
 		for _, q := range p.weak {
 			k := &p.pkgs[q]
-			if loaded, err := p.pathsOf(k.supplements, k.enhances); err != nil || loaded {
-				return err
-			}
 			if !s.member[q] && !s.excluded[q] &&
 				(slices.ContainsFunc(k.supplements, s.possible) || slices.ContainsFunc(k.enhances, s.possible)) {
 				push([]id{q})
@@ -196,6 +196,11 @@ func (s *solver) pkgRules() {
 	var clauses [][]id
 	above := map[id][]id{} // by the higher of two packages in conflict: the lower one, which says so
 	forgotten := s.forgotten()
+	for _, q := range s.p.weak {
+		if s.member[q] || len(forgotten) > 0 {
+			s.weakHere = append(s.weakHere, q)
+		}
+	}
 	for _, q := range s.members {
 		for _, o := range forgotten {
 			if _, in := slices.BinarySearch(s.p.pkgs[q].rules.conflicts, o); in || s.p.pkgs[q].name == s.p.pkgs[o].name && s.p.alternates(q, o) {

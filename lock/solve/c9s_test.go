@@ -101,14 +101,7 @@ var c9sRequests = flag.Int("c9s-requests", 120, "how many requests TestC9SBeside
 func TestC9SBesideDNF(t *testing.T) {
 	dnf := newOracle(t)
 	p := c9sPool(t, true)
-	w := &world{rand: rand.New(rand.NewSource(1))}
-	for _, id := range []string{"baseos", "appstream"} {
-		path, err := filepath.Abs(filepath.Join(shared, "rpm-md/c9s-"+id))
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.Repos = append(w.Repos, worldRepo{ID: id, Path: path, Priority: 99, Cost: 1000})
-	}
+	w := c9sWorld(t)
 	names := p.visibleNames()
 	some := func(n int) []string {
 		var list []string
@@ -134,6 +127,65 @@ func TestC9SBesideDNF(t *testing.T) {
 		w.compare(t, p, w.Requests[i], answer, "c9s")
 	}
 	t.Logf("%d requests, of which dnf finds %d unsolvable", len(w.Requests), problems)
+}
+
+// c9sWorld is CentOS Stream 9 for dnf.
+func c9sWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{rand: rand.New(rand.NewSource(1))}
+	for _, id := range []string{"baseos", "appstream"} {
+		path, err := filepath.Abs(filepath.Join(shared, "rpm-md/c9s-"+id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Repos = append(w.Repos, worldRepo{ID: id, Path: path, Priority: 99, Cost: 1000})
+	}
+	return w
+}
+
+// TestC9SInstalled asks dnf's library and us what requests bring to an image
+// that has some packages of CentOS Stream 9, a few of them in older builds.
+func TestC9SInstalled(t *testing.T) {
+	dnf := newOracle(t)
+	bare := c9sPool(t, true)
+	base, err := bare.Solve(Request{Specs: []string{"systemd", "rpm", "python3", "openssl", "curl", "vim-minimal"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := c9sWorld(t)
+	var installed []rpmmd.Package
+	for _, c := range base.Packages {
+		k := *c.Package
+		if w.chance(10) {
+			k.Release = "0." + k.Release
+		}
+		k.BuildTime = 1 // as the headers have it
+		installed = append(installed, k)
+	}
+	p, err := NewPool(bare.repos, Options{Arch: "x86_64", Installed: installed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.headers(installed)
+	names := p.visibleNames()
+	for range *c9sRequests {
+		r := worldRequest{Specs: []string{}, Weak: w.chance(50), Best: w.chance(50), Erase: w.chance(20)}
+		switch w.rand.Intn(6) {
+		case 0:
+			r.Upgrade = []string{installed[w.rand.Intn(len(installed))].Name}
+		case 1:
+			r.Reinstall = []string{installed[w.rand.Intn(len(installed))].Name}
+		case 2:
+			r.Specs = []string{installed[w.rand.Intn(len(installed))].Name, names[w.rand.Intn(len(names))]}
+		default:
+			r.Specs = []string{names[w.rand.Intn(len(names))]}
+		}
+		w.Requests = append(w.Requests, r)
+	}
+	w.Requests = append(w.Requests, worldRequest{Specs: []string{}, Upgrade: []string{"*"}, Best: true})
+	for i, answer := range dnf.ask(t, w) {
+		w.compare(t, p, w.Requests[i], answer, "c9s image")
+	}
 }
 
 // unsolvable returns names that dnf cannot install, spread over all of them.

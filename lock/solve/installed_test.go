@@ -68,10 +68,9 @@ func (w *world) installedPackages(t *testing.T) []rpmmd.Package {
 	return pkgs
 }
 
-// headers turns the installed packages into what dnf's side makes headers of.
-func (w *world) headers(t *testing.T) {
-	t.Helper()
-	for _, k := range w.installedPackages(t) {
+// headers turns installed packages into what dnf's side makes headers of.
+func (w *world) headers(installed []rpmmd.Package) {
+	for _, k := range installed {
 		p := worldInstalled{Name: k.Name, Epoch: k.Epoch, Version: k.Version, Release: k.Release, Arch: k.Arch,
 			Deps: map[string][]rpmDep{}, Files: k.Files}
 		for rel, list := range map[string][]rpmmd.Dep{"provide": k.Provides, "require": k.Requires, "conflict": k.Conflicts,
@@ -227,4 +226,42 @@ func withReasons(s *Solution) []string {
 		out = append(out, "-"+k.String())
 	}
 	return out
+}
+
+// holdsTogether reports whether dnf's answer has all that its packages need, and
+// nothing that is hidden or excluded.
+func (p *Pool) holdsTogether(t *testing.T, answer, excludes []string) bool {
+	t.Helper()
+	s := p.blankSolver()
+	s.req, s.modules = &Request{Exclude: excludes}, p.modules.state
+	s.exclude()
+	s.level = make([]int32, len(p.pkgs))
+	var come []id
+	for i := int(p.available); i < len(p.pkgs); i++ {
+		if slices.Contains(answer, p.label(id(i))) {
+			s.level[i] = 1
+			come = append(come, id(i))
+		}
+	}
+	for n := firstID; n < p.available; n++ {
+		gone := slices.Contains(answer, "-"+p.pkgs[n].Package.String())
+		for _, q := range come {
+			gone = gone || slices.Contains(p.replaced(q), n) || p.pkgs[q].name == p.pkgs[n].name && p.alternates(q, n)
+		}
+		if !gone {
+			s.level[n] = 1
+			come = append(come, n)
+		}
+	}
+	s.decided = come
+	for _, q := range come {
+		ok, err := s.holdsUp(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok && !p.isInstalled(q) {
+			return false
+		}
+	}
+	return true
 }

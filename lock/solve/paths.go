@@ -11,8 +11,9 @@ import (
 
 // pathState is what is known of the paths that primary.xml leaves out.
 type pathState struct {
-	loaded bool            // the filelists were read for every path in a dependency
-	extra  map[string][]id // paths and globs of requests: the packages that have a match
+	loaded    bool            // the filelists were read for every path in a dependency
+	weakKnown bool            // no Supplements or Enhances need them
+	extra     map[string][]id // paths and globs of requests: the packages that have a match
 }
 
 // inPrimary reports whether createrepo puts a path into primary.xml. For a
@@ -88,6 +89,20 @@ func (p *Pool) pathsOf(lists ...[]depID) (bool, error) {
 			}
 		}
 	}
+	return false, nil
+}
+
+// weakPaths is pathsOf for all Supplements and Enhances, once.
+func (p *Pool) weakPaths() (bool, error) {
+	if p.paths.loaded || p.paths.weakKnown {
+		return false, nil
+	}
+	for _, q := range p.weak {
+		if loaded, err := p.pathsOf(p.pkgs[q].supplements, p.pkgs[q].enhances); err != nil || loaded {
+			return loaded, err
+		}
+	}
+	p.paths.weakKnown = true
 	return false, nil
 }
 

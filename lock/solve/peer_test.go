@@ -1,13 +1,12 @@
 package solve
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 )
 
 // command builds the command that users run.
@@ -45,19 +44,29 @@ func needPeer(b *testing.B, name string) {
 	}
 }
 
+// measure is a program that runs another and says how long it took and how
+// much memory it had: what Go knows of a child's memory includes its own.
+const measure = `import resource, subprocess, sys, time
+start = time.time()
+code = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode
+print(code, time.time() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)`
+
 // wall runs a command and returns how long it took, and how much memory it had
 // at most, in megabytes.
-func wall(b *testing.B, fails bool, cmd *exec.Cmd) (seconds, megabytes float64) {
+func wall(b *testing.B, stdin, name string, args ...string) (code int, seconds, megabytes float64) {
 	b.Helper()
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	start := time.Now()
-	err := cmd.Run()
-	seconds = time.Since(start).Seconds()
-	if (err != nil) != fails {
-		b.Fatalf("%v: %v\n%s", cmd.Args, err, &out)
+	cmd := exec.Command("/usr/bin/python3", append([]string{"-c", measure, name}, args...)...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		b.Fatalf("%v: %v\n%s", cmd.Args, err, &errs)
 	}
-	return seconds, float64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) / 1024
+	if _, err := fmt.Sscan(string(out), &code, &seconds, &megabytes); err != nil {
+		b.Fatalf("%q: %v", out, err)
+	}
+	return code, seconds, megabytes / 1024
 }
 
 // BenchmarkColdResolve runs caisson resolve without anything in its store, and
@@ -74,14 +83,17 @@ func BenchmarkColdResolve(b *testing.B) {
 		for _, id := range []string{"baseos", "appstream"} {
 			args = append(args, "--repo", id+"="+repos[id])
 		}
-		s, m := wall(b, false, exec.Command(bin, append(args, specs...)...))
+		code, s, m := wall(b, "", bin, append(args, specs...)...)
+		if code != 0 {
+			b.Fatalf("caisson ends with %d", code)
+		}
 		ours, most = ours+s, max(most, m)
 		args = []string{"--installroot=" + filepath.Join(dir, "root"), "--releasever=9", "--forcearch=x86_64", "--noplugins",
 			"--setopt=reposdir=/dev/null", "--setopt=cachedir=" + filepath.Join(dir, "cache"), "--setopt=logdir=" + dir, "--setopt=gpgcheck=0"}
 		for _, id := range []string{"baseos", "appstream"} {
 			args = append(args, "--repofrompath="+id+",file://"+repos[id])
 		}
-		s, _ = wall(b, true, exec.Command("dnf", append(append(args, "install", "--assumeno"), specs...)...)) // ends with 1 in any case
+		_, s, _ = wall(b, "", "dnf", append(append(args, "install", "--assumeno"), specs...)...) // ends with 1 in any case
 		theirs += s
 	}
 	b.ReportMetric(ours/theirs, "of-dnf")
@@ -102,13 +114,17 @@ func BenchmarkEachBesideDNF(b *testing.B) {
 	var ours, theirs float64
 	for b.Loop() {
 		dir := b.TempDir()
-		cmd := exec.Command(bin, "resolve", "--arch", "x86_64", "--releasever", "9", "--best=false", "--store", filepath.Join(dir, "store"),
+		code, s, _ := wall(b, names, bin, "resolve", "--arch", "x86_64", "--releasever", "9", "--best=false", "--store", filepath.Join(dir, "store"),
 			"--repo", "baseos="+repos["baseos"], "--repo", "appstream="+repos["appstream"], "--each")
-		cmd.Stdin = strings.NewReader(names)
-		s, _ := wall(b, false, cmd)
+		if code != 0 {
+			b.Fatalf("caisson ends with %d", code)
+		}
 		ours += s
-		s, _ = wall(b, false, exec.Command("/usr/bin/python3", tool, "x86_64", filepath.Join(dir, "out"), "1", "1",
-			"baseos="+repos["baseos"]+",appstream="+repos["appstream"], "@allnames"))
+		code, s, _ = wall(b, "", "/usr/bin/python3", tool, "x86_64", filepath.Join(dir, "out"), "1", "1",
+			"baseos="+repos["baseos"]+",appstream="+repos["appstream"], "@allnames")
+		if code != 0 {
+			b.Fatalf("dnf-oracle ends with %d", code)
+		}
 		theirs += s
 	}
 	b.ReportMetric(ours/theirs, "of-dnf")

@@ -18,7 +18,10 @@ func (s *solver) solution() *Solution {
 	}
 	slices.SortFunc(chosen, func(a, b id) int {
 		x, y := &s.p.pkgs[a], &s.p.pkgs[b]
-		return cmp.Or(strings.Compare(x.Name, y.Name), x.EVR.Compare(y.EVR), strings.Compare(x.Arch, y.Arch),
+		if c := strings.Compare(x.Name, y.Name); c != 0 {
+			return c
+		}
+		return cmp.Or(x.EVR.Compare(y.EVR), strings.Compare(x.Arch, y.Arch),
 			strings.Compare(s.p.repos[x.repo].ID, s.p.repos[y.repo].ID), cmp.Compare(a, b))
 	})
 	reasons := s.reasons(chosen)

@@ -67,8 +67,9 @@ type solver struct {
 	propagate int     // how many of decided have been propagated
 	branches  []branch
 
-	weak    weakState
-	notWeak []bool // by id: what no recommendation may bring
+	weak     weakState
+	weakHere []id   // packages with Supplements or Enhances that may come in
+	notWeak  []bool // by id: what no recommendation may bring
 
 	updates     updates
 	upgradeSpec map[id]string // by what an update was asked for

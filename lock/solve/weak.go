@@ -309,7 +309,7 @@ func (s *solver) weakCandidates() (all, supplements []id) {
 			}
 		}
 	}
-	for _, q := range s.p.weak {
+	for _, q := range s.weakHere {
 		k := &s.p.pkgs[q]
 		if s.level[q] == 0 && !s.excluded[q] && !unwanted(q) && s.supplementing(q) &&
 			slices.ContainsFunc(k.supplements, func(d depID) bool { return s.holding(d) == brought }) && !s.otherVersionChosen(q) {

@@ -308,7 +308,7 @@ func TestWorlds(t *testing.T) {
 			r.Path = filepath.Join(dir, r.ID)
 			writeRepo(t, r.Path, r.text, r.modules)
 		}
-		w.headers(t)
+		w.headers(w.installedPackages(t))
 		answers := dnf.ask(t, w)
 		p := w.pool(t)
 		for i, r := range w.Requests {
@@ -362,42 +362,4 @@ func (w *world) compare(t *testing.T, p *Pool, r worldRequest, answer json.RawMe
 	}
 	t.Errorf("%s, %+v:\ngot  %v (%v)\nwant %s", what, r, have, err, answer)
 	return false
-}
-
-// holdsTogether reports whether dnf's answer has all that its packages need, and
-// nothing that is hidden or excluded.
-func (p *Pool) holdsTogether(t *testing.T, answer, excludes []string) bool {
-	t.Helper()
-	s := p.blankSolver()
-	s.req, s.modules = &Request{Exclude: excludes}, p.modules.state
-	s.exclude()
-	s.level = make([]int32, len(p.pkgs))
-	var come []id
-	for i := int(p.available); i < len(p.pkgs); i++ {
-		if slices.Contains(answer, p.label(id(i))) {
-			s.level[i] = 1
-			come = append(come, id(i))
-		}
-	}
-	for n := firstID; n < p.available; n++ {
-		gone := slices.Contains(answer, "-"+p.pkgs[n].Package.String())
-		for _, q := range come {
-			gone = gone || slices.Contains(p.replaced(q), n) || p.pkgs[q].name == p.pkgs[n].name && p.alternates(q, n)
-		}
-		if !gone {
-			s.level[n] = 1
-			come = append(come, n)
-		}
-	}
-	s.decided = come
-	for _, q := range come {
-		ok, err := s.holdsUp(q)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !ok && !p.isInstalled(q) {
-			return false
-		}
-	}
-	return true
 }
