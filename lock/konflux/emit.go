@@ -92,7 +92,9 @@ func shape(text string) scalarShape {
 	if strings.HasPrefix(text, "---") || strings.HasPrefix(text, "...") {
 		out.plain = false
 	}
-	blank := func(i int) bool { return i < 0 || i >= len(rs) || strings.ContainsRune("\x00 \t\r\n\x85\u2028\u2029", rs[i]) }
+	blank := func(i int) bool {
+		return i < 0 || i >= len(rs) || strings.ContainsRune("\x00 \t\r\n\x85\u2028\u2029", rs[i])
+	}
 	spaceBefore, breakBefore := false, false
 	for i, r := range rs {
 		switch {
