@@ -59,7 +59,10 @@ type Lock struct {
 	Sets     []Set      `json:"sets"`
 	Payloads []Payload  `json:"payloads,omitempty"`
 	Steps    []Step     `json:"steps,omitempty"`
-	Image    Image      `json:"image"`
+	// RecordNetwork says that a step's attempt to reach a network, which is
+	// refused in any case, is only recorded and does not end the build.
+	RecordNetwork bool  `json:"recordNetwork,omitempty"`
+	Image         Image `json:"image"`
 	// Variants holds what differs from Image: the whole image settings of
 	// each variant, already merged. A variant's packages are a set of its
 	// own, named by SetName.
