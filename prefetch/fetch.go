@@ -47,16 +47,12 @@ func (f *Fetcher) Fetch(ctx context.Context, w lock.Want) (lock.Blob, error) {
 			return f.blob(d)
 		}
 	}
-	places, err := f.locate(ctx, w)
-	if err != nil {
-		return lock.Blob{}, fmt.Errorf("%s %s: %w", w.Kind, safeURL(w.URL), err)
-	}
 	to, err := f.store.Create()
 	if err != nil {
 		return lock.Blob{}, err
 	}
 	defer to.Discard()
-	if err := f.get(ctx, places, Request{Size: w.Size, Digest: w.SHA256}, to); err != nil {
+	if err := f.bring(ctx, w, Request{Size: w.Size, Digest: w.SHA256}, to); err != nil {
 		return lock.Blob{}, err
 	}
 	d := to.Sum()
@@ -69,6 +65,22 @@ func (f *Fetcher) Fetch(ctx context.Context, w lock.Want) (lock.Blob, error) {
 		}
 	}
 	return f.blob(d)
+}
+
+// bring writes a file to an empty to, from where its kind is to be had. The
+// request has all but the address.
+func (f *Fetcher) bring(ctx context.Context, w lock.Want, req Request, to *cas.Temp) error {
+	switch w.Kind {
+	case lock.KindGit:
+		return f.fetchGit(ctx, w, to)
+	case lock.KindOCI:
+		return f.fetchOCI(ctx, w, req, to)
+	}
+	places, err := f.locate(ctx, w)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", w.Kind, safeURL(w.URL), err)
+	}
+	return f.get(ctx, places, req, to)
 }
 
 // blob describes a file that the store has.

@@ -305,11 +305,13 @@ func (f *filler) fetch(ctx context.Context, in *lock.Input, to *cas.Temp) error 
 		}
 		w.URL = u
 	}
-	places, err := f.fetcher.locate(ctx, w)
-	if err != nil {
-		return err
+	switch {
+	case in.Git != nil:
+		w.Ref, w.Submodules = in.Git.Commit, in.Git.Submodules
+	case in.OCI != nil:
+		w.MediaTypes = []string{in.OCI.MediaType}
 	}
-	return f.fetcher.get(ctx, places, req, to)
+	return f.fetcher.bring(ctx, w, req, to)
 }
 
 // commit proves a file and gives it its name.
