@@ -42,11 +42,16 @@ type Request struct {
 	// Immutable: the address never has other bytes, so that a transfer can be
 	// gone on with whatever the server says of versions.
 	Immutable bool
+	// Max is the most bytes that may come where the size is not known; 0 for
+	// the client's own limit.
+	Max int64
 	// Accept is the header of that name; empty for none.
 	Accept string
 	// Progress is told of bytes as they come, and by a negative number of
 	// those that have to come again. It may be nil.
 	Progress func(n int64)
+
+	through http.RoundTripper // instead of the client's transport, logged in already
 }
 
 // FetchError says which address could not be had, and why.
@@ -269,7 +274,7 @@ func (t *transfer) send(ctx context.Context) (*http.Response, error) {
 	}
 	req.Header.Set("User-Agent", "caisson/"+t.c.cfg.Version)
 	req.Header.Set("Accept-Encoding", "identity")
-	if login, password, ok := t.c.netrc.find(t.url); ok && t.url.User == nil {
+	if login, password, ok := t.c.netrc.find(t.url); ok && t.url.User == nil && t.req.through == nil {
 		req.SetBasicAuth(login, password)
 	}
 	if have := t.to.Size(); have > 0 {
@@ -282,6 +287,9 @@ func (t *transfer) send(ctx context.Context) (*http.Response, error) {
 		req.Header.Set("Accept", t.req.Accept)
 	}
 	t.c.requests.Add(1)
+	if t.req.through != nil {
+		return (&http.Client{Transport: t.req.through, CheckRedirect: checkRedirect}).Do(req)
+	}
 	return t.c.http.Do(req)
 }
 
@@ -309,8 +317,11 @@ func sendError(ctx context.Context, err error) error {
 // copy appends the body, up to the limit.
 func (t *transfer) copy(body io.Reader, alive func()) error {
 	limit := t.c.cfg.MaxSize
-	if t.req.Size > 0 {
+	switch {
+	case t.req.Size > 0:
 		limit = t.req.Size
+	case t.req.Max > 0:
+		limit = t.req.Max
 	}
 	done := make(chan struct{})
 	defer close(done)

@@ -22,6 +22,8 @@ type Fetcher struct {
 	cfg    Config
 	cargo  func() (*cargoConfig, error)
 	dl     downloads
+
+	registries registries
 }
 
 // NewFetcher makes a Fetcher. cfg should be the client's.
