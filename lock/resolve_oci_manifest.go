@@ -66,7 +66,9 @@ type ociManifest struct {
 	Layers        []ociDescriptor `json:"layers"`
 	Manifests     []ociDescriptor `json:"manifests"`
 	Subject       *ociDescriptor  `json:"subject"`
-	index         bool
+	// Annotations are those of the whole.
+	Annotations map[string]string `json:"annotations"`
+	index       bool
 }
 
 // parseOCIManifest reads a manifest or an index. What could be taken for

@@ -19,7 +19,12 @@ const (
 	bundlePredicate     = "dev.sigstore.bundle.predicateType"
 	attachmentPredicate = "predicateType"
 	ociCreated          = "org.opencontainers.image.created"
+	typeCosignSBOM      = "application/vnd.dev.cosign.artifact.sbom.v1+json"
+	typeEmpty           = "application/vnd.oci.empty.v1+json"
 )
+
+// maxReferrers is how many things that refer to an image are looked into.
+const maxReferrers = 100
 
 // sbomRank tells whether an artifact type, a media type or a predicate type is
 // that of an SBOM, and which is preferred: 1 is SPDX, 2 CycloneDX, 0 neither.
@@ -129,8 +134,14 @@ func (l *imageLoader) referredSBOM(ctx context.Context, subject digest.Digest) (
 		rank int
 	}
 	var all []found
+	if n := len(list.Manifests); n > maxReferrers {
+		return nil, fmt.Errorf("%d things refer to %s, want at most %d", n, subject, maxReferrers)
+	}
 	for i := range list.Manifests {
 		d := &list.Manifests[i]
+		if err := l.describe(ctx, d); err != nil {
+			return nil, err
+		}
 		rank := sbomRank(d.ArtifactType)
 		if strings.HasPrefix(d.ArtifactType, typeBundlePrefix) {
 			if rank = sbomRank(d.Annotations[bundlePredicate]); rank > 0 {
@@ -150,23 +161,50 @@ func (l *imageLoader) referredSBOM(ctx context.Context, subject digest.Digest) (
 	return l.onlyLayer(ctx, first.ociDescriptor, subject)
 }
 
-// onlyLayer is the one layer of an artifact that refers to an image.
-func (l *imageLoader) onlyLayer(ctx context.Context, d *ociDescriptor, subject digest.Digest) (*ociPart, error) {
-	fail := func(err error) (*ociPart, error) {
-		return nil, fmt.Errorf("SBOM %s of type %q: %w", d.Digest, d.ArtifactType, err)
+// describe completes what a list of referrers says of one, where it does not
+// say what that is: many registries copy the type of the config, and no
+// annotations.
+func (l *imageLoader) describe(ctx context.Context, d *ociDescriptor) error {
+	switch {
+	case d.ArtifactType == "", d.ArtifactType == typeEmpty, d.ArtifactType == typeCosignSBOM:
+	case strings.HasPrefix(d.ArtifactType, typeBundlePrefix) && d.Annotations[bundlePredicate] == "":
+	default:
+		return nil
 	}
+	m, err := l.referrer(ctx, d)
+	if err != nil || len(m.Layers) != 1 {
+		return err // one of several layers is none of those that are looked for
+	}
+	d.ArtifactType, d.Annotations = m.Layers[0].MediaType, m.Annotations
+	return nil
+}
+
+// referrer reads a manifest out of a list of referrers.
+func (l *imageLoader) referrer(ctx context.Context, d *ociDescriptor) (*ociManifest, error) {
 	at, err := d.part()
 	if err != nil {
-		return fail(err)
+		return nil, fmt.Errorf("a referrer: %w", err)
 	}
 	b, _, err := l.fetch(ctx, OCIManifests, at.digest.String(), at.digest, at.size, []string{typeOCIManifest})
 	if err != nil {
 		return nil, err
 	}
 	m, err := parseOCIManifest(b)
+	if err != nil {
+		return nil, fmt.Errorf("the referrer %s: %w", at.digest, err)
+	}
+	return m, nil
+}
+
+// onlyLayer is the one layer of an artifact that refers to an image.
+func (l *imageLoader) onlyLayer(ctx context.Context, d *ociDescriptor, subject digest.Digest) (*ociPart, error) {
+	fail := func(err error) (*ociPart, error) {
+		return nil, fmt.Errorf("SBOM %s of type %q: %w", d.Digest, d.ArtifactType, err)
+	}
+	m, err := l.referrer(ctx, d)
 	switch {
 	case err != nil:
-		return fail(err)
+		return nil, err
 	case m.Subject == nil || m.Subject.Digest != subject.String():
 		return fail(fmt.Errorf("it is not about %s", subject))
 	case len(m.Layers) != 1:
