@@ -112,7 +112,11 @@ func (w *world) fetchOne(ctx context.Context, want Want) (Blob, error) {
 		want.URL = w.images[want.ISO] + want.URL
 	}
 	name, ok := strings.CutPrefix(want.URL, "file://")
-	if !ok {
+	switch {
+	case ok:
+	case want.Kind == KindFile && !isURL(want.URL):
+		name = filepath.Join(w.dir, want.URL)
+	default:
 		name = w.files[want.URL]
 	}
 	if want.Kind == KindSumDB && w.sumdb != nil {
