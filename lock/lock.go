@@ -62,7 +62,10 @@ type Lock struct {
 	Sets           []Set     `json:"sets"`
 	Payloads       []Payload `json:"payloads,omitempty"`
 	Steps          []Step    `json:"steps,omitempty"`
-	Image          Image     `json:"image"`
+	// RecordNetwork says that a step's attempt to reach a network, which is
+	// refused in any case, is only recorded and does not end the build.
+	RecordNetwork bool  `json:"recordNetwork,omitempty"`
+	Image         Image `json:"image"`
 	// Variants holds what differs from Image: the whole image settings of
 	// each variant, already merged. A variant's packages are a set of its
 	// own, named by SetName.
@@ -428,10 +431,19 @@ func (l *Lock) RepoURL(in *Input) (string, bool) {
 	if in.Repo == "" || isURL(in.URL) {
 		return in.URL, isURL(in.URL)
 	}
-	for _, r := range l.Repos {
-		if r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {
-			return r.BaseURL + in.URL, true
-		}
+	if r := l.RepoOf(in); r != nil {
+		return r.BaseURL + in.URL, true
 	}
 	return "", false
+}
+
+// RepoOf is the repository of an input, for the first arch that uses it; nil
+// where it has none.
+func (l *Lock) RepoOf(in *Input) *Repo {
+	for i := range l.Repos {
+		if r := &l.Repos[i]; in.Repo != "" && r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {
+			return r
+		}
+	}
+	return nil
 }

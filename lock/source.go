@@ -19,8 +19,8 @@ type Want struct {
 	// at all of them.
 	Mirrors []string
 	Auth    *Auth
-	// ISO is the file of the store, an ISO 9660 image, that URL is a path in,
-	// such as "BaseOS/repodata/repomd.xml"; zero where URL is an address.
+	// ISO is the digest of an ISO 9660 image that the store has: the URL is
+	// then the path of a file in it, "BaseOS/repodata/repomd.xml".
 	ISO digest.Digest
 	// Ref and Submodules are for KindGit: what of the repository at URL is
 	// wanted, a tag, a branch or a commit. What comes is in the form of
