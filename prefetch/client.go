@@ -75,7 +75,7 @@ const downFor = 30 * time.Second
 // used from many goroutines; its limits hold for all of them together.
 type Client struct {
 	cfg      Config
-	base     http.RoundTripper // where no Auth says otherwise
+	http     *http.Client // where no Auth says otherwise
 	logins   logins
 	netrc    netrc
 	requests atomic.Int64
@@ -103,10 +103,11 @@ func NewClient(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, netrc: rc, hosts: make(map[string]*host)}
 	c.logins.made = make(map[string]func() (*login, error))
 	c.logins.transports = map[transportKey]*http.Transport{{}: NewTransport(cfg)}
-	c.base = c.logins.transports[transportKey{}]
+	var t http.RoundTripper = c.logins.transports[transportKey{}]
 	if cfg.Login != nil {
-		c.base = cfg.Login(c.base)
+		t = cfg.Login(t)
 	}
+	c.http = &http.Client{Transport: t, CheckRedirect: checkRedirect}
 	return c, nil
 }
 

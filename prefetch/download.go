@@ -57,6 +57,8 @@ type Request struct {
 
 	known *answer // an earlier answer: whether it still holds is asked
 	learn *answer // is told of this one; nil where nobody wants to know
+
+	through http.RoundTripper // instead of the client's transport, logged in already
 }
 
 // FetchError says which address could not be had, and why.
@@ -128,7 +130,7 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 	t := &transfer{c: c, req: req, url: u, to: to}
 	switch u.Scheme {
 	case "http", "https":
-		if t.login, err = c.loginFor(req.Auth, u); err == nil && !t.resume() {
+		if t.login, err = c.loginFor(&t.req, u); err == nil && !t.resume() {
 			err = t.run(ctx)
 		}
 	case "file":
