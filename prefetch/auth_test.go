@@ -156,6 +156,7 @@ func TestClientCertificate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := quick()
+			cfg.Retries = 10
 			cfg.Dir, cfg.Env = dir, environment("DNF_VAR_CERT", "c.pem", "CERT", "text", "KEY", at("c.key"), "DIR", dir)
 			client := newClient(t, cfg)
 			got, err := get(t, client, Request{URL: srv.URL, Auth: &lock.Auth{TLS: &c.auth}})
@@ -168,7 +169,7 @@ func TestClientCertificate(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.err) {
 				t.Errorf("got %v, want %s", err, c.err)
 			}
-			if n := client.Requests(); n > 1 {
+			if n := client.Requests(); n > 1 && !strings.Contains(c.err, "server") { // its alert may come after the connection's end
 				t.Errorf("%d requests", n)
 			}
 		})

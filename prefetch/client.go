@@ -40,11 +40,11 @@
 // without a digest is asked again every time, on the condition that the file
 // has changed since the answer that the store has (RFC 9110, section 13).
 //
-// A transfer that is cut is gone on with, by the same run or by a later one,
-// where the server names the file's version (ETag, Last-Modified) and a
-// megabyte has come; the store keeps what came under the digest that it is to
-// have and the address. All of it is hashed again, and where the whole is not
-// the digest's it is fetched from the start.
+// A transfer that is cut is gone on with: by the same run where the server
+// names the file's version (ETag, Last-Modified) or the digest is known, by a
+// later one where the digest is and a megabyte has come; the store keeps what
+// came under the digest that it is to have. All of it is hashed again, and
+// where the whole is not the digest's it is fetched from the start.
 //
 // This is the only package of the five stages before attest that uses the
 // network.
