@@ -14,6 +14,9 @@ func wantOf(l *lock.Lock, in *lock.Input) (lock.Want, error) {
 	switch {
 	case in.Git != nil:
 		w.Ref, w.Submodules = in.Git.Commit, in.Git.Submodules
+		if in.Git.Tag != "" { // it belongs to what is pinned, and is found by its name
+			w.Ref = in.Git.Ref
+		}
 	case in.OCI != nil:
 		w.MediaTypes = []string{in.OCI.MediaType}
 	}
