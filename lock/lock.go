@@ -330,7 +330,8 @@ type OCI struct {
 // Verified is a signature that was found good.
 type Verified struct {
 	// Key is the fingerprint of an OpenPGP or SSH key, or the SHA-256 of a
-	// public key in its PKIX form.
+	// public key in its PKIX form, "sha256:" and hex. Of a file with several
+	// OpenPGP keys it is all of them, as Input.Fingerprint is.
 	Key string `json:"key,omitempty"`
 	// Identity and Issuer are those of a certificate.
 	Identity string `json:"identity,omitempty"`
@@ -338,6 +339,8 @@ type Verified struct {
 	// What is signed: "tag", "commit", "image", "checksums", or the predicate
 	// type of an attestation.
 	What string `json:"what"`
+	// From is where the signed checksums lie.
+	From string `json:"from,omitempty"`
 }
 
 // EVR is epoch:version-release, without an epoch of 0.

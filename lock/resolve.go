@@ -31,6 +31,11 @@ type Options struct {
 	// signature over signed is by one of the keys.
 	Fingerprints   func(key []byte) ([]string, error)
 	CheckSignature func(keys [][]byte, signed, signature io.Reader) error
+	// SplitClearSigned is the text of a clear-signed OpenPGP message and the
+	// signature over it, as CheckSignature takes them.
+	SplitClearSigned func(message []byte) (text, signature []byte, err error)
+	// VerifyImage checks by whom an image in a registry is signed.
+	VerifyImage func(ctx context.Context, v ImageVerify) (Verified, error)
 	// SumDBKey is the verifier key of the Go checksum database; empty stands
 	// for that of sum.golang.org.
 	SumDBKey string
@@ -78,7 +83,7 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	}
 	r.lock.RPM = r.m.RPM.rpmOptions()
 	// The files first: a repository may be in one.
-	for _, f := range []func(context.Context) error{r.files, r.packages, r.goPayloads, r.cargoPayloads, r.trees} {
+	for _, f := range []func(context.Context) error{r.files, r.packages, r.goPayloads, r.cargoPayloads, r.images, r.trees} {
 		if err := f(ctx); err != nil {
 			return nil, err
 		}

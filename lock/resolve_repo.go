@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -328,12 +327,6 @@ func (r *resolver) pinKey(ctx context.Context, k string, repo *Repo) error {
 	}
 	in.Size, in.SHA256, in.Fingerprint = int64(len(b)), d, strings.Join(fps, ",")
 	return r.add(in)
-}
-
-func sameHost(a, b string) bool {
-	ua, errA := url.Parse(a)
-	ub, errB := url.Parse(b)
-	return errA == nil && errB == nil && ua.Scheme == ub.Scheme && ua.Host == ub.Host
 }
 
 func (r *resolver) readKey(ctx context.Context, in *Input) ([]byte, digest.Digest, error) {
