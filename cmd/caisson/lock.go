@@ -247,10 +247,16 @@ type lockSummary struct {
 	Kinds   map[string]int `json:"kinds"`
 	Sets    map[string]int `json:"sets"`
 	Seconds float64        `json:"seconds"`
+	// Unchecked are the repositories whose packages need no signature.
+	Unchecked      []string `json:"unchecked,omitempty"`
+	MissingSources []string `json:"missingSources,omitempty"`
 }
 
 func summarise(l *lock.Lock, d digest.Digest) lockSummary {
-	s := lockSummary{Digest: d, Inputs: len(l.Inputs), Kinds: map[string]int{}, Sets: map[string]int{}}
+	s := lockSummary{Digest: d, Inputs: len(l.Inputs), Kinds: map[string]int{}, Sets: map[string]int{}, MissingSources: l.MissingSources}
+	for _, r := range l.Unchecked() {
+		s.Unchecked = append(s.Unchecked, r.ID+" ("+r.Arch+")")
+	}
 	for i := range l.Inputs {
 		in := &l.Inputs[i]
 		s.Bytes += in.Size
