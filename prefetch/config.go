@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/net/http/httpproxy"
 
 	"caisson/prefetch/gitfetch"
@@ -50,6 +51,8 @@ type Config struct {
 	// Netrc is a file of passwords by host; empty for none. They are sent by
 	// https only.
 	Netrc string
+	// Keychain has the logins at OCI registries; nil for none.
+	Keychain authn.Keychain
 	// Login puts what a server's login needs round the transport; nil for
 	// nothing.
 	Login func(http.RoundTripper) http.RoundTripper
@@ -100,7 +103,8 @@ func (c Config) withDefaults() Config {
 // EnvConfig reads the environment as go, cargo and curl read it: GOPROXY,
 // GONOPROXY, GOPRIVATE and GOSUMDB, with what `go env -w` wrote;
 // CARGO_HOME and CARGO_REGISTRIES_NAME_INDEX; HTTP_PROXY, HTTPS_PROXY and
-// NO_PROXY; NETRC. dir is the project's folder.
+// NO_PROXY; NETRC; the files and helpers in which docker and podman keep their
+// logins. dir is the project's folder.
 func EnvConfig(version, dir string) (Config, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -122,6 +126,7 @@ func EnvConfig(version, dir string) (Config, error) {
 		CargoIndex: make(map[string]string),
 		Proxy:      proxies.ProxyFunc(),
 		Netrc:      os.Getenv("NETRC"),
+		Keychain:   authn.DefaultKeychain,
 	}
 	if c.GoNoProxy == "" {
 		c.GoNoProxy = goEnv("GOPRIVATE")

@@ -23,6 +23,8 @@ type Fetcher struct {
 	cargo  func() (*cargoConfig, error)
 	dl     downloads
 	isos   isos
+
+	registries registries
 }
 
 // NewFetcher makes a Fetcher. cfg should be the client's.
