@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/net/http/httpproxy"
+
+	"caisson/prefetch/gitfetch"
 )
 
 // Config is all that prefetch takes from its surroundings: the environment
@@ -40,6 +42,9 @@ type Config struct {
 	// CargoIndex gives the index of a registry by its name, in lower case, as
 	// CARGO_REGISTRIES_NAME_INDEX does.
 	CargoIndex map[string]string
+
+	// SSH is how git repositories are reached by ssh.
+	SSH gitfetch.SSH
 
 	// Proxy chooses the HTTP proxy for an address; nil for none.
 	Proxy func(*url.URL) (*url.URL, error)
@@ -126,7 +131,8 @@ func EnvConfig(version, dir string) (Config, error) {
 	if c.GoNoProxy == "" {
 		c.GoNoProxy = goEnv("GOPRIVATE")
 	}
-	if home, err := os.UserHomeDir(); err == nil {
+	home, err := os.UserHomeDir()
+	if err == nil {
 		if c.CargoHome == "" {
 			c.CargoHome = filepath.Join(home, ".cargo")
 		}
@@ -134,6 +140,7 @@ func EnvConfig(version, dir string) (Config, error) {
 			c.Netrc = filepath.Join(home, ".netrc")
 		}
 	}
+	c.SSH = sshFromEnv(home)
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
 		name, ok := strings.CutPrefix(name, "CARGO_REGISTRIES_")
