@@ -176,13 +176,11 @@ func TestRandomSources(t *testing.T) {
 	goroot := goEnv(t, "GOROOT")
 	s, r := &store{t: t, dir: t.TempDir()}, rand.New(rand.NewSource(7))
 	const modules, versions = 9, 3
-	type id struct{ m, v int }
-	name := func(m int) string { return [...]string{"example.org/m%d", "example.org/m%d/sub"}[m%2] }
-	modPath := func(m int) string { return fmt.Sprintf(name(m), m/2) }
+	modPath := func(m int) string { return fmt.Sprintf("example.org/m%d", m/2) + []string{"", "/sub"}[m%2] }
 	for m := range modules {
 		for v := range versions {
 			mod := fmt.Sprintf("module %s\n\ngo %s\n", modPath(m), []string{"1.16", "1.21", "1.25"}[r.Intn(3)])
-			body := fmt.Sprintf("package p\n\nimport _ \"fmt\"\n")
+			body := "package p\n\nimport _ \"fmt\"\n"
 			for d := range modules {
 				if d == m || r.Intn(3) != 0 || d < m && r.Intn(4) != 0 {
 					continue
@@ -223,7 +221,7 @@ func TestRandomSources(t *testing.T) {
 			write(t, dir, map[string]string{"src/go.work": "go 1.25\n\nuse (\n\t./a\n\t./b\n\t./c\n)\n"})
 		}
 		for i, m := range members {
-			mod := fmt.Sprintf("module example.com/%s%d\n\ngo %s\n", "member", i, []string{"1.16", "1.21", "1.25"}[r.Intn(3)])
+			mod := fmt.Sprintf("module example.com/member%d\n\ngo %s\n", i, []string{"1.16", "1.21", "1.25"}[r.Intn(3)])
 			body := "package main\n\n"
 			for d := range modules {
 				if r.Intn(3) == 0 {

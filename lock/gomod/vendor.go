@@ -183,7 +183,8 @@ func (c *vendorCheck) sameReplacements() error {
 		}
 	}
 	for _, m := range sortedVersions(c.v.replaced) {
-		if r := c.actual(m); r.dir == "" && r.Version == m {
+		_, one := c.replaced[m]
+		if _, all := c.replaced[module.Version{Path: m.Path}]; !one && !all {
 			return fmt.Errorf("%s is replaced by %s there, and not in the source", m, c.v.replaced[m])
 		}
 	}
