@@ -95,7 +95,7 @@ func TestResolveWorkspaceErrors(t *testing.T) {
 			w.goModule("example.org/a", "v1.0.0", map[string]string{"go.mod": "module example.org/a\n\ngo 1.21\n\nrequire corp.example/b v1.0.0\n", "x.go": "package a // evil\n"})
 		}, "example.org/a@v1.0.0.zip: "},
 		"the database does not know it": {func(w *world) { w.goSumDB("") }, "looking up example.org/a@v1.0.0/go.mod in the checksum database: "},
-		"a file is not there": {func(w *world) { delete(w.files, "corp.example/b/@v/v1.0.0.mod") }, "corp.example/b/@v/v1.0.0.mod: file does not exist"},
+		"a file is not there":           {func(w *world) { delete(w.files, "corp.example/b/@v/v1.0.0.mod") }, "corp.example/b/@v/v1.0.0.mod: file does not exist"},
 		"vendored, and changed": {func(w *world) {
 			writeFiles(t, w.dir, map[string]string{
 				"src/vendor/modules.txt":        "## workspace\n# example.org/a v1.0.0\n## explicit; go 1.21\nexample.org/a\n# corp.example/b v1.0.0\n## go 1.21\ncorp.example/b\n",

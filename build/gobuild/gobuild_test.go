@@ -31,7 +31,7 @@ func TestProxy(t *testing.T) {
 		}
 	}
 	for _, bad := range [][]File{
-		files,                                // there already
+		files,                                    // there already
 		{{"../x", "v1.0.0", KindZip, "/s", ""}},  // leaves the folder
 		{{"a.b/c", "../v1", KindZip, "/s", ""}},  // likewise
 		{{"a.b/c", "v1.0.0", "info", "/s", ""}},  // not a locked kind

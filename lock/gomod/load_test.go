@@ -89,7 +89,7 @@ func TestLoad(t *testing.T) {
 			"go.work": "go 1.21\n\nuse ./x\n", "x/go.mod": "module m\n\ngo 1.21\n\nrequire example.org/a v1.0.0\n", "x/m.go": "package main\n\nimport _ \"example.org/a\"\n",
 		}, false, "example.org/a@v1.0.0+zip example.org/b@v1.1.0+zip<example.org/a@v1.0.0 private.org/c@v1.0.0+zip?<example.org/a@v1.0.0"},
 		{"a workspace's replacement", map[string]string{
-			"go.work": "go 1.21\n\nuse ./x\n\nreplace example.org/b => example.org/b v1.0.0\n",
+			"go.work":  "go 1.21\n\nuse ./x\n\nreplace example.org/b => example.org/b v1.0.0\n",
 			"x/go.mod": "module m\n\ngo 1.21\n\nrequire example.org/a v1.0.0\n\nreplace example.org/b => ../none\n", "none/go.mod": "module example.org/b\n",
 			"x/m.go": "package main\n\nimport _ \"example.org/a\"\n",
 		}, false, "example.org/a@v1.0.0+zip example.org/b@v1.0.0+zip<example.org/a@v1.0.0"},

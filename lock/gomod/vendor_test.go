@@ -127,8 +127,8 @@ func vendoredSource(t *testing.T, p *proxy) string {
 	writeFiles(t, dir, map[string]string{
 		"go.mod": "module m\n\ngo 1.21\n\nrequire (\n\texample.org/a v1.0.0\n\texample.org/orig v1.0.0\n\texample.org/local v0.0.0\n)\n\n" +
 			"replace example.org/orig v1.0.0 => example.org/fork v1.2.0\n\nreplace example.org/local => ./local\n",
-		"go.sum": p.sums("example.org/a v1.0.0", "example.org/a v1.0.0/go.mod", "example.org/fork v1.2.0", "example.org/fork v1.2.0/go.mod"),
-		"m.go": "package main\n\nimport (\n\t_ \"example.org/a\"\n\t_ \"example.org/a/sub\"\n\t_ \"example.org/local\"\n\t_ \"example.org/orig\"\n)\n\nfunc main() {}\n",
+		"go.sum":       p.sums("example.org/a v1.0.0", "example.org/a v1.0.0/go.mod", "example.org/fork v1.2.0", "example.org/fork v1.2.0/go.mod"),
+		"m.go":         "package main\n\nimport (\n\t_ \"example.org/a\"\n\t_ \"example.org/a/sub\"\n\t_ \"example.org/local\"\n\t_ \"example.org/orig\"\n)\n\nfunc main() {}\n",
 		"local/go.mod": "module example.org/local\n\ngo 1.21\n", "local/l.go": "package local\n",
 	})
 	runGo(t, p, dir, "mod", "vendor")
