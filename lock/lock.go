@@ -426,10 +426,19 @@ func (l *Lock) RepoURL(in *Input) (string, bool) {
 	if in.Repo == "" || isURL(in.URL) {
 		return in.URL, isURL(in.URL)
 	}
-	for _, r := range l.Repos {
-		if r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {
-			return r.BaseURL + in.URL, true
-		}
+	if r := l.RepoOf(in); r != nil {
+		return r.BaseURL + in.URL, true
 	}
 	return "", false
+}
+
+// RepoOf is the repository of an input, for the first arch that uses it; nil
+// where it has none.
+func (l *Lock) RepoOf(in *Input) *Repo {
+	for i := range l.Repos {
+		if r := &l.Repos[i]; in.Repo != "" && r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {
+			return r
+		}
+	}
+	return nil
 }

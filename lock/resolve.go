@@ -138,20 +138,27 @@ func (in *Input) place() string {
 // old is the input of that kind and name in the lock there was, or nil.
 func (r *resolver) old(kind, name string) *Input { return r.chosen[kind+"/"+name] }
 
-// checkUpdate refuses to update what the lock there was does not have.
+// checkUpdate refuses to update what the lock there was does not have: a
+// package by its name, or another input by the name that the manifest gives.
 func (r *resolver) checkUpdate() error {
 	if r.Old == nil {
 		return nil
 	}
 	have := make(map[string]bool)
 	for i := range r.Old.Inputs {
-		if p := r.Old.Inputs[i].RPM; p != nil {
-			have[p.Name] = true
+		switch in := &r.Old.Inputs[i]; {
+		case in.RPM != nil:
+			have[in.RPM.Name] = true
+		case in.Kind == KindGit || in.Kind == KindFile:
+			have[in.Name] = true
+		case in.Kind == KindOCI:
+			name, _, _ := strings.Cut(in.Name, "/")
+			have[name] = true
 		}
 	}
 	for _, name := range r.Update {
 		if !have[name] {
-			return fmt.Errorf("updating %q: the lock has no package of that name", name)
+			return fmt.Errorf("updating %q: the lock has no package, git repository, image or file of that name", name)
 		}
 	}
 	return nil

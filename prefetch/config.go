@@ -26,6 +26,10 @@ type Config struct {
 	// there is no project.
 	Dir string
 
+	// Env gives variables of the environment by name, for what an Auth of the
+	// lock takes from there; nil for an empty environment.
+	Env func(name string) string
+
 	GoProxy   string // as GOPROXY; empty for "https://proxy.golang.org,direct"
 	GoNoProxy string // as GONOPROXY: modules that no proxy is to be asked for
 	GoSumDB   string // as GOSUMDB; empty for "sum.golang.org"
@@ -108,6 +112,7 @@ func EnvConfig(version, dir string) (Config, error) {
 	c := Config{
 		Version:    version,
 		Dir:        abs,
+		Env:        os.Getenv,
 		GoProxy:    goEnv("GOPROXY"),
 		GoNoProxy:  goEnv("GONOPROXY"),
 		GoSumDB:    goEnv("GOSUMDB"),
