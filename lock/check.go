@@ -36,7 +36,9 @@ func Check(l *Lock, manifest digest.Digest, dir string) error {
 		changed = append(changed, err)
 	}
 	for _, s := range l.Sources {
-		compare(KindFile, s.Name, s.SHA256)
+		if !isURL(s.Name) && !strings.HasPrefix(s.Name, imageSource) { // those are not here
+			compare(KindFile, s.Name, s.SHA256)
+		}
 	}
 	for i := range l.Inputs {
 		switch in := &l.Inputs[i]; in.Kind {
