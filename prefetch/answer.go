@@ -92,6 +92,11 @@ func (t *transfer) refused(resp *http.Response) error {
 			err.text += ": " + said
 		}
 	}
+	if denied := resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden; denied && t.login.cert != "" {
+		err.text += " (with the client certificate " + t.login.cert + ")"
+	} else if denied && t.login.header == "" && t.req.through == nil {
+		err.text += " (without a login)"
+	}
 	switch resp.StatusCode {
 	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
 		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
