@@ -145,7 +145,7 @@ func TestResolveMovingMetalink(t *testing.T) {
 
 // TestResolveSHA512 has metadata that is pinned by SHA-512, at mirrors of
 // which the first is stale.
-func TestResolveSHA512(t *testing.T) {
+func TestResolveMetadataSHA512(t *testing.T) {
 	createrepo := tool(t, "createrepo_c")
 	w := newWorld(t)
 	w.repo("stale", "", pkg{name: "other", evr: "1-1", arch: "noarch"})

@@ -14,33 +14,33 @@ import (
 	"caisson/lock/digest"
 )
 
-// oneFile serves one file and writes down what it answered.
-type oneFile struct {
+// versioned serves one file and writes down what it answered.
+type versioned struct {
 	content, etag string
 	modified      time.Time
 	said          []string // "STATUS BYTES"
 }
 
-func (c *oneFile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (c *versioned) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c.etag != "" {
 		w.Header().Set("ETag", c.etag)
 	}
-	cw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+	cw := &versionedWriter{ResponseWriter: w, status: http.StatusOK}
 	http.ServeContent(cw, r, "", c.modified, strings.NewReader(c.content))
 	c.said = append(c.said, fmt.Sprintf("%d %d", cw.status, cw.n))
 }
 
-type statusWriter struct {
+type versionedWriter struct {
 	http.ResponseWriter
 	status, n int
 }
 
-func (w *statusWriter) WriteHeader(status int) {
+func (w *versionedWriter) WriteHeader(status int) {
 	w.status = status
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *statusWriter) Write(p []byte) (int, error) {
+func (w *versionedWriter) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
 	w.n += n
 	return n, err
@@ -50,7 +50,7 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 // has changed.
 func TestConditional(t *testing.T) {
 	whole, other := fmt.Sprintf("200 %d", len(hello)), fmt.Sprintf("200 %d", len(hello)+1)
-	changed := func(c *oneFile) {
+	changed := func(c *versioned) {
 		c.content, c.modified = hello+"2", when.Add(time.Hour)
 		if c.etag != "" {
 			c.etag = `"2"`
@@ -60,7 +60,7 @@ func TestConditional(t *testing.T) {
 		name     string
 		etag     string
 		modified time.Time
-		between  func(c *oneFile, f *Fetcher)
+		between  func(c *versioned, f *Fetcher)
 		second   string // what the server then says
 	}{
 		{"entity tag", `"1"`, time.Time{}, nil, "304 0"},
@@ -69,18 +69,18 @@ func TestConditional(t *testing.T) {
 		{"both", `"1"`, when, nil, "304 0"},
 		{"neither", "", time.Time{}, nil, whole},
 		{"a date of this moment", "", time.Now().Add(time.Second), nil, whole},
-		{"changed, by its tag", `"1"`, time.Time{}, func(c *oneFile, _ *Fetcher) { changed(c) }, other},
-		{"changed, by its date", "", when, func(c *oneFile, _ *Fetcher) { changed(c) }, other},
-		{"damaged in the store", `"1"`, when, func(_ *oneFile, f *Fetcher) {
+		{"changed, by its tag", `"1"`, time.Time{}, func(c *versioned, _ *Fetcher) { changed(c) }, other},
+		{"changed, by its date", "", when, func(c *versioned, _ *Fetcher) { changed(c) }, other},
+		{"damaged in the store", `"1"`, when, func(_ *versioned, f *Fetcher) {
 			path := f.store.Path(digest.Of([]byte(hello)))
 			os.Chmod(path, 0o644)
 			os.WriteFile(path, []byte("damage"), 0o644)
 		}, whole},
-		{"gone from the store", `"1"`, when, func(_ *oneFile, f *Fetcher) { os.Remove(f.store.Path(digest.Of([]byte(hello)))) }, whole},
-		{"forgotten", `"1"`, when, func(_ *oneFile, f *Fetcher) { os.RemoveAll(filepath.Join(f.store.Dir(), "index")) }, whole},
+		{"gone from the store", `"1"`, when, func(_ *versioned, f *Fetcher) { os.Remove(f.store.Path(digest.Of([]byte(hello)))) }, whole},
+		{"forgotten", `"1"`, when, func(_ *versioned, f *Fetcher) { os.RemoveAll(filepath.Join(f.store.Dir(), "index")) }, whole},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			srv := &oneFile{content: hello, etag: c.etag, modified: c.modified}
+			srv := &versioned{content: hello, etag: c.etag, modified: c.modified}
 			w := lock.Want{Kind: lock.KindRepodata, URL: serve(t, srv) + "/repodata/repomd.xml"}
 			f := fetcher(t, quick())
 			for n := range 2 {
@@ -109,7 +109,7 @@ func TestConditional(t *testing.T) {
 
 // That a file has not changed counts from the server only that gave it.
 func TestConditionalElsewhere(t *testing.T) {
-	a, b := &oneFile{content: "of a", etag: `"same"`}, &oneFile{content: "of b", etag: `"same"`}
+	a, b := &versioned{content: "of a", etag: `"same"`}, &versioned{content: "of b", etag: `"same"`}
 	at := []string{serve(t, a), serve(t, b)}
 	turn := 0
 	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -26,6 +26,7 @@ func withNetwork(ui *ui, o lock.Options, store *cas.Store, f func(lock.Options) 
 	fetcher := prefetch.NewFetcher(store, client, cfg)
 	defer fetcher.Close()
 	o.Fetch = fetcher.Fetch
+	o.NoSumDB = cfg.GoNoSumDB
 	o.Progress = func(s string) { ui.stage("%s", s) }
 	o.Fingerprints = func(key []byte) ([]string, error) {
 		k, err := rpmsig.ReadKeys(key)
