@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"caisson/lock/gittree"
 	"caisson/lock/internal/sshsig"
@@ -18,6 +19,7 @@ import (
 type gitObject struct {
 	what               string // as Verified.What has it
 	payload, signature []byte
+	at                 time.Time
 }
 
 // verifyGit checks that the annotated tag or, where that is not signed or
@@ -51,7 +53,7 @@ func (r *resolver) verifyGit(ctx context.Context, in *Input, key string) (*Verif
 		if err != nil {
 			return nil, fmt.Errorf("the %s is signed by an SSH key; reading %s: %w", o.what, key, err)
 		}
-		by, err := trusted.Check(o.payload, o.signature, "git", info.Committed)
+		by, err := trusted.Check(o.payload, o.signature, "git", o.at)
 		if err != nil {
 			return nil, fmt.Errorf("the %s: %w", o.what, err)
 		}
@@ -92,9 +94,15 @@ func readSigned(name string) (*gitObject, *gittree.Info, error) {
 			return nil
 		}
 		raw, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
 		o := &gitObject{what: e.Object}
 		o.payload, o.signature = gittree.Signed(raw, e.Object == "tag")
 		found[e.Object] = o
+		if len(o.signature) > 0 {
+			o.at, err = gittree.Time(raw)
+		}
 		return err
 	})
 	if err != nil {
