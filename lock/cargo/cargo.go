@@ -144,7 +144,7 @@ func parseLock(b []byte) (*Lock, error) {
 			err = errors.New("listed twice")
 		case strings.HasPrefix(p.Source, "git+"):
 			var g Git
-			if g, err = parseGit(p.Source); err == nil && !repos[g] {
+			if g, err = parseGit(p.Source, l.Version); err == nil && !repos[g] {
 				repos[g] = true
 				g.By = by[p.id()]
 				l.Git = append(l.Git, g)

@@ -26,9 +26,8 @@ var commitID = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 var refName = regexp.MustCompile(`^[^\x00-\x20\x7f~^:?*\[\\-][^\x00-\x20\x7f:?*\[\\]*$`)
 
 // parseGit reads a git source: "git+URL?branch=NAME#COMMIT". The reference is
-// URL-encoded since version 4; before it is written as it is, and cargo
-// decodes it all the same.
-func parseGit(source string) (Git, error) {
+// URL-encoded since version 4 of Cargo.lock, and written as it is before.
+func parseGit(source string, version int) (Git, error) {
 	rest, commit, ok := strings.Cut(strings.TrimPrefix(source, "git+"), "#")
 	if !ok || !commitID.MatchString(commit) {
 		return Git{}, fmt.Errorf("source %q: want a commit of 40 or 64 hex digits behind \"#\"", source)
@@ -52,7 +51,10 @@ func parseGit(source string) (Git, error) {
 		default:
 			continue
 		}
-		if value, err = url.QueryUnescape(value); err != nil || !refName.MatchString(value) || strings.Contains(value, "..") {
+		if version >= 4 {
+			value, err = url.QueryUnescape(value)
+		}
+		if err != nil || !refName.MatchString(value) || strings.Contains(value, "..") {
 			return Git{}, fmt.Errorf("source %q: %s: not a name of git", source, key)
 		}
 		g.Kind, g.Ref = key, value
