@@ -260,7 +260,7 @@ func (b *builder) crates(registry string, locked *cargo.Lock, inputs []*lock.Inp
 	}
 	var repos []cargobuild.Repo
 	for _, g := range locked.Git {
-		in := find(func(in *lock.Input) bool { return in.Git != nil && in.URL == g.URL && in.Git.Commit == g.Commit })
+		in := find(func(in *lock.Input) bool { return in.Git != nil && in.Git.Commit == g.Commit })
 		if in == nil {
 			return fmt.Errorf("the lock does not have %s at commit %s, which Cargo.lock names", g.URL, g.Commit)
 		}

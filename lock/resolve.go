@@ -31,6 +31,11 @@ type Options struct {
 	// signature over signed is by one of the keys.
 	Fingerprints   func(key []byte) ([]string, error)
 	CheckSignature func(keys [][]byte, signed, signature io.Reader) error
+	// SplitClearSigned is the text of a clear-signed OpenPGP message and the
+	// signature over it, as CheckSignature takes them.
+	SplitClearSigned func(message []byte) (text, signature []byte, err error)
+	// VerifyImage checks by whom an image in a registry is signed.
+	VerifyImage func(ctx context.Context, v ImageVerify) (Verified, error)
 	// SumDBKey is the verifier key of the Go checksum database; empty stands
 	// for that of sum.golang.org.
 	SumDBKey string
@@ -71,7 +76,7 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	r := newResolver(o)
 	r.lock = &Lock{
 		Version: Version, Revision: Revision, Name: r.m.Name, Manifest: o.Digest, Arches: slices.Sorted(slices.Values(r.m.Arches)),
-		Image: image(r.m.Image),
+		Image: image(r.m.Image), RecordNetwork: r.m.Network == networkRecord,
 	}
 	if err := r.checkUpdate(); err != nil {
 		return nil, err
@@ -79,11 +84,9 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	if err := r.expandFrom(); err != nil {
 		return nil, err
 	}
-	r.lock.RPM = RPMOptions{WeakDeps: on(r.m.RPM.WeakDeps), Best: on(r.m.RPM.Best)}
-	if err := r.packages(ctx); err != nil {
-		return nil, err
-	}
-	for _, f := range []func(context.Context) error{r.goPayloads, r.cargoPayloads, r.files, r.trees} {
+	r.lock.RPM = r.m.RPM.rpmOptions()
+	// The files first: a repository may be in one.
+	for _, f := range []func(context.Context) error{r.files, r.packages, r.goPayloads, r.cargoPayloads, r.gits, r.images, r.trees} {
 		if err := f(ctx); err != nil {
 			return nil, err
 		}
@@ -117,7 +120,11 @@ func (r *resolver) add(in Input) error {
 		return nil
 	}
 	if old.SHA256 != in.SHA256 {
-		return fmt.Errorf("two different files are both %s %s: %s is %s, %s is %s", in.Kind, in.Name, old.place(), old.SHA256, in.place(), in.SHA256)
+		hint := ""
+		if in.Kind == KindRPM {
+			hint = "; lock from repositories of one compose, or hide one of the two by excludepkgs"
+		}
+		return fmt.Errorf("two different files are both %s %s: %s is %s, %s is %s%s", in.Kind, in.Name, old.place(), old.SHA256, in.place(), in.SHA256, hint)
 	}
 	uses := slices.Concat(old.For, in.For)
 	if in.RPM != nil && in.RPM.Signed && !old.RPM.Signed {
@@ -148,7 +155,7 @@ func (r *resolver) checkUpdate() error {
 	for i := range r.Old.Inputs {
 		switch in := &r.Old.Inputs[i]; {
 		case in.RPM != nil:
-			have[in.RPM.Name] = true
+			have[in.RPM.Name] = have[in.RPM.Name] || !in.RPM.IsSource()
 		case in.Kind == KindGit || in.Kind == KindFile:
 			have[in.Name] = true
 		case in.Kind == KindOCI:
@@ -170,7 +177,7 @@ func (r *resolver) setEpoch() {
 		return
 	}
 	for _, in := range r.lock.Inputs {
-		if in.RPM != nil {
+		if in.RPM != nil && !in.RPM.IsSource() { // sources are no input of the build
 			r.lock.Epoch = max(r.lock.Epoch, in.RPM.BuildTime)
 		}
 	}

@@ -107,7 +107,11 @@ func (r *resolver) cargoRepos(ctx context.Context, c ManifestCargo, l *cargo.Loc
 		}
 		seen[id{g.URL, g.Commit}] = true
 		w := Want{Kind: KindGit, URL: g.URL, Ref: g.Commit, Submodules: true}
-		if _, err := r.pinGit(ctx, w, Use{Set: set, By: cmp.Or(g.By, c.Dir), Dep: "Cargo.lock"}); err != nil {
+		in, err := r.pinGit(ctx, w, Use{Set: set, By: cmp.Or(g.By, c.Dir), Dep: "Cargo.lock"})
+		if err == nil {
+			err = r.add(*in)
+		}
+		if err != nil {
 			return fmt.Errorf("%s at %s: %w", g.URL, g.Commit, err)
 		}
 	}

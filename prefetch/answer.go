@@ -89,15 +89,31 @@ func (t *transfer) refused(resp *http.Response) error {
 			err.text += ": " + said
 		}
 	}
-	switch resp.StatusCode {
-	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
-		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		if s, e := strconv.Atoi(resp.Header.Get("Retry-After")); e == nil && s > 0 {
-			t.wait = min(time.Duration(s)*time.Second, maxRetryAfter)
-		}
+	if isTemporary(resp.StatusCode) {
+		t.wait = retryAfter(resp)
 		return temporary{err}
 	}
 	return err
+}
+
+// isTemporary tells whether a status is one after which another try makes
+// sense.
+func isTemporary(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// retryAfter is how long the server asks us to wait; 0 where it does not.
+func retryAfter(resp *http.Response) time.Duration {
+	s, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+	if err != nil || s <= 0 {
+		return 0
+	}
+	return min(time.Duration(min(s, 3600))*time.Second, maxRetryAfter)
 }
 
 // firstLine is the first line of a server's message, without what a terminal

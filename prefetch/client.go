@@ -11,6 +11,7 @@
 //	toolchain    h1, as the checksum database has it
 //	crate        Cargo.lock's checksum, which is the SHA-256
 //	tree         the local folder packs to the SHA-256 that was locked
+//	git          commit, tree and tag are the lock's, made anew from the contents (see gittree)
 //
 // A proof that took reading is remembered in the store with what it was made
 // against (the file, the fingerprint, the key's own digest), so that a second

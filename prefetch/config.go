@@ -12,7 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/net/http/httpproxy"
+
+	"caisson/prefetch/gitfetch"
 )
 
 // Config is all that prefetch takes from its surroundings: the environment
@@ -43,11 +46,16 @@ type Config struct {
 	// CARGO_REGISTRIES_NAME_INDEX does.
 	CargoIndex map[string]string
 
+	// SSH is how git repositories are reached by ssh.
+	SSH gitfetch.SSH
+
 	// Proxy chooses the HTTP proxy for an address; nil for none.
 	Proxy func(*url.URL) (*url.URL, error)
 	// Netrc is a file of passwords by host; empty for none. They are sent by
 	// https only.
 	Netrc string
+	// Keychain has the logins at OCI registries; nil for none.
+	Keychain authn.Keychain
 	// Login puts what a server's login needs round the transport; nil for
 	// nothing.
 	Login func(http.RoundTripper) http.RoundTripper
@@ -98,7 +106,8 @@ func (c Config) withDefaults() Config {
 // EnvConfig reads the environment as go, cargo and curl read it: GOPROXY,
 // GONOPROXY, GOPRIVATE, GOSUMDB and GONOSUMDB, with what `go env -w` wrote;
 // CARGO_HOME and CARGO_REGISTRIES_NAME_INDEX; HTTP_PROXY, HTTPS_PROXY and
-// NO_PROXY; NETRC. dir is the project's folder.
+// NO_PROXY; NETRC; the files and helpers in which docker and podman keep their
+// logins. dir is the project's folder.
 func EnvConfig(version, dir string) (Config, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -121,6 +130,7 @@ func EnvConfig(version, dir string) (Config, error) {
 		CargoIndex: make(map[string]string),
 		Proxy:      proxies.ProxyFunc(),
 		Netrc:      os.Getenv("NETRC"),
+		Keychain:   authn.DefaultKeychain,
 	}
 	if c.GoNoProxy == "" {
 		c.GoNoProxy = goEnv("GOPRIVATE")
@@ -131,7 +141,8 @@ func EnvConfig(version, dir string) (Config, error) {
 	if c.GoSumDB == "off" {
 		c.GoNoSumDB = "*"
 	}
-	if home, err := os.UserHomeDir(); err == nil {
+	home, err := os.UserHomeDir()
+	if err == nil {
 		if c.CargoHome == "" {
 			c.CargoHome = filepath.Join(home, ".cargo")
 		}
@@ -139,6 +150,7 @@ func EnvConfig(version, dir string) (Config, error) {
 			c.Netrc = filepath.Join(home, ".netrc")
 		}
 	}
+	c.SSH = sshFromEnv(home)
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
 		name, ok := strings.CutPrefix(name, "CARGO_REGISTRIES_")

@@ -55,8 +55,9 @@ type Request struct {
 	// those that have to come again. It may be nil.
 	Progress func(n int64)
 
-	known *answer // an earlier answer: whether it still holds is asked
-	learn *answer // is told of this one; nil where nobody wants to know
+	known   *answer           // an earlier answer: whether it still holds is asked
+	learn   *answer           // is told of this one; nil where nobody wants to know
+	through http.RoundTripper // instead of the client's transport, logged in already
 }
 
 // FetchError says which address could not be had, and why.
@@ -71,9 +72,16 @@ func (e *FetchError) Error() string { return fmt.Sprintf("fetching %s: %v", e.UR
 // Unwrap returns the reason.
 func (e *FetchError) Unwrap() error { return e.Err }
 
-// Is makes a FetchError a fs.ErrNotExist where the server says so.
+// Is makes a FetchError a fs.ErrNotExist where the server says so, and a
+// lock.ErrMismatch where what came is another file.
 func (e *FetchError) Is(target error) bool {
-	return target == fs.ErrNotExist && (e.Status == http.StatusNotFound || e.Status == http.StatusGone)
+	switch target {
+	case fs.ErrNotExist:
+		return e.Status == http.StatusNotFound || e.Status == http.StatusGone
+	case lock.ErrMismatch:
+		return errors.As(e.Err, new(*cas.MismatchError)) || errors.As(e.Err, new(*SizeError))
+	}
+	return false
 }
 
 // SizeError says that a file does not have the size it should have.
@@ -128,7 +136,12 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 	t := &transfer{c: c, req: req, url: u, to: to}
 	switch u.Scheme {
 	case "http", "https":
-		if t.login, err = c.loginFor(req.Auth, u); err == nil && !t.resume() {
+		if req.through != nil {
+			t.login = &login{transport: req.through, elsewhere: req.through}
+		} else {
+			t.login, err = c.loginFor(req.Auth, u)
+		}
+		if err == nil && !t.resume() {
 			err = t.run(ctx)
 		}
 	case "file":

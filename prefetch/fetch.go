@@ -23,6 +23,8 @@ type Fetcher struct {
 	cargo  func() (*cargoConfig, error)
 	dl     downloads
 	isos   isos
+
+	registries registries
 }
 
 // NewFetcher makes a Fetcher. cfg should be the client's.
@@ -95,7 +97,11 @@ func (f *Fetcher) bring(ctx context.Context, w lock.Want, req Request, to *cas.T
 	case !w.ISO.IsZero():
 		return brought{}, f.fetchISO(ctx, w, req, to)
 	case w.Kind == lock.KindGit:
-		return brought{}, f.fetchGit(ctx, w, to)
+		err := f.fetchGit(ctx, w, to)
+		if err == nil && req.Progress != nil {
+			req.Progress(to.Size())
+		}
+		return brought{}, err
 	case w.Kind == lock.KindOCI:
 		return brought{}, f.fetchOCI(ctx, w, req, to)
 	}
