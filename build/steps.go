@@ -240,8 +240,8 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put 
 	return func() error { return b.program(filepath.Join(target, rel), s.To, n, inputs) }, nil
 }
 
-// runStep runs a line of shell with the file inputs in $IN and everything it
-// leaves in $OUT going into the root.
+// runStep runs a line of shell with the file inputs and the OCI images in $IN
+// and everything it leaves in $OUT going into the root.
 func (b *builder) runStep(ctx context.Context, n int, script string) (put func() error, err error) {
 	in, out := b.stepDir(n, "in"), b.stepDir(n, "out")
 	for _, d := range []string{in, out} {
@@ -260,6 +260,11 @@ func (b *builder) runStep(ctx context.Context, n int, script string) (put func()
 		}
 		inputs = append(inputs, f)
 	}
+	images, err := b.putImages(in)
+	if err != nil {
+		return nil, err
+	}
+	inputs = append(inputs, images...)
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
 		Name: fmt.Sprintf("step %d: run", n), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", script},
 		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp",
