@@ -60,6 +60,9 @@ func (l *Lock) check() error {
 	if l.Manifest.IsZero() {
 		return errors.New("no digest of the manifest")
 	}
+	if l.Imported != "" && l.Imported != importedRPMs {
+		return fmt.Errorf("imported %q: want %q, or nothing", l.Imported, importedRPMs)
+	}
 	if l.Epoch < 0 || l.Epoch > maxEpoch {
 		return fmt.Errorf("epoch %d: want seconds since 1970, at most %d", l.Epoch, int64(maxEpoch))
 	}
@@ -72,27 +75,72 @@ func (l *Lock) check() error {
 }
 
 func (l *Lock) checkRepos() error {
-	for i, r := range l.Repos {
-		switch {
-		case r.ID == "":
+	for i := range l.Repos {
+		r := &l.Repos[i]
+		if r.ID == "" {
 			return errors.New("a repository without an id")
-		case i > 0 && compareRepos(l.Repos[i-1], r) >= 0:
-			return fmt.Errorf("repository %q (%s) is there twice, or not in its place", r.ID, r.Arch)
-		case !strings.HasSuffix(r.BaseURL, "/"):
-			return fmt.Errorf("repository %q: baseurl %q does not end in a slash", r.ID, r.BaseURL)
-		case r.Repomd.IsZero():
-			return fmt.Errorf("repository %q (%s): no digest of its repomd.xml", r.ID, r.Arch)
-		case (r.GPGCheck || r.RepoGPGCheck) && len(r.Keys) == 0:
-			return fmt.Errorf("repository %q: its signatures are to be checked, and it has no key", r.ID)
 		}
+		if i > 0 && compareRepos(l.Repos[i-1], *r) >= 0 {
+			return fmt.Errorf("repository %q (%s) is there twice, or not in its place", r.ID, r.Arch)
+		}
+		if err := l.checkRepo(r); err != nil {
+			return fmt.Errorf("repository %q (%s): %w", r.ID, r.Arch, err)
+		}
+	}
+	if s := l.RPM.Sources; s != "" && s != sourcesYes && s != sourcesAvailable {
+		return fmt.Errorf("rpm: sources %q is not known to this Caisson", s)
+	}
+	if !slices.IsSorted(l.MissingSources) || len(l.MissingSources) > 0 && l.RPM.Sources != sourcesAvailable {
+		return errors.New("missingSources is not sorted, or source packages were not asked for")
 	}
 	return nil
 }
 
+func (l *Lock) checkRepo(r *Repo) error {
+	for _, base := range append([]string{r.BaseURL}, r.Mirrors...) {
+		if base == "" && l.Imported != "" {
+			continue // its files have absolute addresses
+		}
+		if !strings.HasSuffix(base, "/") {
+			return fmt.Errorf("baseurl %q does not end in a slash", base)
+		}
+	}
+	switch {
+	case r.ISO == "" && strings.HasPrefix(r.BaseURL, isoScheme):
+		return fmt.Errorf("baseurl %q is in a file that is not named", r.BaseURL)
+	case r.ISO != "" && !strings.HasPrefix(r.BaseURL, isoScheme+r.ISO+"/"):
+		return fmt.Errorf("baseurl %q is not in the file %q", r.BaseURL, r.ISO)
+	case r.ISO != "" && (len(r.Mirrors) > 0 || slices.Contains(strings.Split(r.BaseURL, "/"), "..")):
+		return fmt.Errorf("baseurl %q is not a folder of the file %q alone", r.BaseURL, r.ISO)
+	case r.ISO != "" && l.Find(KindFile, r.ISO) == nil:
+		return fmt.Errorf("the file %q that it is in is not among the inputs", r.ISO)
+	case r.Repomd.IsZero() && l.Imported == "":
+		return errors.New("no digest of its repomd.xml")
+	case r.Order < 0 || r.Cost < 0:
+		return fmt.Errorf("order %d, cost %d", r.Order, r.Cost)
+	case (r.GPGCheck || r.RepoGPGCheck) && len(r.Keys) == 0:
+		return errors.New("its signatures are to be checked, and it has no key")
+	}
+	return nil
+}
+
+// Unchecked are the repositories whose packages need no signature.
+func (l *Lock) Unchecked() []Repo {
+	var out []Repo
+	for _, r := range l.Repos {
+		if !r.GPGCheck {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 func (l *Lock) checkInputs() error {
 	repos := make(map[string]bool)
+	baseless := make(map[string]bool) // with their arch; of an imported lock
 	for _, r := range l.Repos {
 		repos[r.ID] = true
+		baseless[r.ID+" "+r.Arch] = r.BaseURL == ""
 	}
 	for i := range l.Inputs {
 		in := &l.Inputs[i]
@@ -104,11 +152,14 @@ func (l *Lock) checkInputs() error {
 				return fmt.Errorf("input %s %s is not in its place: they are sorted by kind and name", in.Kind, in.Name)
 			}
 		}
-		if err := in.check(); err != nil {
+		if err := in.check(l.Imported != ""); err != nil {
 			return fmt.Errorf("input %s %s: %w", in.Kind, in.Name, err)
 		}
 		if in.Repo != "" && !repos[in.Repo] {
 			return fmt.Errorf("input %s %s: there is no repository %q", in.Kind, in.Name, in.Repo)
+		}
+		if i := slices.IndexFunc(in.For, func(u Use) bool { return baseless[in.Repo+" "+u.Arch] }); i >= 0 && !isURL(in.URL) {
+			return fmt.Errorf("input %s %s: repository %q has no baseurl for %s", in.Kind, in.Name, in.Repo, in.For[i].Arch)
 		}
 	}
 	return nil
@@ -153,7 +204,8 @@ func (l *Lock) checkReferences() error {
 	return nil
 }
 
-func (in *Input) check() error {
+// check is what an input must satisfy. An imported one may lack a repository.
+func (in *Input) check(imported bool) error {
 	switch {
 	case in.Name == "":
 		return errors.New("no name")
@@ -180,7 +232,7 @@ func (in *Input) check() error {
 	}
 	switch in.Kind {
 	case KindRPM, KindRepodata:
-		if in.Repo == "" {
+		if in.Repo == "" && !(imported && isURL(in.URL)) {
 			return errors.New("no repository")
 		}
 		return in.checkInside()

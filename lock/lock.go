@@ -52,14 +52,20 @@ type Lock struct {
 	Sources []Source `json:"sources,omitempty"`
 	// Epoch is SOURCE_DATE_EPOCH of everything, in seconds since 1970: given,
 	// or the newest build time among the locked RPMs.
-	Epoch    int64      `json:"epoch"`
-	Arches   []string   `json:"arches"`
-	RPM      RPMOptions `json:"rpm"`
-	Repos    []Repo     `json:"repos"`
-	Sets     []Set      `json:"sets"`
-	Payloads []Payload  `json:"payloads,omitempty"`
-	Steps    []Step     `json:"steps,omitempty"`
-	Image    Image      `json:"image"`
+	Epoch  int64      `json:"epoch"`
+	Arches []string   `json:"arches"`
+	RPM    RPMOptions `json:"rpm"`
+	Repos  []Repo     `json:"repos"`
+	// MissingSources are the source packages that no repository has, where
+	// RPM.Sources allows it: "name-version-release.src.rpm", sorted.
+	MissingSources []string  `json:"missingSources,omitempty"`
+	Sets           []Set     `json:"sets"`
+	Payloads       []Payload `json:"payloads,omitempty"`
+	Steps          []Step    `json:"steps,omitempty"`
+	// RecordNetwork says that a step's attempt to reach a network, which is
+	// refused in any case, is only recorded and does not end the build.
+	RecordNetwork bool  `json:"recordNetwork,omitempty"`
+	Image         Image `json:"image"`
 	// Variants holds what differs from Image: the whole image settings of
 	// each variant, already merged. A variant's packages are a set of its
 	// own, named by SetName.
@@ -89,8 +95,11 @@ type RPMOptions struct {
 
 // Repo is a repository as it was used: one entry per repository and arch.
 type Repo struct {
-	ID      string `json:"id"`
-	Arch    string `json:"arch"`
+	ID   string `json:"id"`
+	Arch string `json:"arch"`
+	// Order is the repository's place in the manifest, from 0: the earlier one
+	// wins where a package is in two of equal priority and cost.
+	Order   int    `json:"order,omitempty"`
 	BaseURL string `json:"baseurl"` // variables expanded, with a final slash
 	// ISO is the file input that the repository is in; BaseURL is then
 	// "iso:NAME/FOLDER/".
@@ -169,6 +178,7 @@ type GoStep struct {
 	Package string `json:"package"` // "./cmd/agent"
 	To      string `json:"to"`      // absolute path in the root
 	LDFlags string `json:"ldflags,omitempty"`
+	Cgo     bool   `json:"cgo,omitempty"` // with the tools root's gcc
 }
 
 // CargoStep builds one Rust program.
@@ -292,6 +302,9 @@ type Go struct {
 	Version string `json:"version"`
 	// H1 is the go.sum hash of the zip's files, or of go.mod.
 	H1 string `json:"h1"`
+	// Unproved says that no sum file of the source has H1 and no checksum
+	// database was asked: it is that of the file as it was found.
+	Unproved bool `json:"unproved,omitempty"`
 }
 
 // Tree is what only a local folder has.
@@ -433,10 +446,19 @@ func (l *Lock) RepoURL(in *Input) (string, bool) {
 	if in.Repo == "" || isURL(in.URL) {
 		return in.URL, isURL(in.URL)
 	}
-	for _, r := range l.Repos {
-		if r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {
-			return r.BaseURL + in.URL, true
-		}
+	if r := l.RepoOf(in); r != nil {
+		return r.BaseURL + in.URL, true
 	}
 	return "", false
+}
+
+// RepoOf is the repository of an input, for the first arch that uses it; nil
+// where it has none.
+func (l *Lock) RepoOf(in *Input) *Repo {
+	for i := range l.Repos {
+		if r := &l.Repos[i]; in.Repo != "" && r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {
+			return r
+		}
+	}
+	return nil
 }

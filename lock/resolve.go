@@ -39,6 +39,9 @@ type Options struct {
 	// SumDBKey is the verifier key of the Go checksum database; empty stands
 	// for that of sum.golang.org.
 	SumDBKey string
+	// NoSumDB are patterns of the modules that the database is not to be asked
+	// for, as GONOSUMDB has them.
+	NoSumDB string
 	// Progress is told what begins; it may be nil.
 	Progress func(stage string)
 }
@@ -73,7 +76,7 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	r := newResolver(o)
 	r.lock = &Lock{
 		Version: Version, Revision: Revision, Name: r.m.Name, Manifest: o.Digest, Arches: slices.Sorted(slices.Values(r.m.Arches)),
-		Image: image(r.m.Image),
+		Image: image(r.m.Image), RecordNetwork: r.m.Network == networkRecord,
 	}
 	if err := r.checkUpdate(); err != nil {
 		return nil, err
@@ -81,11 +84,9 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	if err := r.expandFrom(); err != nil {
 		return nil, err
 	}
-	r.lock.RPM = RPMOptions{WeakDeps: on(r.m.RPM.WeakDeps), Best: on(r.m.RPM.Best)}
-	if err := r.packages(ctx); err != nil {
-		return nil, err
-	}
-	for _, f := range []func(context.Context) error{r.goPayloads, r.cargoPayloads, r.images, r.files, r.trees} {
+	r.lock.RPM = r.m.RPM.rpmOptions()
+	// The files first: a repository may be in one.
+	for _, f := range []func(context.Context) error{r.files, r.packages, r.goPayloads, r.cargoPayloads, r.images, r.trees} {
 		if err := f(ctx); err != nil {
 			return nil, err
 		}
@@ -119,7 +120,11 @@ func (r *resolver) add(in Input) error {
 		return nil
 	}
 	if old.SHA256 != in.SHA256 {
-		return fmt.Errorf("two different files are both %s %s: %s is %s, %s is %s", in.Kind, in.Name, old.place(), old.SHA256, in.place(), in.SHA256)
+		hint := ""
+		if in.Kind == KindRPM {
+			hint = "; lock from repositories of one compose, or hide one of the two by excludepkgs"
+		}
+		return fmt.Errorf("two different files are both %s %s: %s is %s, %s is %s%s", in.Kind, in.Name, old.place(), old.SHA256, in.place(), in.SHA256, hint)
 	}
 	uses := slices.Concat(old.For, in.For)
 	if in.RPM != nil && in.RPM.Signed && !old.RPM.Signed {
@@ -140,25 +145,27 @@ func (in *Input) place() string {
 // old is the input of that kind and name in the lock there was, or nil.
 func (r *resolver) old(kind, name string) *Input { return r.chosen[kind+"/"+name] }
 
-// checkUpdate refuses to update what the lock there was does not have.
+// checkUpdate refuses to update what the lock there was does not have: a
+// package by its name, or another input by the name that the manifest gives.
 func (r *resolver) checkUpdate() error {
 	if r.Old == nil {
 		return nil
 	}
 	have := make(map[string]bool)
 	for i := range r.Old.Inputs {
-		in := &r.Old.Inputs[i]
-		switch {
+		switch in := &r.Old.Inputs[i]; {
 		case in.RPM != nil:
-			have[in.RPM.Name] = true
-		case in.Kind == KindOCI, in.Kind == KindFile:
+			have[in.RPM.Name] = have[in.RPM.Name] || !in.RPM.IsSource()
+		case in.Kind == KindGit || in.Kind == KindFile:
+			have[in.Name] = true
+		case in.Kind == KindOCI:
 			name, _, _ := strings.Cut(in.Name, "/")
 			have[name] = true
 		}
 	}
 	for _, name := range r.Update {
 		if !have[name] {
-			return fmt.Errorf("updating %q: the lock has no package or input of that name", name)
+			return fmt.Errorf("updating %q: the lock has no package, git repository, image or file of that name", name)
 		}
 	}
 	return nil
@@ -170,7 +177,7 @@ func (r *resolver) setEpoch() {
 		return
 	}
 	for _, in := range r.lock.Inputs {
-		if in.RPM != nil {
+		if in.RPM != nil && !in.RPM.IsSource() { // sources are no input of the build
 			r.lock.Epoch = max(r.lock.Epoch, in.RPM.BuildTime)
 		}
 	}

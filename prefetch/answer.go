@@ -35,6 +35,8 @@ func (t *transfer) accept(resp *http.Response) error {
 			}
 		}
 		t.resumed = false
+	case resp.StatusCode == http.StatusNotModified && have == 0 && t.req.known != nil:
+		return errNotModified
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0:
 		t.validator = ""
 		return temporary{errors.New("the server has fewer bytes than it sent")}
@@ -42,8 +44,14 @@ func (t *transfer) accept(resp *http.Response) error {
 		return t.refused(resp)
 	}
 	t.validator = validator(resp.Header, !t.req.Digest.IsZero())
-	if t.req.Immutable {
+	switch {
+	case t.req.Immutable:
 		t.validator = "immutable"
+	case t.validator == "" && !t.req.Digest.IsZero():
+		t.validator = blind
+	}
+	if t.req.learn != nil {
+		*t.req.learn = answerOf(resp)
 	}
 	if total := t.to.Size() + resp.ContentLength; resp.ContentLength >= 0 && t.req.Size > 0 && total != t.req.Size {
 		return &SizeError{Got: total, Want: t.req.Size}
@@ -116,11 +124,16 @@ func retryAfter(resp *http.Response) time.Duration {
 func firstLine(r io.Reader) string {
 	b, _ := io.ReadAll(io.LimitReader(r, 512))
 	line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
-	line = strings.Map(func(c rune) rune {
+	return printable(line)
+}
+
+// printable is the begin of what a server said.
+func printable(s string) string {
+	s = strings.Map(func(c rune) rune {
 		if !strconv.IsPrint(c) {
 			return -1
 		}
 		return c
-	}, line)
-	return line[:min(len(line), 200)]
+	}, s)
+	return s[:min(len(s), 200)]
 }

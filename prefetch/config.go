@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/net/http/httpproxy"
+
+	"caisson/prefetch/gitfetch"
 )
 
 // Config is all that prefetch takes from its surroundings: the environment
@@ -34,12 +36,18 @@ type Config struct {
 	GoProxy   string // as GOPROXY; empty for "https://proxy.golang.org,direct"
 	GoNoProxy string // as GONOPROXY: modules that no proxy is to be asked for
 	GoSumDB   string // as GOSUMDB; empty for "sum.golang.org"
+	// GoNoSumDB is as GONOSUMDB: modules that the checksum database is not to
+	// be asked for. "*", which is all, where GOSUMDB is "off".
+	GoNoSumDB string
 
 	// CargoHome is the folder of cargo's own configuration; empty for none.
 	CargoHome string
 	// CargoIndex gives the index of a registry by its name, in lower case, as
 	// CARGO_REGISTRIES_NAME_INDEX does.
 	CargoIndex map[string]string
+
+	// SSH is how git repositories are reached by ssh.
+	SSH gitfetch.SSH
 
 	// Proxy chooses the HTTP proxy for an address; nil for none.
 	Proxy func(*url.URL) (*url.URL, error)
@@ -96,7 +104,7 @@ func (c Config) withDefaults() Config {
 }
 
 // EnvConfig reads the environment as go, cargo and curl read it: GOPROXY,
-// GONOPROXY, GOPRIVATE and GOSUMDB, with what `go env -w` wrote;
+// GONOPROXY, GOPRIVATE, GOSUMDB and GONOSUMDB, with what `go env -w` wrote;
 // CARGO_HOME and CARGO_REGISTRIES_NAME_INDEX; HTTP_PROXY, HTTPS_PROXY and
 // NO_PROXY; NETRC; the files and helpers in which docker and podman keep their
 // logins. dir is the project's folder.
@@ -117,6 +125,7 @@ func EnvConfig(version, dir string) (Config, error) {
 		GoProxy:    goEnv("GOPROXY"),
 		GoNoProxy:  goEnv("GONOPROXY"),
 		GoSumDB:    goEnv("GOSUMDB"),
+		GoNoSumDB:  goEnv("GONOSUMDB"),
 		CargoHome:  os.Getenv("CARGO_HOME"),
 		CargoIndex: make(map[string]string),
 		Proxy:      proxies.ProxyFunc(),
@@ -126,7 +135,14 @@ func EnvConfig(version, dir string) (Config, error) {
 	if c.GoNoProxy == "" {
 		c.GoNoProxy = goEnv("GOPRIVATE")
 	}
-	if home, err := os.UserHomeDir(); err == nil {
+	if c.GoNoSumDB == "" {
+		c.GoNoSumDB = goEnv("GOPRIVATE")
+	}
+	if c.GoSumDB == "off" {
+		c.GoNoSumDB = "*"
+	}
+	home, err := os.UserHomeDir()
+	if err == nil {
 		if c.CargoHome == "" {
 			c.CargoHome = filepath.Join(home, ".cargo")
 		}
@@ -134,6 +150,7 @@ func EnvConfig(version, dir string) (Config, error) {
 			c.Netrc = filepath.Join(home, ".netrc")
 		}
 	}
+	c.SSH = sshFromEnv(home)
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
 		name, ok := strings.CutPrefix(name, "CARGO_REGISTRIES_")

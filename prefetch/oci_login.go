@@ -20,8 +20,8 @@ import (
 
 // Limits on what a registry may say beside its files, in bytes.
 const (
-	maxSaid  = 64 << 10 // an answer that is an error
-	maxToken = 1 << 20  // an answer of the login
+	maxAnswer = 64 << 10 // an answer that is an error
+	maxToken  = 1 << 20  // an answer of the login
 )
 
 // errGuard says that a place is not gone to.
@@ -111,7 +111,7 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	switch {
 	case resp.StatusCode >= http.StatusMultipleChoices:
-		resp.Body = http.MaxBytesReader(nil, resp.Body, maxSaid)
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
 	case !g.isFile(r):
 		resp.Body = http.MaxBytesReader(nil, resp.Body, maxToken)
 	}

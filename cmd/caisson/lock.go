@@ -25,6 +25,8 @@ type lockOptions struct {
 	out      string
 	check    bool
 	update   string
+	dryRun   bool
+	replay   bool
 	json     bool
 }
 
@@ -39,7 +41,7 @@ func newLockCommand(ui *ui) *cobra.Command {
 		Long: `Lock reads the manifest, chooses the packages of every set as dnf would, and
 pins every input by its SHA-256 in the lock. What an existing lock chose is
 kept as long as it satisfies the manifest; --update chooses anew.`,
-		Example: "  caisson lock\n  caisson lock --update=openssl,systemd\n  caisson lock --check",
+		Example: "  caisson lock\n  caisson lock --update=openssl,systemd\n  caisson lock --check\n  caisson lock --replay",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runLock(cmd.Context(), ui, &o) },
 	}
@@ -49,8 +51,11 @@ kept as long as it satisfies the manifest; --update chooses anew.`,
 	f.BoolVar(&o.check, "check", false, "only tell whether the lock still answers the manifest, with no network")
 	f.StringVar(&o.update, "update", "", "choose anew: all packages, or those named")
 	f.Lookup("update").NoOptDefVal = updateAll
+	f.BoolVar(&o.replay, "replay", false, "only make the choice of packages again from the metadata that the lock pins, with no network, and compare")
+	f.BoolVar(&o.dryRun, "dry-run", false, "tell what would change, and write no lock")
 	f.BoolVar(&o.json, "json", false, "print a summary as JSON")
-	c.MarkFlagsMutuallyExclusive("check", "update")
+	c.MarkFlagsMutuallyExclusive("check", "update", "replay")
+	c.MarkFlagsMutuallyExclusive("check", "dry-run", "replay")
 	o.storeFlag(c)
 	return c
 }
@@ -70,14 +75,17 @@ func readManifest(name string) (*lock.Manifest, digest.Digest, error) {
 
 func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	began := time.Now()
-	m, sum, err := readManifest(o.manifest)
-	if err != nil {
-		return err
-	}
 	if o.out == "" {
 		o.out = filepath.Join(filepath.Dir(o.manifest), lockName)
 	}
 	o.lockFile = o.out
+	if o.replay {
+		return replayLock(ctx, ui, o)
+	}
+	m, sum, err := readManifest(o.manifest)
+	if err != nil {
+		return err
+	}
 	if o.check {
 		return checkLock(ui, o, sum)
 	}
@@ -103,6 +111,9 @@ func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if o.dryRun {
+		return showDryRun(ui, o, old, l)
+	}
 	if !bytes.Equal(before, b) {
 		if err := writeFile(o.out, b); err != nil {
 			return err
@@ -118,6 +129,27 @@ func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	return nil
 }
 
+// showDryRun tells what a lock that is not written would change.
+func showDryRun(ui *ui, o *lockOptions, old, l *lock.Lock) error {
+	if old == nil {
+		old = &lock.Lock{}
+	}
+	d, err := compareLocks(old, l, o.advisories(ui, l))
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return ui.json(d)
+	}
+	d.show(ui)
+	if d.empty() {
+		ui.stage("%s would not change", o.out)
+	} else {
+		ui.stage("%s is as it was: this was a dry run", o.out)
+	}
+	return nil
+}
+
 // showLock tells a person what was locked, and what comes next.
 func showLock(ui *ui, o *lockOptions, l *lock.Lock, s lockSummary, began time.Time) {
 	news := ""
@@ -125,10 +157,11 @@ func showLock(ui *ui, o *lockOptions, l *lock.Lock, s lockSummary, began time.Ti
 		news = "nothing changed, "
 	}
 	ui.stage("%s: %s%s in %s", o.out, news, s, took(began))
-	for _, r := range l.Repos {
-		if !r.GPGCheck {
-			ui.stage("warning: packages of repository %s (%s) are not checked for signatures", r.ID, r.Arch)
-		}
+	for _, r := range l.Unchecked() {
+		ui.stage("warning: packages of repository %s (%s) are not checked for signatures", r.ID, r.Arch)
+	}
+	if n := len(l.MissingSources); n > 0 {
+		ui.stage("warning: no repository has %s: %s", count(n, "source package"), strings.Join(l.MissingSources, ", "))
 	}
 	next := append([]string{"prefetch"}, o.args()...)
 	if project := filepath.Dir(o.manifest); project != filepath.Dir(o.out) {
@@ -214,10 +247,16 @@ type lockSummary struct {
 	Kinds   map[string]int `json:"kinds"`
 	Sets    map[string]int `json:"sets"`
 	Seconds float64        `json:"seconds"`
+	// Unchecked are the repositories whose packages need no signature.
+	Unchecked      []string `json:"unchecked,omitempty"`
+	MissingSources []string `json:"missingSources,omitempty"`
 }
 
 func summarise(l *lock.Lock, d digest.Digest) lockSummary {
-	s := lockSummary{Digest: d, Inputs: len(l.Inputs), Kinds: map[string]int{}, Sets: map[string]int{}}
+	s := lockSummary{Digest: d, Inputs: len(l.Inputs), Kinds: map[string]int{}, Sets: map[string]int{}, MissingSources: l.MissingSources}
+	for _, r := range l.Unchecked() {
+		s.Unchecked = append(s.Unchecked, r.ID+" ("+r.Arch+")")
+	}
 	for i := range l.Inputs {
 		in := &l.Inputs[i]
 		s.Bytes += in.Size
