@@ -137,6 +137,8 @@ type builder struct {
 	given map[*lock.Input]bool
 	// made is what steps left in out, by path. Steps run one after another.
 	made map[string]origin
+	// archives are the OCI archives that run steps are given.
+	archives []ociArchive
 }
 
 func newBuilder(o Options) (*builder, error) {

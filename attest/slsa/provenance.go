@@ -137,6 +137,15 @@ func dependency(l *lock.Lock, in *lock.Input, arch, variant string) Resource {
 	if in.Go != nil {
 		note("h1", in.Go.H1)
 	}
+	if in.OCI != nil {
+		note("image", in.OCI.Ref)
+		note("role", in.OCI.Role)
+		r.MediaType = in.OCI.MediaType
+	}
+	if in.Verified != nil {
+		note("signed", in.Verified.What)
+		note("signedBy", in.Verified.By())
+	}
 	if in.Tree != nil {
 		note("path", in.URL)
 		note("commit", in.Tree.Commit)

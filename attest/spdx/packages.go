@@ -53,11 +53,19 @@ func (w *writer) inputPackage(in *lock.Input) (*v2_3.Package, error) {
 		if name := registryName(in.Registry); name != "" {
 			p.PackageSupplier = organization(name)
 		}
+	case in.OCI != nil:
+		p.PackageSourceInfo = in.OCI.Role + " of the image " + in.OCI.Ref + ", of type " + in.OCI.MediaType
+		if in.OCI.Role == lock.RoleIndex || in.OCI.Role == lock.RoleManifest {
+			p.PackageVersion, p.PrimaryPackagePurpose = in.SHA256.String(), "CONTAINER"
+		}
 	case in.Tree != nil:
 		p.PackageSourceInfo = treeInfo(in)
 		p.PackageVersion = in.Tree.Commit
 	case in.Fingerprint != "":
 		p.PackageVersion = in.Fingerprint
+	}
+	if in.Verified != nil {
+		p.PackageSourceInfo = strings.TrimPrefix(p.PackageSourceInfo+"; "+in.Verified.What+" signed by "+in.Verified.By(), "; ")
 	}
 	return p, nil
 }

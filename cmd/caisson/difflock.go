@@ -185,6 +185,8 @@ func versionOf(in *lock.Input) string {
 		return in.Go.Version
 	case in.Kind == lock.KindCrate:
 		return crateVersion(strings.TrimSuffix(in.Name, ".crate"))
+	case in.OCI != nil:
+		return in.SHA256.String()
 	}
 	return ""
 }
