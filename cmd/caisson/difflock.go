@@ -120,7 +120,18 @@ func describeChange(a, b *lock.Input) (was, is string) {
 			return was, is
 		}
 	}
-	return "another entry", "the same bytes for the same sets"
+	// The same bytes for the same sets: something else is said of them.
+	x, errA := parts(a)
+	y, errB := parts(b)
+	if errA != nil || errB != nil {
+		return "one entry", "another for the same bytes"
+	}
+	for _, k := range slices.Sorted(maps.Keys(y)) {
+		if string(x[k]) != string(y[k]) {
+			return k + " " + cmp.Or(string(x[k]), "none"), string(y[k])
+		}
+	}
+	return "more is said of it", "less"
 }
 
 // The directions of a change.
@@ -261,8 +272,8 @@ func differing(prefix string, x, y map[string]json.RawMessage) []string {
 	return out
 }
 
-// parts is a lock by its top-level keys.
-func parts(l *lock.Lock) (map[string]json.RawMessage, error) {
+// parts is a value by the top-level keys of its JSON.
+func parts(l any) (map[string]json.RawMessage, error) {
 	b, err := json.Marshal(l)
 	if err != nil {
 		return nil, err
