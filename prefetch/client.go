@@ -21,7 +21,8 @@
 // # Limits
 //
 // Go modules come from module proxies only, never from a version control
-// system; crates from registries with a sparse index and no token. An idle
+// system; crates from registries with a sparse index, with the
+// tokens that cargo itself keeps in its files and variables (cargo:token). An idle
 // server is given up on, a slow one is not. There is no limit on time but the
 // context's.
 //
