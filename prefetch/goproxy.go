@@ -15,6 +15,9 @@ type candidate struct {
 	url string
 	any bool
 	err error // why this place cannot be asked
+	// token is the whole Authorization header for it; empty for none but that
+	// of the request.
+	token string
 }
 
 // errDirect is what "direct" in GOPROXY comes to.
