@@ -297,10 +297,15 @@ func (b *builder) runStep(ctx context.Context, n int, script string) (put func()
 		return nil, err
 	}
 	inputs = append(inputs, images...)
+	repositories, mounts, err := b.putRepositories(in)
+	if err != nil {
+		return nil, err
+	}
+	inputs = append(inputs, repositories...)
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
 		Name: fmt.Sprintf("step %d: run", n), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", script},
 		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp",
-		Mounts: []sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}},
+		Mounts: append([]sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}}, mounts...),
 	})
 	if err != nil {
 		return nil, err

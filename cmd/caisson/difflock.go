@@ -34,7 +34,8 @@ type lockChange struct {
 	Old   string `json:"old"`
 	New   string `json:"new"`
 	// Direction is "upgraded" or "downgraded" where the versions have an
-	// order, and empty where something else is different.
+	// order, "moved" where a git tag or branch names another commit, and empty
+	// where something else is different.
 	Direction string `json:"direction,omitempty"`
 	// Advisories are what the new lock's repositories say of an upgrade.
 	Advisories []lock.Advisory `json:"advisories,omitempty"`
@@ -138,9 +139,11 @@ func describeChange(a, b *lock.Input) (was, is string) {
 const (
 	upgraded   = "upgraded"
 	downgraded = "downgraded"
+	moved      = "moved"
 )
 
-// direction tells an upgrade from a downgrade.
+// direction tells an upgrade from a downgrade, and a ref that has moved from
+// one that was changed.
 func direction(a, b *lock.Input) string {
 	c := 0
 	switch {
@@ -152,6 +155,8 @@ func direction(a, b *lock.Input) string {
 		c = semver.Compare("v"+versionOf(a), "v"+versionOf(b))
 	}
 	switch {
+	case a.Git != nil && b.Git != nil && a.Git.Ref == b.Git.Ref && a.Git.Commit != b.Git.Commit:
+		return moved
 	case c < 0:
 		return upgraded
 	case c > 0:
@@ -183,6 +188,8 @@ func identity(in *lock.Input) string {
 		return in.Go.Module + path.Ext(in.Name)
 	case in.Kind == lock.KindCrate:
 		return strings.TrimSuffix(strings.TrimSuffix(in.Name, ".crate"), "-"+versionOf(in))
+	case in.Git != nil:
+		return strings.TrimSuffix(in.Name, "@"+in.Git.Commit)
 	}
 	return in.Name
 }
@@ -196,6 +203,8 @@ func versionOf(in *lock.Input) string {
 		return in.Go.Version
 	case in.Kind == lock.KindCrate:
 		return crateVersion(strings.TrimSuffix(in.Name, ".crate"))
+	case in.Git != nil:
+		return in.Git.Commit
 	case in.OCI != nil:
 		return in.SHA256.String()
 	}
