@@ -55,6 +55,16 @@ func (f *Fetcher) Fetch(ctx context.Context, w lock.Want) (lock.Blob, error) {
 			return f.blob(d)
 		}
 	}
+	b, err := f.fetchNew(ctx, w, key)
+	if isFull(err) {
+		free, _ := freeBytes(f.store.Dir())
+		err = &NoSpaceError{Dir: f.store.Dir(), Need: w.Size, Free: free, Err: err}
+	}
+	return b, err
+}
+
+// fetchNew is Fetch of what the store does not have.
+func (f *Fetcher) fetchNew(ctx context.Context, w lock.Want, key string) (lock.Blob, error) {
 	to, err := f.store.Create()
 	if err != nil {
 		return lock.Blob{}, err
