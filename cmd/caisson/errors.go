@@ -8,8 +8,8 @@ import (
 	"caisson/attest"
 	"caisson/attest/sign"
 	"caisson/build"
-	"caisson/lock/solve"
 	"caisson/lock"
+	"caisson/lock/solve"
 	"caisson/prefetch"
 	"caisson/prefetch/cas"
 	"caisson/verify/boot"
@@ -83,8 +83,10 @@ func classifyInput(err error) (code int, hint string) {
 		return exitRefused, "the repository is not signed as its verify in the manifest says"
 	case errors.As(err, new(*build.NetworkError)):
 		return exitRefused, "what a step needs has to be an input of the lock"
-	case errors.Is(err, sign.ErrSignature):
+	case errors.Is(err, sign.ErrSignature), errors.Is(err, lock.ErrSignature):
 		return exitRefused, ""
+	case errors.As(err, new(*prefetch.NoSpaceError)):
+		return exitError, "make room there, or name another store with --store; `caisson store gc` removes what no lock needs"
 	case errors.As(err, new(*prefetch.TreeChangedError)):
 		return exitLock, "run `caisson lock` to pin the folder as it is now"
 	case errors.Is(err, attest.ErrLock):
