@@ -162,7 +162,9 @@ func inTurn(ctx context.Context, places []candidate, req Request, to *cas.Temp, 
 		err := p.err
 		if err == nil {
 			req.URL, req.token = p.url, p.token
-			if err = to.Restart(); err == nil {
+			if err = to.Restart(); err == nil && p.get != nil {
+				err = p.get(ctx, to)
+			} else if err == nil {
 				got, err = get(ctx, req, to)
 			}
 		}

@@ -29,7 +29,7 @@ func TestParseGoProxy(t *testing.T) {
 		var got []string
 		for _, p := range places {
 			switch {
-			case p.err == errDirect:
+			case p.direct:
 				got = append(got, "direct")
 			case p.err == errProxyOff:
 				got = append(got, "off")
