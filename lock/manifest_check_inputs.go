@@ -3,6 +3,7 @@ package lock
 import (
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -39,6 +40,15 @@ func (m *manifestChecker) checkInputs() error {
 			return err
 		}
 	}
+	for i, g := range m.Inputs.Git {
+		where := at("inputs", "git", i)
+		if err := add(where, g.Name); err != nil {
+			return err
+		}
+		if err := m.checkGit(where, g); err != nil {
+			return err
+		}
+	}
 	for i, o := range m.Inputs.OCI {
 		where := at("inputs", "oci", i)
 		if err := add(where, o.Name); err != nil {
@@ -49,6 +59,9 @@ func (m *manifestChecker) checkInputs() error {
 		}
 	}
 	for i, f := range m.Inputs.Files {
+		if name, ok := strings.CutSuffix(f.Name, ".tar"); ok && slices.ContainsFunc(m.Inputs.OCI, func(o ManifestOCI) bool { return o.Name == name }) {
+			return m.errorf(at("inputs", "files", i, "name"), "%q is what steps find the image %q as", f.Name, name)
+		}
 		where := at("inputs", "files", i)
 		if err := add(where, f.Name); err != nil {
 			return err
