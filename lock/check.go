@@ -261,9 +261,9 @@ func (in *Input) checkOCI() error {
 	}
 	kind := OCIBlobs
 	switch in.OCI.Role {
-	case roleIndex, roleManifest:
+	case RoleIndex, RoleManifest:
 		kind = OCIManifests
-	case roleConfig, roleLayer, roleSBOM:
+	case RoleConfig, RoleLayer, RoleSBOM:
 	default:
 		return fmt.Errorf("role %q is not known to this Caisson", in.OCI.Role)
 	}

@@ -28,8 +28,8 @@ import (
 
 const isoAt = "https://host.example/9/"
 
-// put has files at addresses below isoAt.
-func (w *world) put(files map[string]string) {
+// serve puts files at addresses below isoAt.
+func (w *world) serveFiles(files map[string]string) {
 	w.t.Helper()
 	dir := writeFiles(w.t, w.t.TempDir(), files)
 	for name := range files {
@@ -59,7 +59,7 @@ func fileManifest(more string) string {
 func TestResolveSums(t *testing.T) {
 	w := newSums(t)
 	sum := digest.Of([]byte("iso"))
-	w.put(map[string]string{"SUMS": "SIGNED key AA11\n# comment\nSHA256 (a.iso) = " + sum.Hex() + "\n"})
+	w.serveFiles(map[string]string{"SUMS": "SIGNED key AA11\n# comment\nSHA256 (a.iso) = " + sum.Hex() + "\n"})
 	manifest := fileManifest("mirrors: ['https://mirror.example/a.iso'], auth: {bearer: {token: $TOKEN}}, sums: {url: '" + isoAt + "SUMS', key: KEY}")
 	l := w.lock(manifest)
 	in := l.Find(KindFile, "rhel")
@@ -72,7 +72,7 @@ func TestResolveSums(t *testing.T) {
 
 	// What was locked stays, and nothing is asked for, until it is to be updated.
 	newer := digest.Of([]byte("newer"))
-	w.put(map[string]string{"SUMS": "SIGNED key AA11\nSHA256 (a.iso) = " + newer.Hex() + "\n"})
+	w.serveFiles(map[string]string{"SUMS": "SIGNED key AA11\nSHA256 (a.iso) = " + newer.Hex() + "\n"})
 	w.opts.Old, w.asked = l, nil
 	if got := w.lock(manifest).Find(KindFile, "rhel").SHA256; got != sum || slices.ContainsFunc(w.asked, func(s string) bool { return strings.HasPrefix(s, isoAt) }) {
 		t.Errorf("got %s, asked %q", got, w.asked)
@@ -82,24 +82,24 @@ func TestResolveSums(t *testing.T) {
 		t.Errorf("updated: got %s, want %s", got, newer)
 	}
 	w.opts.Update = nil
-	w.put(map[string]string{"SUMS": "SIGNED key CC33 BB22\nSHA256 (a.iso) = " + newer.Hex() + "\n"})
+	w.serveFiles(map[string]string{"SUMS": "SIGNED key CC33 BB22\nSHA256 (a.iso) = " + newer.Hex() + "\n"})
 	if in := w.lock(strings.Replace(manifest, "key: KEY", "key: KEY2", 1)).Find(KindFile, "rhel"); in.SHA256 != newer || in.Verified.Key != "CC33,BB22" {
 		t.Errorf("another key: %+v", in)
 	}
 }
 
 // A SHA-512 alone: the file is fetched and compared.
-func TestResolveFileSHA512(t *testing.T) {
+func TestResolveSHA512(t *testing.T) {
 	w := newSums(t)
 	long := sha512.Sum512([]byte("iso"))
 	text := hex.EncodeToString(long[:]) + " *a.iso\n"
-	w.put(map[string]string{"a.iso": "iso", "SUMS": text, "SUMS.asc": "key AA11\n" + text})
+	w.serveFiles(map[string]string{"a.iso": "iso", "SUMS": text, "SUMS.asc": "key AA11\n" + text})
 	manifest := fileManifest("sums: {url: '" + isoAt + "SUMS', signature: '" + isoAt + "SUMS.asc', key: KEY}")
 	in := w.lock(manifest).Find(KindFile, "rhel")
 	if in.SHA256 != digest.Of([]byte("iso")) || in.Size != 3 {
 		t.Errorf("%+v", in)
 	}
-	w.put(map[string]string{"a.iso": "another"})
+	w.serveFiles(map[string]string{"a.iso": "another"})
 	if _, err := w.resolve(manifest); err == nil || !strings.Contains(err.Error(), "inputs.files: rhel: "+isoAt+"a.iso: got sha512:") {
 		t.Errorf("got %v", err)
 	}
@@ -126,7 +126,7 @@ func TestResolveSumsErrors(t *testing.T) {
 			w := newSums(t)
 			_, public := publicKey(t)
 			writeFiles(t, w.dir, map[string]string{"a.pub": public, "SUMS": "x"})
-			w.put(map[string]string{"SUMS": tt.sums})
+			w.serveFiles(map[string]string{"SUMS": tt.sums})
 			m := fileManifest(tt.manifest)
 			if tt.manifest == "XX" {
 				m = strings.Replace(fileManifest(clear), isoAt+"a.iso", "KEY", 1)
@@ -221,12 +221,12 @@ func TestCosignBlob(t *testing.T) {
 	}
 	w := newSums(t)
 	writeFiles(t, w.dir, map[string]string{"cosign.pub": read("cosign.pub")})
-	w.put(map[string]string{"SUMS": sums, "SUMS.sig": read("SUMS.sig")})
+	w.serveFiles(map[string]string{"SUMS": sums, "SUMS.sig": read("SUMS.sig")})
 	manifest := fileManifest("sums: {url: '" + isoAt + "SUMS', signature: '" + isoAt + "SUMS.sig', key: cosign.pub}")
 	if in := w.lock(manifest).Find(KindFile, "rhel"); in.SHA256 != digest.Of([]byte("iso")) || !strings.HasPrefix(in.Verified.Key, "sha256:") {
 		t.Errorf("%+v", in)
 	}
-	w.put(map[string]string{"SUMS": sums + "\n"})
+	w.serveFiles(map[string]string{"SUMS": sums + "\n"})
 	w.fails(manifest, "inputs.files: rhel: the signature of "+isoAt+"SUMS: it is not by the key, or what is signed was altered")
 }
 

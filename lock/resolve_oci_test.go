@@ -181,7 +181,7 @@ func TestResolveImageOld(t *testing.T) {
 		t.Errorf("updated: got\n%s\nwant\n%s", got, want)
 	}
 	g.w.opts.Update = []string{"paus"}
-	g.w.fails(manifest, `updating "paus": the lock has no package or input of that name`)
+	g.w.fails(manifest, `updating "paus": the lock has no package, git repository, image or file of that name`)
 	g.w.opts.Update = nil
 	other := oneArch("ref: 'registry.example/team/pause@" + first.String() + "'")
 	if l := g.w.lock(other); l.Find(KindOCI, "pause/index").SHA256 != first {

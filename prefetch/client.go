@@ -12,6 +12,7 @@
 //	crate        Cargo.lock's checksum, which is the SHA-256
 //	tree         the local folder packs to the SHA-256 that was locked
 //	git          commit, tree and tag are the lock's, made anew from the contents (see gittree)
+//	oci          the digest of its address, which is the SHA-256
 //
 // A proof that took reading is remembered in the store with what it was made
 // against (the file, the fingerprint, the key's own digest), so that a second
@@ -20,9 +21,11 @@
 //
 // # Limits
 //
-// Go modules come from module proxies only, never from a version control
-// system; crates from registries with a sparse index, with the
-// tokens that cargo itself keeps in its files and variables (cargo:token). An idle
+// Go modules come from module proxies, and "direct" from git repositories only;
+// crates from registries with a sparse index, with the tokens that cargo itself
+// keeps in its files and variables (cargo:token); images from the registry that
+// the lock names, with the logins of docker and podman, not from mirrors that
+// registries.conf names, and without TLS from this machine only. An idle
 // server is given up on, a slow one is not. There is no limit on time but the
 // context's.
 //
@@ -42,11 +45,11 @@
 // without a digest is asked again every time, on the condition that the file
 // has changed since the answer that the store has (RFC 9110, section 13).
 //
-// A transfer that is cut is gone on with, by the same run or by a later one,
-// where the server names the file's version (ETag, Last-Modified) and a
-// megabyte has come; the store keeps what came under the digest that it is to
-// have and the address. All of it is hashed again, and where the whole is not
-// the digest's it is fetched from the start.
+// A transfer that is cut is gone on with: by the same run where the server
+// names the file's version (ETag, Last-Modified) or the digest is known, by a
+// later one where the digest is and a megabyte has come; the store keeps what
+// came under the digest that it is to have. All of it is hashed again, and
+// where the whole is not the digest's it is fetched from the start.
 //
 // This is the only package of the five stages before attest that uses the
 // network.
@@ -77,7 +80,7 @@ const downFor = 30 * time.Second
 // used from many goroutines; its limits hold for all of them together.
 type Client struct {
 	cfg      Config
-	base     http.RoundTripper // where no Auth says otherwise
+	http     *http.Client // where no Auth says otherwise
 	logins   logins
 	netrc    netrc
 	requests atomic.Int64
@@ -105,10 +108,11 @@ func NewClient(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, netrc: rc, hosts: make(map[string]*host)}
 	c.logins.made = make(map[string]func() (*login, error))
 	c.logins.transports = map[transportKey]*http.Transport{{}: NewTransport(cfg)}
-	c.base = c.logins.transports[transportKey{}]
+	var t http.RoundTripper = c.logins.transports[transportKey{}]
 	if cfg.Login != nil {
-		c.base = cfg.Login(c.base)
+		t = cfg.Login(t)
 	}
+	c.http = &http.Client{Transport: t, CheckRedirect: checkRedirect}
 	return c, nil
 }
 

@@ -55,9 +55,10 @@ type Request struct {
 	// those that have to come again. It may be nil.
 	Progress func(n int64)
 
-	token   string            // the whole Authorization header; empty for that of Auth
-	known   *answer           // an earlier answer: whether it still holds is asked
-	learn   *answer           // is told of this one; nil where nobody wants to know
+	token string  // the whole Authorization header; empty for that of Auth
+	known *answer // an earlier answer: whether it still holds is asked
+	learn *answer // is told of this one; nil where nobody wants to know
+
 	through http.RoundTripper // instead of the client's transport, logged in already
 }
 
@@ -137,16 +138,7 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 	t := &transfer{c: c, req: req, url: u, to: to}
 	switch u.Scheme {
 	case "http", "https":
-		if req.through != nil {
-			t.login = &login{transport: req.through, elsewhere: req.through}
-		} else {
-			if t.login, err = c.loginFor(req.Auth, u); err == nil && req.token != "" {
-				with := *t.login
-				with.header, with.value = "Authorization", req.token
-				t.login = &with
-			}
-		}
-		if err == nil && !t.resume() {
+		if t.login, err = c.loginFor(&t.req, u); err == nil && !t.resume() {
 			err = t.run(ctx)
 		}
 	case "file":

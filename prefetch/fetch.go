@@ -107,7 +107,11 @@ func (f *Fetcher) bring(ctx context.Context, w lock.Want, req Request, to *cas.T
 	}
 	places, err := f.locate(ctx, w)
 	if err != nil {
-		return brought{}, fmt.Errorf("%s %s: %w", w.Kind, safeURL(w.URL), err)
+		err = fmt.Errorf("%s %s: %w", w.Kind, safeURL(w.URL), err)
+		if len(w.Mirrors) == 0 {
+			return brought{}, err
+		}
+		places = []candidate{{err: err}}
 	}
 	get := f.plain
 	if req.Digest.IsZero() && !w.Immutable {
@@ -149,7 +153,7 @@ func inTurn(ctx context.Context, places []candidate, req Request, to *cas.Temp, 
 		if err == nil {
 			req.URL, req.token = p.url, p.token
 			if err = to.Restart(); err == nil && p.get != nil {
-				err = p.get(ctx, to)
+				err = p.bring(ctx, req, to)
 			} else if err == nil {
 				got, err = get(ctx, req, to)
 			}

@@ -226,7 +226,7 @@ func (f *Fetcher) gitOptions(auth *lock.Auth, u *url.URL) (gitfetch.Options, err
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return o, nil
 	}
-	l, err := f.client.loginFor(auth, u)
+	l, err := f.client.loginFor(&Request{Auth: auth}, u)
 	if err != nil {
 		return o, err
 	}

@@ -18,6 +18,8 @@ import (
 
 // lockDiff is in what two locks differ.
 type lockDiff struct {
+	known *lock.AdvisoryIndex
+
 	Added   []string     `json:"added,omitempty"`
 	Removed []string     `json:"removed,omitempty"`
 	Changed []lockChange `json:"changed,omitempty"`
@@ -32,8 +34,11 @@ type lockChange struct {
 	Old   string `json:"old"`
 	New   string `json:"new"`
 	// Direction is "upgraded" or "downgraded" where the versions have an
-	// order, and empty where something else is different.
+	// order, "moved" where a git tag or branch names another commit, and empty
+	// where something else is different.
 	Direction string `json:"direction,omitempty"`
+	// Advisories are what the new lock's repositories say of an upgrade.
+	Advisories []lock.Advisory `json:"advisories,omitempty"`
 }
 
 func (c lockChange) String() string {
@@ -57,6 +62,9 @@ func (d *lockDiff) show(ui *ui) {
 	}
 	for _, c := range d.Changed {
 		ui.print("* %s", c)
+		for _, a := range c.Advisories {
+			ui.print("    %s", advisoryLine(a))
+		}
 	}
 	for _, s := range d.Settings {
 		ui.print("* settings: %s", s)
@@ -64,9 +72,9 @@ func (d *lockDiff) show(ui *ui) {
 }
 
 // compareLocks compares the inputs by what they are, whatever their version,
-// and everything else by its JSON.
-func compareLocks(a, b *lock.Lock) (*lockDiff, error) {
-	d := &lockDiff{}
+// and everything else by its JSON. known may be nil.
+func compareLocks(a, b *lock.Lock, known *lock.AdvisoryIndex) (*lockDiff, error) {
+	d := &lockDiff{known: known}
 	old, now := byIdentity(a), byIdentity(b)
 	all := maps.Clone(old)
 	maps.Copy(all, now)
@@ -88,7 +96,11 @@ func (d *lockDiff) compare(id string, old, now []*lock.Input) {
 	gone, came := only(old, now), only(now, old)
 	for len(gone) > 0 && len(came) > 0 {
 		was, is := describeChange(gone[0], came[0])
-		d.Changed = append(d.Changed, lockChange{Input: id, Old: was, New: is, Direction: direction(gone[0], came[0])})
+		c := lockChange{Input: id, Old: was, New: is, Direction: direction(gone[0], came[0])}
+		if c.Direction == upgraded && came[0].RPM != nil && d.known != nil {
+			c.Advisories = d.known.For(gone[0].RPM, came[0].RPM)
+		}
+		d.Changed = append(d.Changed, c)
 		gone, came = gone[1:], came[1:]
 	}
 	for _, in := range gone {
@@ -112,7 +124,15 @@ func describeChange(a, b *lock.Input) (was, is string) {
 	return "another entry", "the same bytes for the same sets"
 }
 
-// direction tells an upgrade from a downgrade.
+// The directions of a change.
+const (
+	upgraded   = "upgraded"
+	downgraded = "downgraded"
+	moved      = "moved"
+)
+
+// direction tells an upgrade from a downgrade, and a ref that has moved from
+// one that was changed.
 func direction(a, b *lock.Input) string {
 	c := 0
 	switch {
@@ -124,10 +144,12 @@ func direction(a, b *lock.Input) string {
 		c = semver.Compare("v"+versionOf(a), "v"+versionOf(b))
 	}
 	switch {
+	case a.Git != nil && b.Git != nil && a.Git.Ref == b.Git.Ref && a.Git.Commit != b.Git.Commit:
+		return moved
 	case c < 0:
-		return "upgraded"
+		return upgraded
 	case c > 0:
-		return "downgraded"
+		return downgraded
 	}
 	return ""
 }
@@ -155,6 +177,8 @@ func identity(in *lock.Input) string {
 		return in.Go.Module + path.Ext(in.Name)
 	case in.Kind == lock.KindCrate:
 		return strings.TrimSuffix(strings.TrimSuffix(in.Name, ".crate"), "-"+versionOf(in))
+	case in.Git != nil:
+		return strings.TrimSuffix(in.Name, "@"+in.Git.Commit)
 	}
 	return in.Name
 }
@@ -168,6 +192,10 @@ func versionOf(in *lock.Input) string {
 		return in.Go.Version
 	case in.Kind == lock.KindCrate:
 		return crateVersion(strings.TrimSuffix(in.Name, ".crate"))
+	case in.Git != nil:
+		return in.Git.Commit
+	case in.OCI != nil:
+		return in.SHA256.String()
 	}
 	return ""
 }

@@ -8,6 +8,7 @@ import (
 	"caisson/attest"
 	"caisson/attest/sign"
 	"caisson/build"
+	"caisson/lock"
 	"caisson/lock/solve"
 	"caisson/prefetch"
 	"caisson/prefetch/cas"
@@ -78,6 +79,8 @@ func classifyInput(err error) (code int, hint string) {
 	switch {
 	case errors.As(err, new(*prefetch.SignatureError)):
 		return exitRefused, "the package is not signed as its repository's gpgkey says; do not switch gpgcheck off to get round it"
+	case errors.As(err, new(*lock.GitSignatureError)):
+		return exitRefused, "the repository is not signed as its verify in the manifest says"
 	case errors.As(err, new(*build.NetworkError)):
 		return exitRefused, "what a step needs has to be an input of the lock"
 	case errors.Is(err, sign.ErrSignature):

@@ -62,6 +62,10 @@ func named(in *lock.Input, name string) bool {
 	case in.Kind == lock.KindCrate:
 		crate, _, _ := strings.Cut(in.URL, "/")
 		return crate == name
+	case in.Git != nil:
+		return in.URL == name || in.Git.Commit == name || strings.TrimSuffix(in.Name, "@"+in.Git.Commit) == name
+	case in.OCI != nil:
+		return strings.HasPrefix(in.Name, name+"/")
 	}
 	return false
 }

@@ -44,7 +44,7 @@ func checkSignature(keys [][]byte, signed, signature io.Reader) error {
 		all = all.With(k)
 	}
 	if _, err := all.CheckDetached(signed, signature); err != nil {
-		return &codeError{err, exitRefused, "repomd.xml is not signed by the repository's gpgkey"}
+		return &codeError{err, exitRefused, "it is not signed by a key that the manifest trusts for it: for repomd.xml the repository's gpgkey"}
 	}
 	return nil
 }
