@@ -1,0 +1,162 @@
+package view
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/package-url/packageurl-go"
+	"golang.org/x/sync/errgroup"
+
+	"caisson/lock"
+	"caisson/lock/cargo"
+	"caisson/lock/digest"
+)
+
+// Registry is the name of a crates' registry: of its folder, and of its
+// source in cargo's configuration.
+func Registry(source string) string {
+	if source == cargo.CratesIO {
+		return "crates-io"
+	}
+	return "registry-" + digest.Of([]byte(source)).Hex()[:16]
+}
+
+// CargoSources is the part of a cargo configuration that replaces crates.io
+// and other registries by the local ones that Cargo put below dir.
+func CargoSources(dir string, sources []string) []byte {
+	all := append([]string{cargo.CratesIO}, sources...) // never ask crates.io
+	slices.Sort(all)
+	var b bytes.Buffer
+	for _, source := range slices.Compact(all) {
+		name := Registry(source)
+		fmt.Fprintf(&b, "[source.%s]\n", name)
+		if source != cargo.CratesIO {
+			fmt.Fprintf(&b, "registry = %s\n", tomlString(strings.TrimPrefix(source, "registry+")))
+		}
+		fmt.Fprintf(&b, "replace-with = \"caisson-%s\"\n\n", name)
+		fmt.Fprintf(&b, "[source.caisson-%s]\nlocal-registry = %s\n\n", name, tomlString(path.Join(dir, name)))
+	}
+	return b.Bytes()
+}
+
+// tomlString writes a TOML basic string.
+func tomlString(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < 0x20 || r == 0x7f:
+			fmt.Fprintf(&b, "\\u%04X", r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// Cargo puts the crates of a lock below dir: a local registry (The Cargo Book,
+// "Source Replacement") for each registry that they come from, named by
+// Registry. Cargo hashes each crate against Cargo.lock before it unpacks it,
+// which it does not do with a vendored folder. The lines of the indexes are
+// made from the crates, once, and then remembered in the store. It returns
+// the registries' sources, for CargoSources.
+func (t *Tree) Cargo(ctx context.Context, dir string, l *lock.Lock) ([]string, error) {
+	bySource := map[string][]*lock.Input{cargo.CratesIO: nil}
+	for i := range l.Inputs {
+		if in := &l.Inputs[i]; in.Kind == lock.KindCrate {
+			bySource[in.Registry] = append(bySource[in.Registry], in)
+		}
+	}
+	sources := slices.Sorted(maps.Keys(bySource))
+	for _, source := range sources {
+		if err := t.cargoRegistry(ctx, path.Join(dir, Registry(source)), bySource[source]); err != nil {
+			return nil, fmt.Errorf("laying out a local registry: %w", err)
+		}
+	}
+	return sources, nil
+}
+
+func (t *Tree) cargoRegistry(ctx context.Context, dir string, crates []*lock.Input) error {
+	key := strings.Builder{}
+	key.WriteString("view-index-1")
+	for _, in := range crates {
+		if err := t.Link(path.Join(dir, in.Name), in); err != nil {
+			return err
+		}
+		key.WriteString("\x00" + in.Name + "\x00" + in.SHA256.Hex())
+	}
+	lines, err := t.indexLines(ctx, key.String(), crates)
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{}
+	for line := range bytes.Lines(lines) {
+		var head struct {
+			Name string `json:"name"`
+		}
+		if err := json.Unmarshal(line, &head); err != nil {
+			return fmt.Errorf("reading a line of the index: %w", err)
+		}
+		p := cargo.IndexPath(head.Name)
+		files[p] = append(files[p], line...)
+	}
+	for p, b := range files {
+		if err := t.File(path.Join(dir, "index", p), b); err != nil {
+			return err
+		}
+	}
+	if len(files) > 0 {
+		return nil
+	}
+	return t.File(path.Join(dir, "index/config.json"), []byte("{}\n")) // cargo wants the folder
+}
+
+// indexLines is the sorted lines of an index: those that the store remembers,
+// or new ones.
+func (t *Tree) indexLines(ctx context.Context, key string, crates []*lock.Input) ([]byte, error) {
+	if d, ok := t.recall(key); ok {
+		if b, err := t.read(d); err == nil {
+			return b, nil
+		}
+	}
+	lines := make([][]byte, len(crates))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, in := range crates {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			purl, err := packageurl.FromString(in.PURL)
+			if err != nil {
+				return fmt.Errorf("%s: %w", in.Name, err)
+			}
+			c := cargo.Crate{Name: purl.Name, Version: purl.Version, Source: in.Registry, Checksum: in.SHA256.Hex()}
+			if c.File() != in.Name {
+				return fmt.Errorf("%s: its package URL is of %s", in.Name, strconv.Quote(c.File()))
+			}
+			line, err := cargo.IndexLine(c, t.store.Path(in.SHA256))
+			lines[i] = append(line, '\n')
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(lines, bytes.Compare)
+	b := bytes.Join(lines, nil)
+	t.remember(key, b)
+	return b, nil
+}
