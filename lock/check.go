@@ -60,6 +60,9 @@ func (l *Lock) check() error {
 	if l.Manifest.IsZero() {
 		return errors.New("no digest of the manifest")
 	}
+	if l.Imported != "" && l.Imported != importedRPMs {
+		return fmt.Errorf("imported %q: want %q, or nothing", l.Imported, importedRPMs)
+	}
 	if l.Epoch < 0 || l.Epoch > maxEpoch {
 		return fmt.Errorf("epoch %d: want seconds since 1970, at most %d", l.Epoch, int64(maxEpoch))
 	}
@@ -78,9 +81,10 @@ func (l *Lock) checkRepos() error {
 			return errors.New("a repository without an id")
 		case i > 0 && compareRepos(l.Repos[i-1], r) >= 0:
 			return fmt.Errorf("repository %q (%s) is there twice, or not in its place", r.ID, r.Arch)
+		case l.Imported != "" && r.BaseURL == "": // its files have absolute addresses
 		case !strings.HasSuffix(r.BaseURL, "/"):
 			return fmt.Errorf("repository %q: baseurl %q does not end in a slash", r.ID, r.BaseURL)
-		case r.Repomd.IsZero():
+		case r.Repomd.IsZero() && l.Imported == "":
 			return fmt.Errorf("repository %q (%s): no digest of its repomd.xml", r.ID, r.Arch)
 		case (r.GPGCheck || r.RepoGPGCheck) && len(r.Keys) == 0:
 			return fmt.Errorf("repository %q: its signatures are to be checked, and it has no key", r.ID)
@@ -91,8 +95,10 @@ func (l *Lock) checkRepos() error {
 
 func (l *Lock) checkInputs() error {
 	repos := make(map[string]bool)
+	baseless := make(map[string]bool) // with their arch; of an imported lock
 	for _, r := range l.Repos {
 		repos[r.ID] = true
+		baseless[r.ID+" "+r.Arch] = r.BaseURL == ""
 	}
 	for i := range l.Inputs {
 		in := &l.Inputs[i]
@@ -104,11 +110,14 @@ func (l *Lock) checkInputs() error {
 				return fmt.Errorf("input %s %s is not in its place: they are sorted by kind and name", in.Kind, in.Name)
 			}
 		}
-		if err := in.check(); err != nil {
+		if err := in.check(l.Imported != ""); err != nil {
 			return fmt.Errorf("input %s %s: %w", in.Kind, in.Name, err)
 		}
 		if in.Repo != "" && !repos[in.Repo] {
 			return fmt.Errorf("input %s %s: there is no repository %q", in.Kind, in.Name, in.Repo)
+		}
+		if i := slices.IndexFunc(in.For, func(u Use) bool { return baseless[in.Repo+" "+u.Arch] }); i >= 0 && !isURL(in.URL) {
+			return fmt.Errorf("input %s %s: repository %q has no baseurl for %s", in.Kind, in.Name, in.Repo, in.For[i].Arch)
 		}
 	}
 	return nil
@@ -153,7 +162,8 @@ func (l *Lock) checkReferences() error {
 	return nil
 }
 
-func (in *Input) check() error {
+// check is what an input must satisfy. An imported one may lack a repository.
+func (in *Input) check(imported bool) error {
 	switch {
 	case in.Name == "":
 		return errors.New("no name")
@@ -173,7 +183,7 @@ func (in *Input) check() error {
 	}
 	switch in.Kind {
 	case KindRPM, KindRepodata:
-		if in.Repo == "" {
+		if in.Repo == "" && !(imported && isURL(in.URL)) {
 			return errors.New("no repository")
 		}
 		return in.checkInside()
