@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"caisson/build/sandbox"
 	"caisson/lock"
 	"caisson/prefetch/cas"
 )
@@ -54,6 +55,7 @@ func TestBuild(t *testing.T) {
 	d := newDistro(t)
 	t.Run("Accounts", func(t *testing.T) { testAccounts(t, d) })
 	t.Run("Failures", func(t *testing.T) { testFailures(t, d) })
+	t.Run("Recorded", func(t *testing.T) { testRecorded(t, d) })
 	t.Run("Interrupted", func(t *testing.T) { testInterrupted(t, d) })
 	t.Run("Store", func(t *testing.T) { testStore(t, d) })
 	t.Run("Conditions", func(t *testing.T) { testConditions(t, d) })
@@ -194,6 +196,32 @@ func testFailures(t *testing.T, d *distro) {
 				t.Errorf("left behind: %v", left)
 			}
 		})
+	}
+}
+
+// testRecorded lets a step try the network where the lock says that this is
+// only recorded.
+func testRecorded(t *testing.T, d *distro) {
+	t.Parallel()
+	d = d.with(func(d *distro) {
+		d.lock.RecordNetwork = true
+		d.lock.Steps = []lock.Step{{Run: "(echo > /dev/udp/192.0.2.1/53) || true"}}
+	})
+	out := t.TempDir()
+	if _, err := Build(context.Background(), d.options(out)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(out, "evidence.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ev Evidence
+	if err := json.Unmarshal(b, &ev); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(ev.Steps, func(s sandbox.Evidence) bool { return len(s.NetworkAttempts()) > 0 })
+	if i < 0 || ev.Steps[i].Attempts[0].Destination != "192.0.2.1:53" {
+		t.Errorf("the attempt is not recorded: %s", b)
 	}
 }
 

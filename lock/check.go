@@ -175,6 +175,13 @@ func (in *Input) check(imported bool) error {
 		return errors.New("rpm details belong to packages, and packages have them")
 	case (in.Kind == KindGo || in.Kind == KindToolchain) != (in.Go != nil):
 		return errors.New("go details belong to Go modules and toolchains, and these have them")
+	case (in.Kind == KindOCI) != (in.OCI != nil):
+		return errors.New("oci details belong to images, and images have them")
+	case in.Verified != nil && in.Verified.What == "":
+		return errors.New("verified, and not what of it")
+	}
+	if err := in.Auth.check(); err != nil {
+		return fmt.Errorf("auth: %w", err)
 	}
 	for i := 1; i < len(in.For); i++ {
 		if compareUses(in.For[i-1], in.For[i]) >= 0 {
@@ -191,8 +198,33 @@ func (in *Input) check(imported bool) error {
 		return in.checkInside()
 	case KindKey, KindFile, KindTree:
 		return nil
+	case KindOCI:
+		return in.checkOCI()
 	}
 	return fmt.Errorf("kind %q is not known to this Caisson", in.Kind)
+}
+
+// checkOCI wants an address that has the digest, and a role that is known.
+func (in *Input) checkOCI() error {
+	a, err := ParseOCIAddress(in.URL)
+	if err != nil {
+		return fmt.Errorf("url: %w", err)
+	}
+	if d, ok := a.Digest(); !ok || d != in.SHA256 {
+		return fmt.Errorf("url ends in %q, want %s", a.ID, in.SHA256)
+	}
+	kind := OCIBlobs
+	switch in.OCI.Role {
+	case roleIndex, roleManifest:
+		kind = OCIManifests
+	case roleConfig, roleLayer, roleSBOM:
+	default:
+		return fmt.Errorf("role %q is not known to this Caisson", in.OCI.Role)
+	}
+	if a.Kind != kind {
+		return fmt.Errorf("url is of %s; the role %s wants %s", a.Kind, in.OCI.Role, kind)
+	}
+	return nil
 }
 
 // checkInside refuses a relative address that leaves what it is relative to.

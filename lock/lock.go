@@ -59,7 +59,10 @@ type Lock struct {
 	Sets     []Set      `json:"sets"`
 	Payloads []Payload  `json:"payloads,omitempty"`
 	Steps    []Step     `json:"steps,omitempty"`
-	Image    Image      `json:"image"`
+	// RecordNetwork says that a step's attempt to reach a network, which is
+	// refused in any case, is only recorded and does not end the build.
+	RecordNetwork bool  `json:"recordNetwork,omitempty"`
+	Image         Image `json:"image"`
 	// Variants holds what differs from Image: the whole image settings of
 	// each variant, already merged. A variant's packages are a set of its
 	// own, named by SetName.
@@ -321,7 +324,8 @@ type OCI struct {
 // Verified is a signature that was found good.
 type Verified struct {
 	// Key is the fingerprint of an OpenPGP or SSH key, or the SHA-256 of a
-	// public key in its PKIX form.
+	// public key in its PKIX form, "sha256:" and hex. Of a file with several
+	// OpenPGP keys it is all of them, as Input.Fingerprint is.
 	Key string `json:"key,omitempty"`
 	// Identity and Issuer are those of a certificate.
 	Identity string `json:"identity,omitempty"`
@@ -329,6 +333,8 @@ type Verified struct {
 	// What is signed: "tag", "commit", "image", "checksums", or the predicate
 	// type of an attestation.
 	What string `json:"what"`
+	// From is where the signed checksums lie.
+	From string `json:"from,omitempty"`
 }
 
 // EVR is epoch:version-release, without an epoch of 0.
@@ -422,10 +428,19 @@ func (l *Lock) RepoURL(in *Input) (string, bool) {
 	if in.Repo == "" || isURL(in.URL) {
 		return in.URL, isURL(in.URL)
 	}
-	for _, r := range l.Repos {
-		if r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {
-			return r.BaseURL + in.URL, true
-		}
+	if r := l.RepoOf(in); r != nil {
+		return r.BaseURL + in.URL, true
 	}
 	return "", false
+}
+
+// RepoOf is the repository of an input, for the first arch that uses it; nil
+// where it has none.
+func (l *Lock) RepoOf(in *Input) *Repo {
+	for i := range l.Repos {
+		if r := &l.Repos[i]; in.Repo != "" && r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {
+			return r
+		}
+	}
+	return nil
 }

@@ -9,14 +9,18 @@ import (
 // Manifest is caisson.yaml: what a person asks for. The keys are those of
 // the tags below; any other is an error that names its line.
 type Manifest struct {
-	Version  int                        `yaml:"version"`
-	Name     string                     `yaml:"name"`
-	Arches   []string                   `yaml:"arches"`
-	Epoch    *int64                     `yaml:"epoch"`
-	RPM      ManifestRPM                `yaml:"rpm"`
-	Sets     map[string]ManifestSet     `yaml:"sets"`
-	Inputs   ManifestInputs             `yaml:"inputs"`
-	Steps    []ManifestStep             `yaml:"steps"`
+	Version int                    `yaml:"version"`
+	Name    string                 `yaml:"name"`
+	Arches  []string               `yaml:"arches"`
+	Epoch   *int64                 `yaml:"epoch"`
+	RPM     ManifestRPM            `yaml:"rpm"`
+	Sets    map[string]ManifestSet `yaml:"sets"`
+	Inputs  ManifestInputs         `yaml:"inputs"`
+	Steps   []ManifestStep         `yaml:"steps"`
+	// Network is what becomes of a build whose step tries to reach a network,
+	// which is refused in any case: "refuse" (unless given) ends it, "record"
+	// only writes it down.
+	Network  string                     `yaml:"network"`
 	Image    ManifestImage              `yaml:"image"`
 	Variants map[string]ManifestVariant `yaml:"variants"`
 }
@@ -96,6 +100,12 @@ const (
 	SetRoot   = "root"   // the root file system
 )
 
+// What Manifest.Network may be.
+const (
+	networkRefuse = "refuse"
+	networkRecord = "record"
+)
+
 // maxManifest is the largest manifest read, in bytes.
 const maxManifest = 1 << 20
 
@@ -132,6 +142,9 @@ func (m *Manifest) setDefaults() {
 	}
 	if m.Image.Verity.Bind == "" {
 		m.Image.Verity.Bind = "uki"
+	}
+	if m.Network == "" {
+		m.Network = networkRefuse
 	}
 	if len(m.Image.Output) == 0 {
 		m.Image.Output = []string{"qcow2"}

@@ -58,6 +58,9 @@ func (m *manifestChecker) check() error {
 	if m.Epoch != nil && (*m.Epoch < 0 || *m.Epoch > maxEpoch) {
 		return m.errorf(at("epoch"), "got %d; want seconds since 1970, at most %d", *m.Epoch, int64(maxEpoch))
 	}
+	if m.Network != networkRefuse && m.Network != networkRecord {
+		return m.errorf(at("network"), "got %q; want refuse or record", m.Network)
+	}
 	for _, f := range []func() error{m.checkRPM, m.checkSets, m.checkInputs, m.checkSteps, m.checkImages} {
 		if err := f(); err != nil {
 			return err

@@ -31,6 +31,11 @@ type Options struct {
 	// signature over signed is by one of the keys.
 	Fingerprints   func(key []byte) ([]string, error)
 	CheckSignature func(keys [][]byte, signed, signature io.Reader) error
+	// SplitClearSigned is the text of a clear-signed OpenPGP message and the
+	// signature over it, as CheckSignature takes them.
+	SplitClearSigned func(message []byte) (text, signature []byte, err error)
+	// VerifyImage checks by whom an image in a registry is signed.
+	VerifyImage func(ctx context.Context, v ImageVerify) (Verified, error)
 	// SumDBKey is the verifier key of the Go checksum database; empty stands
 	// for that of sum.golang.org.
 	SumDBKey string
@@ -68,7 +73,7 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	r := newResolver(o)
 	r.lock = &Lock{
 		Version: Version, Revision: Revision, Name: r.m.Name, Manifest: o.Digest, Arches: slices.Sorted(slices.Values(r.m.Arches)),
-		Image: image(r.m.Image),
+		Image: image(r.m.Image), RecordNetwork: r.m.Network == networkRecord,
 	}
 	if err := r.checkUpdate(); err != nil {
 		return nil, err
@@ -80,7 +85,7 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	if err := r.packages(ctx); err != nil {
 		return nil, err
 	}
-	for _, f := range []func(context.Context) error{r.goPayloads, r.cargoPayloads, r.files, r.trees} {
+	for _, f := range []func(context.Context) error{r.goPayloads, r.cargoPayloads, r.images, r.files, r.trees} {
 		if err := f(ctx); err != nil {
 			return nil, err
 		}
@@ -135,20 +140,27 @@ func (in *Input) place() string {
 // old is the input of that kind and name in the lock there was, or nil.
 func (r *resolver) old(kind, name string) *Input { return r.chosen[kind+"/"+name] }
 
-// checkUpdate refuses to update what the lock there was does not have.
+// checkUpdate refuses to update what the lock there was does not have: a
+// package by its name, or another input by the name that the manifest gives.
 func (r *resolver) checkUpdate() error {
 	if r.Old == nil {
 		return nil
 	}
 	have := make(map[string]bool)
 	for i := range r.Old.Inputs {
-		if p := r.Old.Inputs[i].RPM; p != nil {
-			have[p.Name] = true
+		switch in := &r.Old.Inputs[i]; {
+		case in.RPM != nil:
+			have[in.RPM.Name] = true
+		case in.Kind == KindGit || in.Kind == KindFile:
+			have[in.Name] = true
+		case in.Kind == KindOCI:
+			name, _, _ := strings.Cut(in.Name, "/")
+			have[name] = true
 		}
 	}
 	for _, name := range r.Update {
 		if !have[name] {
-			return fmt.Errorf("updating %q: the lock has no package of that name", name)
+			return fmt.Errorf("updating %q: the lock has no package, git repository, image or file of that name", name)
 		}
 	}
 	return nil

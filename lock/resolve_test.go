@@ -274,7 +274,7 @@ func TestResolveOld(t *testing.T) {
 		}
 	}
 	w.opts.Update = []string{"ap"}
-	w.fails(m, `updating "ap": the lock has no package of that name`)
+	w.fails(m, `updating "ap": the lock has no package, git repository, image or file of that name`)
 }
 
 func TestResolveInterrupted(t *testing.T) {

@@ -18,6 +18,9 @@ type Want struct {
 	// at all of them.
 	Mirrors []string
 	Auth    *Auth
+	// ISO is the digest of an ISO 9660 image that the store has: the URL is
+	// then the path of a file in it, "BaseOS/repodata/repomd.xml".
+	ISO digest.Digest
 	// Ref and Submodules are for KindGit: what of the repository at URL is
 	// wanted, a tag, a branch or a commit. What comes is in the form of
 	// package gittree, which names the commit.

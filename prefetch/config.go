@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/net/http/httpproxy"
 )
 
@@ -25,6 +26,10 @@ type Config struct {
 	// and cargo's configuration is looked for in it and above it. Empty where
 	// there is no project.
 	Dir string
+
+	// Env gives variables of the environment by name, for what an Auth of the
+	// lock takes from there; nil for an empty environment.
+	Env func(name string) string
 
 	GoProxy   string // as GOPROXY; empty for "https://proxy.golang.org,direct"
 	GoNoProxy string // as GONOPROXY: modules that no proxy is to be asked for
@@ -41,6 +46,8 @@ type Config struct {
 	// Netrc is a file of passwords by host; empty for none. They are sent by
 	// https only.
 	Netrc string
+	// Keychain has the logins at OCI registries; nil for none.
+	Keychain authn.Keychain
 	// Login puts what a server's login needs round the transport; nil for
 	// nothing.
 	Login func(http.RoundTripper) http.RoundTripper
@@ -91,7 +98,8 @@ func (c Config) withDefaults() Config {
 // EnvConfig reads the environment as go, cargo and curl read it: GOPROXY,
 // GONOPROXY, GOPRIVATE and GOSUMDB, with what `go env -w` wrote;
 // CARGO_HOME and CARGO_REGISTRIES_NAME_INDEX; HTTP_PROXY, HTTPS_PROXY and
-// NO_PROXY; NETRC. dir is the project's folder.
+// NO_PROXY; NETRC; the files and helpers in which docker and podman keep their
+// logins. dir is the project's folder.
 func EnvConfig(version, dir string) (Config, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -105,6 +113,7 @@ func EnvConfig(version, dir string) (Config, error) {
 	c := Config{
 		Version:    version,
 		Dir:        abs,
+		Env:        os.Getenv,
 		GoProxy:    goEnv("GOPROXY"),
 		GoNoProxy:  goEnv("GONOPROXY"),
 		GoSumDB:    goEnv("GOSUMDB"),
@@ -112,6 +121,7 @@ func EnvConfig(version, dir string) (Config, error) {
 		CargoIndex: make(map[string]string),
 		Proxy:      proxies.ProxyFunc(),
 		Netrc:      os.Getenv("NETRC"),
+		Keychain:   authn.DefaultKeychain,
 	}
 	if c.GoNoProxy == "" {
 		c.GoNoProxy = goEnv("GOPRIVATE")

@@ -284,6 +284,7 @@ func TestCrates(t *testing.T) {
 
 func TestFetch(t *testing.T) {
 	srv := newFiles(map[string]string{"/a": "first"})
+	srv.etag = `"1"`
 	at := serve(t, srv)
 	f := fetcher(t, quick())
 	ctx := context.Background()
@@ -308,7 +309,7 @@ func TestFetch(t *testing.T) {
 	fetch(plain, "first", 1)
 	fetch(plain, "first", 1)
 	fetch(fixed, "first", 1)
-	srv.at["/a"] = "second"
+	srv.at["/a"], srv.etag = "second", `"2"`
 	fetch(fixed, "first", 0)
 	fetch(plain, "second", 1)
 	known := plain

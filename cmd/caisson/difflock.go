@@ -10,7 +10,10 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/mod/semver"
+
 	"caisson/lock"
+	"caisson/lock/rpmmd"
 )
 
 // lockDiff is in what two locks differ.
@@ -28,6 +31,17 @@ type lockChange struct {
 	Input string `json:"input"`
 	Old   string `json:"old"`
 	New   string `json:"new"`
+	// Direction is "upgraded" or "downgraded" where the versions have an
+	// order, and empty where something else is different.
+	Direction string `json:"direction,omitempty"`
+}
+
+func (c lockChange) String() string {
+	s := c.Input + ": " + c.Old + " -> " + c.New
+	if c.Direction != "" {
+		s += " (" + c.Direction + ")"
+	}
+	return s
 }
 
 func (d *lockDiff) empty() bool {
@@ -42,7 +56,7 @@ func (d *lockDiff) show(ui *ui) {
 		ui.print("- %s", s)
 	}
 	for _, c := range d.Changed {
-		ui.print("* %s: %s -> %s", c.Input, c.Old, c.New)
+		ui.print("* %s", c)
 	}
 	for _, s := range d.Settings {
 		ui.print("* settings: %s", s)
@@ -74,7 +88,7 @@ func (d *lockDiff) compare(id string, old, now []*lock.Input) {
 	gone, came := only(old, now), only(now, old)
 	for len(gone) > 0 && len(came) > 0 {
 		was, is := describeChange(gone[0], came[0])
-		d.Changed = append(d.Changed, lockChange{Input: id, Old: was, New: is})
+		d.Changed = append(d.Changed, lockChange{Input: id, Old: was, New: is, Direction: direction(gone[0], came[0])})
 		gone, came = gone[1:], came[1:]
 	}
 	for _, in := range gone {
@@ -96,6 +110,30 @@ func describeChange(a, b *lock.Input) (was, is string) {
 		}
 	}
 	return "another entry", "the same bytes for the same sets"
+}
+
+// direction tells an upgrade from a downgrade.
+func direction(a, b *lock.Input) string {
+	c := 0
+	switch {
+	case a.RPM != nil && b.RPM != nil:
+		c = evrOf(a.RPM).Compare(evrOf(b.RPM))
+	case a.Go != nil && b.Go != nil:
+		c = semver.Compare(a.Go.Version, b.Go.Version)
+	case a.Kind == lock.KindCrate && b.Kind == lock.KindCrate:
+		c = semver.Compare("v"+versionOf(a), "v"+versionOf(b))
+	}
+	switch {
+	case c < 0:
+		return "upgraded"
+	case c > 0:
+		return "downgraded"
+	}
+	return ""
+}
+
+func evrOf(p *lock.RPM) rpmmd.EVR {
+	return rpmmd.EVR{Epoch: p.Epoch, Version: p.Version, Release: p.Release}
 }
 
 // byIdentity groups the inputs by what stays when a version changes.

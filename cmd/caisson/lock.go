@@ -25,6 +25,7 @@ type lockOptions struct {
 	out      string
 	check    bool
 	update   string
+	dryRun   bool
 	json     bool
 }
 
@@ -49,8 +50,10 @@ kept as long as it satisfies the manifest; --update chooses anew.`,
 	f.BoolVar(&o.check, "check", false, "only tell whether the lock still answers the manifest, with no network")
 	f.StringVar(&o.update, "update", "", "choose anew: all packages, or those named")
 	f.Lookup("update").NoOptDefVal = updateAll
+	f.BoolVar(&o.dryRun, "dry-run", false, "tell what would change, and write no lock")
 	f.BoolVar(&o.json, "json", false, "print a summary as JSON")
 	c.MarkFlagsMutuallyExclusive("check", "update")
+	c.MarkFlagsMutuallyExclusive("check", "dry-run")
 	o.storeFlag(c)
 	return c
 }
@@ -103,6 +106,9 @@ func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if o.dryRun {
+		return showDryRun(ui, o, old, l)
+	}
 	if !bytes.Equal(before, b) {
 		if err := writeFile(o.out, b); err != nil {
 			return err
@@ -115,6 +121,27 @@ func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 		return ui.json(summary)
 	}
 	showLock(ui, o, l, summary, began)
+	return nil
+}
+
+// showDryRun tells what a lock that is not written would change.
+func showDryRun(ui *ui, o *lockOptions, old, l *lock.Lock) error {
+	if old == nil {
+		old = &lock.Lock{}
+	}
+	d, err := compareLocks(old, l)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return ui.json(d)
+	}
+	d.show(ui)
+	if d.empty() {
+		ui.stage("%s would not change", o.out)
+	} else {
+		ui.stage("%s is as it was: this was a dry run", o.out)
+	}
 	return nil
 }
 

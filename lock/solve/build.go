@@ -132,10 +132,14 @@ func (s *solver) findMembers() error {
 					push(p.providers(d))
 				}
 			}
+			push(r.wanted)
 			push(r.likewise)
 		}
 		for _, q := range p.weak {
 			k := &p.pkgs[q]
+			if loaded, err := p.pathsOf(k.supplements, k.enhances); err != nil || loaded {
+				return err
+			}
 			if !s.member[q] && !s.excluded[q] &&
 				(slices.ContainsFunc(k.supplements, s.possible) || slices.ContainsFunc(k.enhances, s.possible)) {
 				push([]id{q})
@@ -149,34 +153,80 @@ func (s *solver) findMembers() error {
 	return nil
 }
 
-// pkgRules adds what each member entails, the last member first: libsolv's
-// order, which decides between equally good choices.
+// pkgRules adds what each member entails in libsolv's order, which decides
+// between equally good choices: as lists of literals, ascending.
 func (s *solver) pkgRules() {
 	var clauses [][]id
-	for i := len(s.members) - 1; i >= 0; i-- {
-		q := s.members[i]
+	above := map[id][]id{} // by the higher of two packages in conflict: the lower one, which says so
+	for _, q := range s.members {
 		r := s.p.pkgs[q].rules
 		if r.broken || s.excluded[q] {
-			s.add(-q, nil)
 			continue
 		}
-		for _, list := range r.requires {
-			s.add(-q, list)
-		}
 		clauses = append(clauses, r.clauses...)
-		for _, o := range r.conflicts {
+		at, _ := slices.BinarySearch(r.conflicts, q)
+		for _, o := range r.conflicts[at:] {
 			if s.member[o] {
-				s.add(-q, []id{-o})
-			}
-		}
-		for _, o := range s.p.byName[s.p.pkgs[q].name] {
-			if o < q && s.member[o] && s.p.alternates(q, o) {
-				s.add(-q, []id{-o})
+				above[o] = append(above[o], q)
 			}
 		}
 	}
+	slices.SortFunc(clauses, slices.Compare)
+	clauses = slices.CompactFunc(clauses, slices.Equal)
+	for i := len(s.members) - 1; i >= 0; i-- {
+		q := s.members[i]
+		n := 0
+		for ; n < len(clauses) && clauses[n][0] < -q; n++ {
+			s.add(clauses[n][0], clauses[n][1:]) // begins with a package that cannot come in
+		}
+		clauses, n = clauses[n:], 0
+		for n < len(clauses) && clauses[n][0] == -q {
+			n++
+		}
+		s.rulesFrom(q, above[q], clauses[:n])
+		clauses = clauses[n:]
+	}
 	for _, c := range clauses {
 		s.add(c[0], c[1:])
+	}
+}
+
+// rulesFrom adds the rules that begin with a package: conflicts with those
+// before it, and its requirements, with which clauses are merged.
+func (s *solver) rulesFrom(q id, others []id, clauses [][]id) {
+	r := s.p.pkgs[q].rules
+	if r.broken || s.excluded[q] {
+		s.add(-q, nil)
+		return
+	}
+	at, _ := slices.BinarySearch(r.conflicts, q)
+	less := append(others, r.conflicts[:at]...)
+	for _, o := range s.p.byName[s.p.pkgs[q].name] {
+		if o < q && s.p.alternates(q, o) {
+			less = append(less, o)
+		}
+	}
+	slices.Sort(less)
+	less = slices.Compact(less)
+	mixed := 0
+	for i := len(less) - 1; i >= 0; i-- {
+		o := less[i]
+		if !s.member[o] {
+			continue
+		}
+		for ; mixed < len(clauses) && clauses[mixed][1] < -o; mixed++ {
+			s.add(-q, clauses[mixed][1:])
+		}
+		s.add(-q, []id{-o})
+	}
+	for _, list := range r.requires {
+		for ; mixed < len(clauses) && slices.Compare(clauses[mixed][1:], list) < 0; mixed++ {
+			s.add(-q, clauses[mixed][1:])
+		}
+		s.add(-q, list)
+	}
+	for ; mixed < len(clauses); mixed++ {
+		s.add(-q, clauses[mixed][1:])
 	}
 }
 

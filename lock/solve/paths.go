@@ -56,6 +56,19 @@ func (p *Pool) needsFilelists(n depID) bool {
 	return !inPrimary(name) || len(p.providers(n)) == 0
 }
 
+// pathsOf loads the filelists if one of some dependencies needs them, and
+// reports whether it did.
+func (p *Pool) pathsOf(lists ...[]depID) (bool, error) {
+	for _, list := range lists {
+		for _, d := range list {
+			if p.needsFilelists(d) {
+				return true, p.loadFilelists()
+			}
+		}
+	}
+	return false, nil
+}
+
 // readFilelists calls visit with every path of every package in the filelists
 // of all repositories.
 func (p *Pool) readFilelists(visit func(q id, path []byte)) error {

@@ -108,6 +108,7 @@ func NewPool(repos []Repo, opts Options) (*Pool, error) {
 	p.addPackages()
 	p.addDeps()
 	p.indexProvides()
+	p.orderRecommends()
 	p.indexPaths()
 	installOnly := opts.InstallOnly
 	if installOnly == nil {
@@ -202,20 +203,10 @@ func (p *Pool) addDeps() {
 			}
 			*l.to = block[start:len(block):len(block)]
 		}
-		// libsolv, which keeps lists sorted by number, numbers names first.
-		slices.SortStableFunc(k.recommends, func(a, b depID) int { return cmp.Compare(p.plain(a), p.plain(b)) })
 		if len(k.supplements)+len(k.enhances) > 0 {
 			p.weak = append(p.weak, id(i))
 		}
 	}
-}
-
-// plain returns 0 for a dependency on a name in any version, and 1 for others.
-func (p *Pool) plain(n depID) int {
-	if d := p.deps[n]; d.op == opName && d.flags == 0 {
-		return 0
-	}
-	return 1
 }
 
 // indexProvides fills provBy and provide. Every package provides its own name

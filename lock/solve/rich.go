@@ -174,7 +174,8 @@ func (p *Pool) isRich(n depID) bool {
 }
 
 // positive calls visit with each simple dependency inside of a rich one that
-// can ask for a package.
+// can ask for a package. As libsolv has it, what follows "if" in an if with
+// else does not count.
 func (p *Pool) positive(n depID, not bool, visit func(depID)) {
 	d := p.deps[n]
 	switch d.op {
@@ -184,9 +185,8 @@ func (p *Pool) positive(n depID, not bool, visit func(depID)) {
 	case opIf, opUnless:
 		p.positive(d.left, not, visit)
 		if right := p.deps[d.right]; right.op == opElse {
-			p.positive(right.left, not, visit)
-			p.positive(right.left, !not, visit)
 			p.positive(right.right, not, visit)
+			p.positive(right.left, !not, visit)
 			return
 		}
 		p.positive(d.right, !not, visit)

@@ -12,6 +12,7 @@ type pkgRules struct {
 	clauses   [][]id  // one literal of each must hold; the package's own negation is among them
 	conflicts []id    // none of these may be installed; ascending
 	follow    []depID // simple dependencies whose providers may come in
+	wanted    []id    // packages of rich dependencies that may come in
 	likewise  []id    // packages of the same name and EVR for a better architecture
 }
 
@@ -21,14 +22,8 @@ func (p *Pool) rulesOf(n id) (*pkgRules, error) {
 	if k.rules != nil {
 		return k.rules, nil
 	}
-	for _, list := range [][]depID{k.requires, k.conflicts, k.recommends, k.suggests} {
-		for _, d := range list {
-			if p.needsFilelists(d) {
-				if err := p.loadFilelists(); err != nil {
-					return nil, err
-				}
-			}
-		}
+	if _, err := p.pathsOf(k.requires, k.conflicts, k.recommends, k.suggests); err != nil {
+		return nil, err
 	}
 	r := &pkgRules{}
 	for _, d := range k.requires {
@@ -89,7 +84,6 @@ func (p *Pool) addRequire(r *pkgRules, n id, d depID) {
 		for _, b := range blocks {
 			p.addClause(r, n, b)
 		}
-		p.positive(d, false, func(d depID) { r.follow = append(r.follow, d) })
 	}
 }
 
@@ -100,10 +94,16 @@ func (p *Pool) addClause(r *pkgRules, n id, b []id) {
 	case trivial:
 	case clause[0] == -n && len(clause) > 1 && clause[1] > 0:
 		r.requires = append(r.requires, clause[1:])
+		r.wanted = append(r.wanted, clause[1:]...)
 	case len(clause) == 1:
 		r.broken = true
 	default:
 		r.clauses = append(r.clauses, clause)
+		for _, l := range clause {
+			if l > 0 {
+				r.wanted = append(r.wanted, l)
+			}
+		}
 	}
 }
 
@@ -125,10 +125,8 @@ func (p *Pool) addConflict(r *pkgRules, n id, d depID) {
 			if len(b) == 1 && b[0] == -n {
 				continue
 			}
-			p.addClause(r, n, b)
+			p.addClause(r, n, b) // a conflict with "a unless b" can ask for b
 		}
-		// A conflict with "a unless b" can ask for b.
-		p.positive(d, true, func(d depID) { r.follow = append(r.follow, d) })
 	}
 }
 

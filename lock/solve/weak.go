@@ -119,28 +119,67 @@ func (s *solver) supplementing(q id) bool {
 	return slices.ContainsFunc(s.p.pkgs[q].supplements, s.fulfilled)
 }
 
-// brought reports whether a dependency holds because of a package that is
-// chosen, not only because of one that is absent, as "(a if b)" does without b.
-func (s *solver) brought(n depID) bool {
+// how says whether a dependency holds, and why.
+type how uint8
+
+const (
+	unmet   how = iota
+	met         // it holds, but no chosen package is the cause, as "(a if b)" holds without b
+	brought     // it holds because of a package that is chosen and was not installed before
+)
+
+// holding is fulfilled with the cause, as libsolv tells it.
+func (s *solver) holding(n depID) how {
 	d := s.p.deps[n]
 	switch d.op {
 	case opAnd:
-		return s.fulfilled(n) && (s.brought(d.left) || s.brought(d.right))
-	case opOr:
-		return s.brought(d.left) || s.brought(d.right)
-	case opIf, opUnless:
-		e := s.p.deps[d.right]
-		switch {
-		case e.op != opElse:
-			return s.fulfilled(n) && s.brought(d.left)
-		case s.fulfilled(e.left):
-			return s.fulfilled(n) && s.brought(e.left)
-		case d.op == opIf:
-			return s.brought(e.right)
+		l, r := s.holding(d.left), s.holding(d.right)
+		if l == unmet || r == unmet {
+			return unmet
 		}
-		return s.brought(d.left)
+		return max(l, r)
+	case opOr:
+		return max(s.holding(d.left), s.holding(d.right))
+	case opIf, opUnless:
+		return s.holdingIf(d)
 	}
-	return s.fulfilled(n)
+	best := unmet
+	for _, q := range s.p.providers(n) {
+		switch {
+		case s.level[q] <= 0:
+		case q != system:
+			return brought
+		default:
+			best = met
+		}
+	}
+	return best
+}
+
+func (s *solver) holdingIf(d dep) how {
+	e := s.p.deps[d.right]
+	if e.op != opElse {
+		l, absent := s.holding(d.left), s.holding(d.right) == unmet
+		switch {
+		case d.op == opUnless && !absent:
+			return unmet
+		case d.op == opIf && absent:
+			return max(l, met)
+		}
+		return l
+	}
+	then, other := d.left, e.right
+	if d.op == opUnless {
+		then, other = e.right, d.left
+	}
+	c := s.holding(e.left)
+	if c == unmet {
+		return s.holding(other)
+	}
+	if r := s.holding(then); r == unmet || c != brought {
+		return r
+	}
+	return brought
 }
 
 func (s *solver) enhancing(q id) bool {
@@ -269,7 +308,7 @@ func (s *solver) weakCandidates() (all, supplements []id) {
 					}
 				}
 			}
-		case slices.ContainsFunc(k.supplements, s.brought) && !s.otherVersionChosen(q):
+		case s.supplementing(q) && slices.ContainsFunc(k.supplements, func(d depID) bool { return s.holding(d) == brought }) && !s.otherVersionChosen(q):
 			supplements = append(supplements, q)
 		}
 	}

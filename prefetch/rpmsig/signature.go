@@ -37,6 +37,9 @@ type Signature struct {
 	// KeyFingerprint is the primary key's, in upper-case hex: the key that is
 	// trusted.
 	KeyFingerprint string
+	// UserID is the primary key's owner, as the key has it: "NAME <ADDRESS>".
+	// Empty where it has none.
+	UserID string
 	// KeyID is the id of the key or subkey that signed, 16 upper-case hex digits.
 	KeyID string
 	Time  time.Time // as the signer wrote it
@@ -250,6 +253,7 @@ func (k Keyring) check(p *sigPacket, h hash.Hash) (Signature, error) {
 		if err == nil {
 			return Signature{
 				KeyFingerprint: fingerprint(s.entity),
+				UserID:         userID(s.entity),
 				KeyID:          fmt.Sprintf("%016X", s.key.KeyId),
 				Time:           p.created,
 				Algo:           p.algo(),
