@@ -39,16 +39,16 @@ func CargoSources(dir string, sources []string) []byte {
 		name := Registry(source)
 		fmt.Fprintf(&b, "[source.%s]\n", name)
 		if source != cargo.CratesIO {
-			fmt.Fprintf(&b, "registry = %s\n", tomlString(strings.TrimPrefix(source, "registry+")))
+			fmt.Fprintf(&b, "registry = %s\n", TOMLString(strings.TrimPrefix(source, "registry+")))
 		}
 		fmt.Fprintf(&b, "replace-with = \"caisson-%s\"\n\n", name)
-		fmt.Fprintf(&b, "[source.caisson-%s]\nlocal-registry = %s\n\n", name, tomlString(path.Join(dir, name)))
+		fmt.Fprintf(&b, "[source.caisson-%s]\nlocal-registry = %s\n\n", name, TOMLString(path.Join(dir, name)))
 	}
 	return b.Bytes()
 }
 
-// tomlString writes a TOML basic string.
-func tomlString(s string) string {
+// TOMLString writes a TOML basic string (TOML 1.0, section String).
+func TOMLString(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')
 	for _, r := range s {
@@ -86,6 +86,13 @@ func (t *Tree) Cargo(ctx context.Context, dir string, l *lock.Lock) ([]string, e
 		}
 	}
 	return sources, nil
+}
+
+// CargoConfig puts a cargo configuration at dir/config.toml, for --config or
+// as .cargo/config.toml: the registries that Cargo put below dir, which will be
+// read at the absolute path at, in place of their sources, and no network.
+func (t *Tree) CargoConfig(dir, at string, sources []string) error {
+	return t.File(path.Join(dir, "config.toml"), append(CargoSources(at, sources), "[net]\noffline = true\n"...))
 }
 
 func (t *Tree) cargoRegistry(ctx context.Context, dir string, crates []*lock.Input) error {

@@ -82,7 +82,7 @@ func goWorld(t *testing.T, s *cas.Store) (l *lock.Lock, source string) {
 		sum += lines
 	}
 	tc := module{"golang.org/toolchain", "v0.0.1-go1.99.1.linux-amd64", map[string]string{
-		"bin/go": "#!/bin/sh\necho I am go1.99.1: $*\n", "pkg/tool/x": "", "lib/x": "", "VERSION": "go1.99.1\n", "_go.mod": "module std\n",
+		"bin/go": "#!/bin/sh\necho I am go1.99.1: $*\n", "pkg/tool/x": "", "lib/x": "", "bin/gofmt": "", "VERSION": "go1.99.1\n", "_go.mod": "module std\n",
 	}}
 	l.Inputs = append(l.Inputs, lock.Input{
 		Kind: lock.KindToolchain, Name: tc.path + "@" + tc.version + ".zip", SHA256: put(t, s, tc.zip(t)), Go: &lock.Go{Module: tc.path, Version: tc.version},

@@ -12,6 +12,9 @@ import (
 	"caisson/lock"
 )
 
+// NoRepo is the folder of packages that an imported lock gives no repository.
+const NoRepo = "unaffiliated"
+
 // repoArch is one repository as one arch sees it.
 type repoArch struct {
 	id, arch string
@@ -30,15 +33,18 @@ func (t *Tree) RPM(ctx context.Context, dir string, l *lock.Lock) error {
 			continue
 		}
 		for _, arch := range inputArches(l, in) {
-			at := repoArch{in.Repo, arch}
+			at := repoArch{cmp.Or(in.Repo, NoRepo), arch}
 			r := repos[at]
 			if r == nil {
-				r = &repository{tree: t, dir: path.Join(dir, arch, in.Repo), epoch: l.Epoch}
+				r = &repository{tree: t, dir: path.Join(dir, arch, at.id), epoch: l.Epoch}
 				repos[at] = r
 			}
 			if in.Kind == lock.KindRPM {
 				r.packages = append(r.packages, in)
-			} else if typ := strings.TrimPrefix(in.Name, in.Repo+"-"+arch+"/"); keepData[typ] {
+				continue
+			}
+			typ, _, _ := strings.Cut(strings.TrimPrefix(in.Name, in.Repo+"-"+arch+"/"), "#")
+			if keepData[typ] && !slices.ContainsFunc(r.data, func(d repoData) bool { return d.typ == typ }) {
 				r.data = append(r.data, repoData{typ: typ, input: in})
 			}
 		}
