@@ -75,22 +75,64 @@ func (l *Lock) check() error {
 }
 
 func (l *Lock) checkRepos() error {
-	for i, r := range l.Repos {
-		switch {
-		case r.ID == "":
+	for i := range l.Repos {
+		r := &l.Repos[i]
+		if r.ID == "" {
 			return errors.New("a repository without an id")
-		case i > 0 && compareRepos(l.Repos[i-1], r) >= 0:
+		}
+		if i > 0 && compareRepos(l.Repos[i-1], *r) >= 0 {
 			return fmt.Errorf("repository %q (%s) is there twice, or not in its place", r.ID, r.Arch)
-		case l.Imported != "" && r.BaseURL == "": // its files have absolute addresses
-		case !strings.HasSuffix(r.BaseURL, "/"):
-			return fmt.Errorf("repository %q: baseurl %q does not end in a slash", r.ID, r.BaseURL)
-		case r.Repomd.IsZero() && l.Imported == "":
-			return fmt.Errorf("repository %q (%s): no digest of its repomd.xml", r.ID, r.Arch)
-		case (r.GPGCheck || r.RepoGPGCheck) && len(r.Keys) == 0:
-			return fmt.Errorf("repository %q: its signatures are to be checked, and it has no key", r.ID)
+		}
+		if err := l.checkRepo(r); err != nil {
+			return fmt.Errorf("repository %q (%s): %w", r.ID, r.Arch, err)
 		}
 	}
+	if s := l.RPM.Sources; s != "" && s != sourcesYes && s != sourcesAvailable {
+		return fmt.Errorf("rpm: sources %q is not known to this Caisson", s)
+	}
+	if !slices.IsSorted(l.MissingSources) || len(l.MissingSources) > 0 && l.RPM.Sources != sourcesAvailable {
+		return errors.New("missingSources is not sorted, or source packages were not asked for")
+	}
 	return nil
+}
+
+func (l *Lock) checkRepo(r *Repo) error {
+	for _, base := range append([]string{r.BaseURL}, r.Mirrors...) {
+		if base == "" && l.Imported != "" {
+			continue // its files have absolute addresses
+		}
+		if !strings.HasSuffix(base, "/") {
+			return fmt.Errorf("baseurl %q does not end in a slash", base)
+		}
+	}
+	switch {
+	case r.ISO == "" && strings.HasPrefix(r.BaseURL, isoScheme):
+		return fmt.Errorf("baseurl %q is in a file that is not named", r.BaseURL)
+	case r.ISO != "" && !strings.HasPrefix(r.BaseURL, isoScheme+r.ISO+"/"):
+		return fmt.Errorf("baseurl %q is not in the file %q", r.BaseURL, r.ISO)
+	case r.ISO != "" && (len(r.Mirrors) > 0 || slices.Contains(strings.Split(r.BaseURL, "/"), "..")):
+		return fmt.Errorf("baseurl %q is not a folder of the file %q alone", r.BaseURL, r.ISO)
+	case r.ISO != "" && l.Find(KindFile, r.ISO) == nil:
+		return fmt.Errorf("the file %q that it is in is not among the inputs", r.ISO)
+	case r.Repomd.IsZero() && l.Imported == "":
+		return errors.New("no digest of its repomd.xml")
+	case r.Order < 0 || r.Cost < 0:
+		return fmt.Errorf("order %d, cost %d", r.Order, r.Cost)
+	case (r.GPGCheck || r.RepoGPGCheck) && len(r.Keys) == 0:
+		return errors.New("its signatures are to be checked, and it has no key")
+	}
+	return nil
+}
+
+// Unchecked are the repositories whose packages need no signature.
+func (l *Lock) Unchecked() []Repo {
+	var out []Repo
+	for _, r := range l.Repos {
+		if !r.GPGCheck {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 func (l *Lock) checkInputs() error {

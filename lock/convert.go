@@ -74,9 +74,6 @@ func (l *Lock) toKonflux(arch, set string) (konflux.LockArch, error) {
 	return out, nil
 }
 
-// isSource tells whether a package of that arch is a source package.
-func isSource(arch string) bool { return arch == "src" || arch == "nosrc" }
-
 // usedOn tells whether the input serves the set, or any where it is empty.
 func (in *Input) usedOn(arch, set string) bool {
 	return slices.ContainsFunc(in.For, func(u Use) bool { return (u.Arch == "" || u.Arch == arch) && (set == "" || u.Set == set) })

@@ -52,13 +52,16 @@ type Lock struct {
 	Sources []Source `json:"sources,omitempty"`
 	// Epoch is SOURCE_DATE_EPOCH of everything, in seconds since 1970: given,
 	// or the newest build time among the locked RPMs.
-	Epoch    int64      `json:"epoch"`
-	Arches   []string   `json:"arches"`
-	RPM      RPMOptions `json:"rpm"`
-	Repos    []Repo     `json:"repos"`
-	Sets     []Set      `json:"sets"`
-	Payloads []Payload  `json:"payloads,omitempty"`
-	Steps    []Step     `json:"steps,omitempty"`
+	Epoch  int64      `json:"epoch"`
+	Arches []string   `json:"arches"`
+	RPM    RPMOptions `json:"rpm"`
+	Repos  []Repo     `json:"repos"`
+	// MissingSources are the source packages that no repository has, where
+	// RPM.Sources allows it: "name-version-release.src.rpm", sorted.
+	MissingSources []string  `json:"missingSources,omitempty"`
+	Sets           []Set     `json:"sets"`
+	Payloads       []Payload `json:"payloads,omitempty"`
+	Steps          []Step    `json:"steps,omitempty"`
 	// RecordNetwork says that a step's attempt to reach a network, which is
 	// refused in any case, is only recorded and does not end the build.
 	RecordNetwork bool  `json:"recordNetwork,omitempty"`
@@ -92,8 +95,11 @@ type RPMOptions struct {
 
 // Repo is a repository as it was used: one entry per repository and arch.
 type Repo struct {
-	ID      string `json:"id"`
-	Arch    string `json:"arch"`
+	ID   string `json:"id"`
+	Arch string `json:"arch"`
+	// Order is the repository's place in the manifest, from 0: the earlier one
+	// wins where a package is in two of equal priority and cost.
+	Order   int    `json:"order,omitempty"`
 	BaseURL string `json:"baseurl"` // variables expanded, with a final slash
 	// ISO is the file input that the repository is in; BaseURL is then
 	// "iso:NAME/FOLDER/".

@@ -214,7 +214,7 @@ variants: {debug: {image: {overlay: [more, guest]}}}
 	if far := l.Find(KindFile, "far"); far.SHA256.Hex() != sum || far.Size != 0 || far.PURL != "pkg:generic/far?checksum=sha256:"+sum {
 		t.Errorf("got %+v", far)
 	}
-	if len(w.asked) != 4 { // repomd and primary, twice
+	if len(w.asked) != 6 { // repomd, primary and repomd once more, twice
 		t.Errorf("fetched %q", w.asked)
 	}
 	if !reflect.DeepEqual(l.Image.Overlay, []string{"rootfs", "rootfs"}) || !reflect.DeepEqual(l.Variants[0].Image.Overlay, []string{"rootfs", "rootfs", "more", "guest"}) {

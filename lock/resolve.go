@@ -81,11 +81,9 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	if err := r.expandFrom(); err != nil {
 		return nil, err
 	}
-	r.lock.RPM = RPMOptions{WeakDeps: on(r.m.RPM.WeakDeps), Best: on(r.m.RPM.Best)}
-	if err := r.packages(ctx); err != nil {
-		return nil, err
-	}
-	for _, f := range []func(context.Context) error{r.goPayloads, r.cargoPayloads, r.images, r.files, r.trees} {
+	r.lock.RPM = r.m.RPM.rpmOptions()
+	// The files first: a repository may be in one.
+	for _, f := range []func(context.Context) error{r.files, r.packages, r.goPayloads, r.cargoPayloads, r.images, r.trees} {
 		if err := f(ctx); err != nil {
 			return nil, err
 		}
@@ -119,7 +117,11 @@ func (r *resolver) add(in Input) error {
 		return nil
 	}
 	if old.SHA256 != in.SHA256 {
-		return fmt.Errorf("two different files are both %s %s: %s is %s, %s is %s", in.Kind, in.Name, old.place(), old.SHA256, in.place(), in.SHA256)
+		hint := ""
+		if in.Kind == KindRPM {
+			hint = "; lock from repositories of one compose, or hide one of the two by excludepkgs"
+		}
+		return fmt.Errorf("two different files are both %s %s: %s is %s, %s is %s%s", in.Kind, in.Name, old.place(), old.SHA256, in.place(), in.SHA256, hint)
 	}
 	uses := slices.Concat(old.For, in.For)
 	if in.RPM != nil && in.RPM.Signed && !old.RPM.Signed {
@@ -150,7 +152,7 @@ func (r *resolver) checkUpdate() error {
 	for i := range r.Old.Inputs {
 		switch in := &r.Old.Inputs[i]; {
 		case in.RPM != nil:
-			have[in.RPM.Name] = true
+			have[in.RPM.Name] = have[in.RPM.Name] || !in.RPM.IsSource()
 		case in.Kind == KindGit || in.Kind == KindFile:
 			have[in.Name] = true
 		case in.Kind == KindOCI:
@@ -172,7 +174,7 @@ func (r *resolver) setEpoch() {
 		return
 	}
 	for _, in := range r.lock.Inputs {
-		if in.RPM != nil {
+		if in.RPM != nil && !in.RPM.IsSource() { // sources are no input of the build
 			r.lock.Epoch = max(r.lock.Epoch, in.RPM.BuildTime)
 		}
 	}

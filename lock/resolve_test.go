@@ -223,7 +223,8 @@ sets: {root: {packages: [data]}}
 	other := data
 	other.salt = ""
 	w.fails(m, `two different files are both rpm data-1-1.noarch: Packages/data-1-1.noarch.rpm of repository "a" (aarch64) is `+other.sum().String()+
-		`, Packages/data-1-1.noarch.rpm of repository "b" (x86_64) is `+data.sum().String())
+		`, Packages/data-1-1.noarch.rpm of repository "b" (x86_64) is `+data.sum().String()+
+		"; lock from repositories of one compose, or hide one of the two by excludepkgs")
 }
 
 func TestResolveElsewhere(t *testing.T) {
@@ -238,7 +239,7 @@ func TestResolveElsewhere(t *testing.T) {
 	}
 	data.base = "ftp://other.example/"
 	w.repo("base", "", data)
-	w.fails(m, `data-1-1.noarch in repository "base": xml:base "ftp://other.example/": want an address of the web`)
+	w.fails(m, `set root (x86_64): data-1-1.noarch in repository "base": xml:base "ftp://other.example/": want an address of the web`)
 }
 
 // TestResolveOld locks again when the repository has moved on.

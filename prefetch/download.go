@@ -72,9 +72,16 @@ func (e *FetchError) Error() string { return fmt.Sprintf("fetching %s: %v", e.UR
 // Unwrap returns the reason.
 func (e *FetchError) Unwrap() error { return e.Err }
 
-// Is makes a FetchError a fs.ErrNotExist where the server says so.
+// Is makes a FetchError a fs.ErrNotExist where the server says so, and a
+// lock.ErrMismatch where what came is another file.
 func (e *FetchError) Is(target error) bool {
-	return target == fs.ErrNotExist && (e.Status == http.StatusNotFound || e.Status == http.StatusGone)
+	switch target {
+	case fs.ErrNotExist:
+		return e.Status == http.StatusNotFound || e.Status == http.StatusGone
+	case lock.ErrMismatch:
+		return errors.As(e.Err, new(*cas.MismatchError)) || errors.As(e.Err, new(*SizeError))
+	}
+	return false
 }
 
 // SizeError says that a file does not have the size it should have.

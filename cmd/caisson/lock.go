@@ -152,10 +152,11 @@ func showLock(ui *ui, o *lockOptions, l *lock.Lock, s lockSummary, began time.Ti
 		news = "nothing changed, "
 	}
 	ui.stage("%s: %s%s in %s", o.out, news, s, took(began))
-	for _, r := range l.Repos {
-		if !r.GPGCheck {
-			ui.stage("warning: packages of repository %s (%s) are not checked for signatures", r.ID, r.Arch)
-		}
+	for _, r := range l.Unchecked() {
+		ui.stage("warning: packages of repository %s (%s) are not checked for signatures", r.ID, r.Arch)
+	}
+	if n := len(l.MissingSources); n > 0 {
+		ui.stage("warning: no repository has %s: %s", count(n, "source package"), strings.Join(l.MissingSources, ", "))
 	}
 	next := append([]string{"prefetch"}, o.args()...)
 	if project := filepath.Dir(o.manifest); project != filepath.Dir(o.out) {

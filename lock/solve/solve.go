@@ -36,9 +36,12 @@ type Repo struct {
 	// Modules is modules.yaml; may be nil. What is not of an active stream is
 	// hidden, in all repositories. As with dnf, hidden packages still count when
 	// old versions are disliked.
-	Modules        *rpmmd.Modules
-	ModuleHotfixes bool         // its packages are never hidden: dnf's module_hotfixes
-	Comps          *rpmmd.Comps // groups and environments; may be nil
+	Modules *rpmmd.Modules
+	// ExcludePkgs and IncludePkgs are dnf's excludepkgs and includepkgs: names,
+	// NEVRA forms or globs.
+	ExcludePkgs, IncludePkgs []string
+	ModuleHotfixes           bool         // its packages are never hidden: dnf's module_hotfixes
+	Comps                    *rpmmd.Comps // groups and environments; may be nil
 	// Filelists opens the repository's filelists.xml, compressed or not. It is
 	// called only if a path is asked for that primary.xml does not answer: once
 	// for all paths in dependencies, and once for each other path of a spec.
