@@ -137,7 +137,7 @@ func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) (put func()
 			}
 		case lock.KindGo:
 			kind := strings.TrimPrefix(filepath.Ext(in.Name), ".")
-			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: b.inStore(in)})
+			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: b.inStore(in), H1: in.Go.H1})
 			if kind == gobuild.KindZip {
 				locked = append(locked, gomod.Module{Path: in.Go.Module, Version: in.Go.Version, ZipH1: in.Go.H1})
 			}
@@ -146,9 +146,15 @@ func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) (put func()
 	if err := gobuild.Proxy(proxy, files); err != nil {
 		return nil, err
 	}
+	workspace := gomod.Workspace(os.DirFS(src))
+	if workspace {
+		if err := gobuild.CompleteWorkSum(src, files); err != nil {
+			return nil, fmt.Errorf("step %d: %w", n, err)
+		}
+	}
 	job := gobuild.Job{
 		Toolchain: "/toolchain", Proxy: "/proxy", Source: "/src", Out: "/out/program",
-		Package: s.Package, LDFlags: s.LDFlags, Epoch: b.Lock.Epoch, Workspace: gomod.Workspace(os.DirFS(src)),
+		Package: s.Package, LDFlags: s.LDFlags, Epoch: b.Lock.Epoch, Workspace: workspace, Cgo: s.Cgo,
 	}
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
 		Name: fmt.Sprintf("step %d: go build %s", n, s.Package), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src",

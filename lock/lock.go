@@ -178,6 +178,7 @@ type GoStep struct {
 	Package string `json:"package"` // "./cmd/agent"
 	To      string `json:"to"`      // absolute path in the root
 	LDFlags string `json:"ldflags,omitempty"`
+	Cgo     bool   `json:"cgo,omitempty"` // with the tools root's gcc
 }
 
 // CargoStep builds one Rust program.
@@ -301,6 +302,9 @@ type Go struct {
 	Version string `json:"version"`
 	// H1 is the go.sum hash of the zip's files, or of go.mod.
 	H1 string `json:"h1"`
+	// Unproved says that no sum file of the source has H1 and no checksum
+	// database was asked: it is that of the file as it was found.
+	Unproved bool `json:"unproved,omitempty"`
 }
 
 // Tree is what only a local folder has.

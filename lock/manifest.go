@@ -45,6 +45,7 @@ type ManifestGoStep struct {
 	Package string `yaml:"package"`
 	To      string `yaml:"to"`
 	LDFlags string `yaml:"ldflags"`
+	Cgo     bool   `yaml:"cgo"`
 }
 
 // ManifestCargoStep builds one Rust program.

@@ -130,7 +130,7 @@ func TestResolveGo(t *testing.T) {
 	if got, want := why(l, KindToolchain, "golang.org/toolchain@v0.0.1-go1.26.0.linux-arm64.zip"), "aarch64 go:agent toolchain go1.26.0"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if got, want := why(l, KindGo, "example.org/dep@v1.2.3.zip"), "go:agent src/agent go.sum"; got != want {
+	if got, want := why(l, KindGo, "example.org/dep@v1.2.3.zip"), "go:agent src/agent go.mod"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	// What the old lock has is not fetched again.

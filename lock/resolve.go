@@ -39,6 +39,9 @@ type Options struct {
 	// SumDBKey is the verifier key of the Go checksum database; empty stands
 	// for that of sum.golang.org.
 	SumDBKey string
+	// NoSumDB are patterns of the modules that the database is not to be asked
+	// for, as GONOSUMDB has them.
+	NoSumDB string
 	// Progress is told what begins; it may be nil.
 	Progress func(stage string)
 }

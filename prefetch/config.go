@@ -34,6 +34,9 @@ type Config struct {
 	GoProxy   string // as GOPROXY; empty for "https://proxy.golang.org,direct"
 	GoNoProxy string // as GONOPROXY: modules that no proxy is to be asked for
 	GoSumDB   string // as GOSUMDB; empty for "sum.golang.org"
+	// GoNoSumDB is as GONOSUMDB: modules that the checksum database is not to
+	// be asked for. "*", which is all, where GOSUMDB is "off".
+	GoNoSumDB string
 
 	// CargoHome is the folder of cargo's own configuration; empty for none.
 	CargoHome string
@@ -96,7 +99,7 @@ func (c Config) withDefaults() Config {
 }
 
 // EnvConfig reads the environment as go, cargo and curl read it: GOPROXY,
-// GONOPROXY, GOPRIVATE and GOSUMDB, with what `go env -w` wrote;
+// GONOPROXY, GOPRIVATE, GOSUMDB and GONOSUMDB, with what `go env -w` wrote;
 // CARGO_HOME and CARGO_REGISTRIES_NAME_INDEX; HTTP_PROXY, HTTPS_PROXY and
 // NO_PROXY; NETRC; the files and helpers in which docker and podman keep their
 // logins. dir is the project's folder.
@@ -117,6 +120,7 @@ func EnvConfig(version, dir string) (Config, error) {
 		GoProxy:    goEnv("GOPROXY"),
 		GoNoProxy:  goEnv("GONOPROXY"),
 		GoSumDB:    goEnv("GOSUMDB"),
+		GoNoSumDB:  goEnv("GONOSUMDB"),
 		CargoHome:  os.Getenv("CARGO_HOME"),
 		CargoIndex: make(map[string]string),
 		Proxy:      proxies.ProxyFunc(),
@@ -125,6 +129,12 @@ func EnvConfig(version, dir string) (Config, error) {
 	}
 	if c.GoNoProxy == "" {
 		c.GoNoProxy = goEnv("GOPRIVATE")
+	}
+	if c.GoNoSumDB == "" {
+		c.GoNoSumDB = goEnv("GOPRIVATE")
+	}
+	if c.GoSumDB == "off" {
+		c.GoNoSumDB = "*"
 	}
 	if home, err := os.UserHomeDir(); err == nil {
 		if c.CargoHome == "" {

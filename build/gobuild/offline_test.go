@@ -106,7 +106,7 @@ func (s *store) add(mpath, version, gomodText, body string) {
 	}
 	s.sum.WriteString(mpath + " " + version + " " + zipH1 + "\n" + mpath + " " + version + "/go.mod " + modH1 + "\n")
 	s.files = append(s.files,
-		File{mpath, version, KindZip, base + ".zip"}, File{mpath, version, KindMod, base + ".mod"})
+		File{mpath, version, KindZip, base + ".zip", zipH1}, File{mpath, version, KindMod, base + ".mod", modH1})
 }
 
 // locked keeps the files that the lock asks for.

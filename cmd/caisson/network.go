@@ -24,6 +24,7 @@ func withNetwork(ui *ui, o lock.Options, store *cas.Store, f func(lock.Options) 
 	}
 	defer client.CloseIdle()
 	o.Fetch = prefetch.NewFetcher(store, client, cfg).Fetch
+	o.NoSumDB = cfg.GoNoSumDB
 	o.Progress = func(s string) { ui.stage("%s", s) }
 	o.Fingerprints = func(key []byte) ([]string, error) {
 		k, err := rpmsig.ReadKeys(key)
