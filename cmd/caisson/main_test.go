@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) {
 	sandbox.Init()
 	vary.Init()
-	testscript.Main(m, map[string]func(){"caisson": main})
+	testscript.Main(m, map[string]func(){"caisson": main, "hermeto": main, "cachi2": main})
 }
 
 // TestScript runs the scripts of testdata/script, each in a folder of its own

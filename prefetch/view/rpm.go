@@ -122,7 +122,7 @@ func (t *Tree) RepoFiles(dir, at string, l *lock.Lock) error {
 			if err := t.Link(path.Join(dir, name), in); err != nil {
 				return err
 			}
-			keys = append(keys, fileURL(path.Join(at, name)))
+			keys = append(keys, FileURL(path.Join(at, name)))
 		}
 		b := files[r.Arch]
 		if b == nil {
@@ -130,7 +130,7 @@ func (t *Tree) RepoFiles(dir, at string, l *lock.Lock) error {
 			files[r.Arch] = b
 		}
 		fmt.Fprintf(b, "[%s]\nname=%s\nbaseurl=%s\nenabled=1\ngpgcheck=%d\nrepo_gpgcheck=0\npriority=%d\n",
-			r.ID, r.ID, fileURL(path.Join(at, r.Arch, r.ID)+"/"), flag(r.GPGCheck), cmp.Or(r.Priority, 99))
+			r.ID, r.ID, FileURL(path.Join(at, r.Arch, r.ID)+"/"), flag(r.GPGCheck), cmp.Or(r.Priority, 99))
 		if r.ModuleHotfixes {
 			b.WriteString("module_hotfixes=1\n")
 		}
@@ -154,4 +154,5 @@ func flag(b bool) int {
 	return 0
 }
 
-func fileURL(p string) string { return (&url.URL{Scheme: "file", Path: p}).String() }
+// FileURL is the address of an absolute path.
+func FileURL(p string) string { return (&url.URL{Scheme: "file", Path: p}).String() }
