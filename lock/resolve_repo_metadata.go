@@ -78,7 +78,11 @@ func (d *metadata) open(ctx context.Context) error {
 			break
 		}
 	}
-	return fmt.Errorf("no mirror has the repomd.xml that %s names: %w", d.place.metalink, first)
+	err := fmt.Errorf("no mirror has the repomd.xml that %s names: %w", d.place.metalink, first)
+	if isMoved(first) {
+		err = &movedError{d.place.repo.ID, err}
+	}
+	return err
 }
 
 func (d *metadata) openAs(ctx context.Context, w Want) error {
@@ -192,7 +196,9 @@ func (d *metadata) file(ctx context.Context, typ string) (Blob, error) {
 // SHA-512, which is checked here, at each mirror in turn.
 func (d *metadata) fetchData(ctx context.Context, f *rpmmd.Data) (Blob, error) {
 	w := d.place.want(f.Location)
-	w.Size = f.Size
+	if w.Size = f.Size; w.Size == 0 {
+		w.Max = rpmmd.MaxFilelists
+	}
 	var sum func() hash.Hash
 	switch f.Checksum.Algorithm {
 	case "sha256":

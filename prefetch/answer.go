@@ -44,8 +44,11 @@ func (t *transfer) accept(resp *http.Response) error {
 		return t.refused(resp)
 	}
 	t.validator = validator(resp.Header, !t.req.Digest.IsZero())
-	if t.req.Immutable {
+	switch {
+	case t.req.Immutable:
 		t.validator = "immutable"
+	case t.validator == "" && !t.req.Digest.IsZero():
+		t.validator = blind
 	}
 	if t.req.learn != nil {
 		*t.req.learn = answerOf(resp)

@@ -52,13 +52,16 @@ type logins struct {
 // transportKey is what one transport differs by from another.
 type transportKey struct{ cert, key, ca, proxy string }
 
-// loginFor is the login for an address by an Auth, whose files are read once.
+// loginFor is the login for a request, by its Auth, whose files are read once.
 // Without one that sends something, .netrc counts.
-func (c *Client) loginFor(a *lock.Auth, u *url.URL) (*login, error) {
-	l := &login{transport: c.base, elsewhere: c.base}
-	if a != nil {
+func (c *Client) loginFor(req *Request, u *url.URL) (*login, error) {
+	if req.through != nil {
+		return &login{transport: req.through, elsewhere: req.through}, nil
+	}
+	l := &login{transport: c.http.Transport, elsewhere: c.http.Transport}
+	if req.Auth != nil {
 		var err error
-		if l, err = c.loginBy(a); err != nil {
+		if l, err = c.loginBy(req.Auth); err != nil {
 			return nil, err
 		}
 	}
@@ -122,7 +125,7 @@ func (c *Client) makeLogin(a *lock.Auth) (*login, error) {
 // transport makes a transport, or takes one that was made before.
 func (c *Client) transport(key transportKey) (http.RoundTripper, error) {
 	if key == (transportKey{}) {
-		return c.base, nil
+		return c.http.Transport, nil
 	}
 	c.logins.mu.Lock()
 	defer c.logins.mu.Unlock()

@@ -11,6 +11,7 @@
 //	toolchain    h1, as the checksum database has it
 //	crate        Cargo.lock's checksum, which is the SHA-256
 //	tree         the local folder packs to the SHA-256 that was locked
+//	git          commit, tree and tag are the lock's, made anew from the contents (see gittree)
 //
 // A proof that took reading is remembered in the store with what it was made
 // against (the file, the fingerprint, the key's own digest), so that a second
@@ -40,11 +41,11 @@
 // without a digest is asked again every time, on the condition that the file
 // has changed since the answer that the store has (RFC 9110, section 13).
 //
-// A transfer that is cut is gone on with, by the same run or by a later one,
-// where the server names the file's version (ETag, Last-Modified) and a
-// megabyte has come; the store keeps what came under the digest that it is to
-// have and the address. All of it is hashed again, and where the whole is not
-// the digest's it is fetched from the start.
+// A transfer that is cut is gone on with: by the same run where the server
+// names the file's version (ETag, Last-Modified) or the digest is known, by a
+// later one where the digest is and a megabyte has come; the store keeps what
+// came under the digest that it is to have. All of it is hashed again, and
+// where the whole is not the digest's it is fetched from the start.
 //
 // This is the only package of the five stages before attest that uses the
 // network.
@@ -75,7 +76,7 @@ const downFor = 30 * time.Second
 // used from many goroutines; its limits hold for all of them together.
 type Client struct {
 	cfg      Config
-	base     http.RoundTripper // where no Auth says otherwise
+	http     *http.Client // where no Auth says otherwise
 	logins   logins
 	netrc    netrc
 	requests atomic.Int64
@@ -103,10 +104,11 @@ func NewClient(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, netrc: rc, hosts: make(map[string]*host)}
 	c.logins.made = make(map[string]func() (*login, error))
 	c.logins.transports = map[transportKey]*http.Transport{{}: NewTransport(cfg)}
-	c.base = c.logins.transports[transportKey{}]
+	var t http.RoundTripper = c.logins.transports[transportKey{}]
 	if cfg.Login != nil {
-		c.base = cfg.Login(c.base)
+		t = cfg.Login(t)
 	}
+	c.http = &http.Client{Transport: t, CheckRedirect: checkRedirect}
 	return c, nil
 }
 

@@ -190,13 +190,16 @@ func TestFileURL(t *testing.T) {
 
 func TestNetrc(t *testing.T) {
 	rc := parseNetrc("# comment\nmachine a.example login me password one\nmachine a.example login x password y\n" +
-		"machine b.example\n  login you\n  password two\ndefault login any password three\nmacdef init\nmachine c.example login no password no\n")
+		"machine b.example\n  login you\n  password two\nmacdef init\nmachine c.example login no password no\n\n" +
+		`machine q.example login "a user" password "a \"word\" of\\ four"` + "\nmachine n.example account x password alone\n" +
+		"default login any password three\nmachine d.example login late password late\n")
 	for _, c := range []struct{ url, login, password string }{
 		{"https://a.example/x", "me", "one"}, {"https://B.example:8443/", "you", "two"},
-		{"https://c.example/", "any", "three"}, {"http://a.example/", "", ""},
+		{"https://c.example/", "any", "three"}, {"https://d.example/", "any", "three"},
+		{"https://q.example/", "a user", `a "word" of\ four`}, {"https://n.example/", "", "alone"}, {"http://a.example/", "", ""},
 	} {
 		u, _ := url.Parse(c.url)
-		if login, password, ok := rc.find(u); login != c.login && ok || password != c.password && ok || ok != (c.login != "") {
+		if login, password, ok := rc.find(u); login != c.login && ok || password != c.password && ok || ok != (c.password != "") {
 			t.Errorf("%s: got %q, %q, %v", c.url, login, password, ok)
 		}
 	}

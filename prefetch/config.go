@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/net/http/httpproxy"
+
+	"caisson/prefetch/gitfetch"
 )
 
 // Config is all that prefetch takes from its surroundings: the environment
@@ -43,6 +45,9 @@ type Config struct {
 	// CargoIndex gives the index of a registry by its name, in lower case, as
 	// CARGO_REGISTRIES_NAME_INDEX does.
 	CargoIndex map[string]string
+
+	// SSH is how git repositories are reached by ssh.
+	SSH gitfetch.SSH
 
 	// Proxy chooses the HTTP proxy for an address; nil for none.
 	Proxy func(*url.URL) (*url.URL, error)
@@ -136,7 +141,8 @@ func EnvConfig(version, dir string) (Config, error) {
 	if c.GoSumDB == "off" {
 		c.GoNoSumDB = "*"
 	}
-	if home, err := os.UserHomeDir(); err == nil {
+	home, err := os.UserHomeDir()
+	if err == nil {
 		if c.CargoHome == "" {
 			c.CargoHome = filepath.Join(home, ".cargo")
 		}
@@ -144,6 +150,7 @@ func EnvConfig(version, dir string) (Config, error) {
 			c.Netrc = filepath.Join(home, ".netrc")
 		}
 	}
+	c.SSH = sshFromEnv(home)
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
 		name, ok := strings.CutPrefix(name, "CARGO_REGISTRIES_")

@@ -55,8 +55,9 @@ type Request struct {
 	// those that have to come again. It may be nil.
 	Progress func(n int64)
 
-	known   *answer           // an earlier answer: whether it still holds is asked
-	learn   *answer           // is told of this one; nil where nobody wants to know
+	known *answer // an earlier answer: whether it still holds is asked
+	learn *answer // is told of this one; nil where nobody wants to know
+
 	through http.RoundTripper // instead of the client's transport, logged in already
 }
 
@@ -136,12 +137,7 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 	t := &transfer{c: c, req: req, url: u, to: to}
 	switch u.Scheme {
 	case "http", "https":
-		if req.through != nil {
-			t.login = &login{transport: req.through, elsewhere: req.through}
-		} else {
-			t.login, err = c.loginFor(req.Auth, u)
-		}
-		if err == nil && !t.resume() {
+		if t.login, err = c.loginFor(&t.req, u); err == nil && !t.resume() {
 			err = t.run(ctx)
 		}
 	case "file":

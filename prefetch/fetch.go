@@ -97,13 +97,21 @@ func (f *Fetcher) bring(ctx context.Context, w lock.Want, req Request, to *cas.T
 	case !w.ISO.IsZero():
 		return brought{}, f.fetchISO(ctx, w, req, to)
 	case w.Kind == lock.KindGit:
-		return brought{}, f.fetchGit(ctx, w, to)
+		err := f.fetchGit(ctx, w, to)
+		if err == nil && req.Progress != nil {
+			req.Progress(to.Size())
+		}
+		return brought{}, err
 	case w.Kind == lock.KindOCI:
 		return brought{}, f.fetchOCI(ctx, w, req, to)
 	}
 	places, err := f.locate(ctx, w)
 	if err != nil {
-		return brought{}, fmt.Errorf("%s %s: %w", w.Kind, safeURL(w.URL), err)
+		err = fmt.Errorf("%s %s: %w", w.Kind, safeURL(w.URL), err)
+		if len(w.Mirrors) == 0 {
+			return brought{}, err
+		}
+		places = []candidate{{err: err}}
 	}
 	get := f.plain
 	if req.Digest.IsZero() && !w.Immutable {

@@ -62,7 +62,7 @@ func (r *registry) login(ctx context.Context, c *Client) (http.RoundTripper, err
 	if r.in != nil {
 		return r.in, nil
 	}
-	in, err := LoginRegistry(ctx, c.base, r.repo, c.cfg)
+	in, err := LoginRegistry(ctx, c.http.Transport, r.repo, c.cfg)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

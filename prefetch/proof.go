@@ -128,6 +128,8 @@ func (t *trust) prove(in *lock.Input, c content) (proof, error) {
 		return t.proveRPM(in, c)
 	case in.Go != nil && in.Go.H1 != "":
 		return proof{key: goProof(in)}, proveGo(in, c)
+	case in.Git != nil:
+		return proof{key: gitProof(in)}, proveGit(in, c)
 	}
 	return proof{}, nil
 }
@@ -143,6 +145,8 @@ func (t *trust) proved(in *lock.Input, s *cas.Store) bool {
 		keys = []string{rpmProof(in, "", digest.Digest{})}
 	case in.Go != nil && in.Go.H1 != "":
 		keys = []string{goProof(in)}
+	case in.Git != nil:
+		keys = []string{gitProof(in)}
 	default:
 		return true
 	}

@@ -10,16 +10,18 @@ import (
 // NoSpaceError says that the store has no room for what is to come.
 type NoSpaceError struct {
 	Dir        string
-	Need, Free int64 // bytes
+	Need, Free int64 // bytes; Need is 0 where it is not known
 	Err        error // the file system's; nil where nothing has been written
 }
 
 func (e *NoSpaceError) Error() string {
-	s := fmt.Sprintf("the store needs %s more, and %s are free in %s", inWords(e.Need), inWords(e.Free), e.Dir)
-	if e.Err != nil {
-		s += fmt.Sprintf(" (%v)", e.Err)
+	switch {
+	case e.Err == nil:
+		return fmt.Sprintf("the store needs %s more, and %s are free in %s", inWords(e.Need), inWords(e.Free), e.Dir)
+	case e.Need == 0:
+		return fmt.Sprintf("the store is full: %s are free in %s: %v", inWords(e.Free), e.Dir, e.Err)
 	}
-	return s
+	return fmt.Sprintf("the store is full: it needs %s more, and %s are free in %s: %v", inWords(e.Need), inWords(e.Free), e.Dir, e.Err)
 }
 
 // Unwrap returns the file system's error.

@@ -1,6 +1,7 @@
 package prefetch
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"strings"
@@ -13,7 +14,7 @@ func wantOf(l *lock.Lock, in *lock.Input) (lock.Want, error) {
 	w := lock.Want{Kind: in.Kind, URL: in.URL, Registry: in.Registry, SHA256: in.SHA256, Size: in.Size, Mirrors: in.Mirrors, Auth: in.Auth}
 	switch {
 	case in.Git != nil:
-		w.Ref, w.Submodules = in.Git.Commit, in.Git.Submodules
+		w.Ref, w.Submodules = cmp.Or(in.Git.Tag, in.Git.Commit), in.Git.Submodules
 	case in.OCI != nil:
 		w.MediaTypes = []string{in.OCI.MediaType}
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz/lzma"
 	"golang.org/x/sys/unix"
+
+	"caisson/lock/rpmmd/xz"
 )
 
 // Tags of an RPM header (rpm's rpmtag.h).
@@ -249,7 +251,7 @@ func (p *Package) Payload(r *bufio.Reader) (io.ReadCloser, error) {
 	case "bzip2":
 		return io.NopCloser(bzip2.NewReader(r)), nil
 	case "xz":
-		return io.NopCloser(newXZReader(r)), nil
+		return io.NopCloser(xz.NewReader(r, maxWindow)), nil
 	case "lzma":
 		x, err := lzma.ReaderConfig{DictCap: maxWindow}.NewReader(r)
 		return io.NopCloser(x), err

@@ -18,6 +18,8 @@ import (
 
 // lockDiff is in what two locks differ.
 type lockDiff struct {
+	known *lock.AdvisoryIndex
+
 	Added   []string     `json:"added,omitempty"`
 	Removed []string     `json:"removed,omitempty"`
 	Changed []lockChange `json:"changed,omitempty"`
@@ -34,6 +36,8 @@ type lockChange struct {
 	// Direction is "upgraded" or "downgraded" where the versions have an
 	// order, and empty where something else is different.
 	Direction string `json:"direction,omitempty"`
+	// Advisories are what the new lock's repositories say of an upgrade.
+	Advisories []lock.Advisory `json:"advisories,omitempty"`
 }
 
 func (c lockChange) String() string {
@@ -57,6 +61,9 @@ func (d *lockDiff) show(ui *ui) {
 	}
 	for _, c := range d.Changed {
 		ui.print("* %s", c)
+		for _, a := range c.Advisories {
+			ui.print("    %s", advisoryLine(a))
+		}
 	}
 	for _, s := range d.Settings {
 		ui.print("* settings: %s", s)
@@ -64,9 +71,9 @@ func (d *lockDiff) show(ui *ui) {
 }
 
 // compareLocks compares the inputs by what they are, whatever their version,
-// and everything else by its JSON.
-func compareLocks(a, b *lock.Lock) (*lockDiff, error) {
-	d := &lockDiff{}
+// and everything else by its JSON. known may be nil.
+func compareLocks(a, b *lock.Lock, known *lock.AdvisoryIndex) (*lockDiff, error) {
+	d := &lockDiff{known: known}
 	old, now := byIdentity(a), byIdentity(b)
 	all := maps.Clone(old)
 	maps.Copy(all, now)
@@ -88,7 +95,11 @@ func (d *lockDiff) compare(id string, old, now []*lock.Input) {
 	gone, came := only(old, now), only(now, old)
 	for len(gone) > 0 && len(came) > 0 {
 		was, is := describeChange(gone[0], came[0])
-		d.Changed = append(d.Changed, lockChange{Input: id, Old: was, New: is, Direction: direction(gone[0], came[0])})
+		c := lockChange{Input: id, Old: was, New: is, Direction: direction(gone[0], came[0])}
+		if c.Direction == upgraded && came[0].RPM != nil && d.known != nil {
+			c.Advisories = d.known.For(gone[0].RPM, came[0].RPM)
+		}
+		d.Changed = append(d.Changed, c)
 		gone, came = gone[1:], came[1:]
 	}
 	for _, in := range gone {
@@ -112,6 +123,12 @@ func describeChange(a, b *lock.Input) (was, is string) {
 	return "another entry", "the same bytes for the same sets"
 }
 
+// The directions of a change.
+const (
+	upgraded   = "upgraded"
+	downgraded = "downgraded"
+)
+
 // direction tells an upgrade from a downgrade.
 func direction(a, b *lock.Input) string {
 	c := 0
@@ -125,9 +142,9 @@ func direction(a, b *lock.Input) string {
 	}
 	switch {
 	case c < 0:
-		return "upgraded"
+		return upgraded
 	case c > 0:
-		return "downgraded"
+		return downgraded
 	}
 	return ""
 }

@@ -26,6 +26,7 @@ type lockOptions struct {
 	check    bool
 	update   string
 	dryRun   bool
+	replay   bool
 	json     bool
 }
 
@@ -40,7 +41,7 @@ func newLockCommand(ui *ui) *cobra.Command {
 		Long: `Lock reads the manifest, chooses the packages of every set as dnf would, and
 pins every input by its SHA-256 in the lock. What an existing lock chose is
 kept as long as it satisfies the manifest; --update chooses anew.`,
-		Example: "  caisson lock\n  caisson lock --update=openssl,systemd\n  caisson lock --check",
+		Example: "  caisson lock\n  caisson lock --update=openssl,systemd\n  caisson lock --check\n  caisson lock --replay",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runLock(cmd.Context(), ui, &o) },
 	}
@@ -50,10 +51,11 @@ kept as long as it satisfies the manifest; --update chooses anew.`,
 	f.BoolVar(&o.check, "check", false, "only tell whether the lock still answers the manifest, with no network")
 	f.StringVar(&o.update, "update", "", "choose anew: all packages, or those named")
 	f.Lookup("update").NoOptDefVal = updateAll
+	f.BoolVar(&o.replay, "replay", false, "only make the choice of packages again from the metadata that the lock pins, with no network, and compare")
 	f.BoolVar(&o.dryRun, "dry-run", false, "tell what would change, and write no lock")
 	f.BoolVar(&o.json, "json", false, "print a summary as JSON")
-	c.MarkFlagsMutuallyExclusive("check", "update")
-	c.MarkFlagsMutuallyExclusive("check", "dry-run")
+	c.MarkFlagsMutuallyExclusive("check", "update", "replay")
+	c.MarkFlagsMutuallyExclusive("check", "dry-run", "replay")
 	o.storeFlag(c)
 	return c
 }
@@ -73,14 +75,17 @@ func readManifest(name string) (*lock.Manifest, digest.Digest, error) {
 
 func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	began := time.Now()
-	m, sum, err := readManifest(o.manifest)
-	if err != nil {
-		return err
-	}
 	if o.out == "" {
 		o.out = filepath.Join(filepath.Dir(o.manifest), lockName)
 	}
 	o.lockFile = o.out
+	if o.replay {
+		return replayLock(ctx, ui, o)
+	}
+	m, sum, err := readManifest(o.manifest)
+	if err != nil {
+		return err
+	}
 	if o.check {
 		return checkLock(ui, o, sum)
 	}
@@ -129,7 +134,7 @@ func showDryRun(ui *ui, o *lockOptions, old, l *lock.Lock) error {
 	if old == nil {
 		old = &lock.Lock{}
 	}
-	d, err := compareLocks(old, l)
+	d, err := compareLocks(old, l, o.advisories(ui, l))
 	if err != nil {
 		return err
 	}
@@ -242,10 +247,16 @@ type lockSummary struct {
 	Kinds   map[string]int `json:"kinds"`
 	Sets    map[string]int `json:"sets"`
 	Seconds float64        `json:"seconds"`
+	// Unchecked are the repositories whose packages need no signature.
+	Unchecked      []string `json:"unchecked,omitempty"`
+	MissingSources []string `json:"missingSources,omitempty"`
 }
 
 func summarise(l *lock.Lock, d digest.Digest) lockSummary {
-	s := lockSummary{Digest: d, Inputs: len(l.Inputs), Kinds: map[string]int{}, Sets: map[string]int{}}
+	s := lockSummary{Digest: d, Inputs: len(l.Inputs), Kinds: map[string]int{}, Sets: map[string]int{}, MissingSources: l.MissingSources}
+	for _, r := range l.Unchecked() {
+		s.Unchecked = append(s.Unchecked, r.ID+" ("+r.Arch+")")
+	}
 	for i := range l.Inputs {
 		in := &l.Inputs[i]
 		s.Bytes += in.Size

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"io"
+	"os"
 
+	"caisson/attest/sign"
 	"caisson/lock"
 	"caisson/lock/solve"
 	"caisson/prefetch"
@@ -31,6 +33,10 @@ func withNetwork(ui *ui, o lock.Options, store *cas.Store, f func(lock.Options) 
 		return k.Fingerprints(), err
 	}
 	o.CheckSignature = checkSignature
+	o.SplitClearSigned = rpmsig.SplitClearSigned
+	o.VerifyImage = func(ctx context.Context, v lock.ImageVerify) (lock.Verified, error) {
+		return sign.VerifyImage(ctx, v, sign.ImageOptions{Config: cfg, TrustedRoot: os.Getenv("CAISSON_TRUSTED_ROOT")})
+	}
 	return f(o)
 }
 
@@ -44,7 +50,7 @@ func checkSignature(keys [][]byte, signed, signature io.Reader) error {
 		all = all.With(k)
 	}
 	if _, err := all.CheckDetached(signed, signature); err != nil {
-		return &codeError{err, exitRefused, "repomd.xml is not signed by the repository's gpgkey"}
+		return &codeError{err, exitRefused, "it has to be signed by the key that the manifest names for it"}
 	}
 	return nil
 }

@@ -77,8 +77,10 @@ func ParseMetalink(r io.Reader) (*Metalink, error) {
 	slices.SortFunc(p.mirrors, func(a, b metalinkMirror) int {
 		return cmp.Or(cmp.Compare(b.preference, a.preference), cmp.Compare(b.scheme, a.scheme), cmp.Compare(a.base, b.base))
 	})
+	seen := make(map[string]bool)
 	for _, m := range p.mirrors {
-		if !slices.Contains(p.out.Mirrors, m.base) {
+		if !seen[m.base] {
+			seen[m.base] = true
 			p.out.Mirrors = append(p.out.Mirrors, m.base)
 		}
 	}
