@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -18,6 +19,7 @@ import (
 	"caisson/lock"
 	"caisson/lock/cargo"
 	"caisson/lock/gomod"
+	"caisson/prefetch/view"
 )
 
 // compilers is how many programs are compiled at a time.
@@ -198,26 +200,12 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put 
 	if err := makeDir(target); err != nil {
 		return nil, err
 	}
-	crates, err := cargo.Read(os.DirFS(src))
+	locked, err := cargo.Read(os.DirFS(src))
 	if err != nil {
 		return nil, err
 	}
-	byFile := map[string]*lock.Input{}
-	for _, in := range inputs {
-		if in.Kind == lock.KindCrate {
-			byFile[in.Name] = in
-		}
-	}
-	var files []cargobuild.File
-	for _, c := range crates {
-		in := byFile[c.File()]
-		if in == nil || in.SHA256.Hex() != c.Checksum {
-			return nil, fmt.Errorf("step %d: Cargo.lock names %s with checksum %s, which the lock does not have", n, c.File(), c.Checksum)
-		}
-		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: b.inStore(in)})
-	}
-	if err := cargobuild.LocalRegistry(registry, files); err != nil {
-		return nil, err
+	if err := b.crates(registry, locked, inputs); err != nil {
+		return nil, fmt.Errorf("step %d: %w", n, err)
 	}
 	job := cargobuild.Job{
 		Config: "/registry/config.toml", Source: "/src", Tmp: "/target",
@@ -226,7 +214,10 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put 
 	if _, err := os.Stat(filepath.Join(b.tools, "usr/bin/cc")); err != nil {
 		job.Linker = "gcc" // cc is made by scriptlets, and the tools root runs none
 	}
-	config := cargobuild.Config("/registry", job, crates)
+	if len(locked.Git) > 0 {
+		job.Git = "/registry/git"
+	}
+	config := cargobuild.Config("/registry", job, locked)
 	if err := os.WriteFile(filepath.Join(registry, "config.toml"), config, 0o644); err != nil { //nolint:gosec // read inside the sandbox
 		return nil, err
 	}
@@ -244,6 +235,42 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put 
 		return nil, err
 	}
 	return func() error { return b.program(filepath.Join(target, rel), s.To, n, inputs) }, nil
+}
+
+// crates lays out what Cargo.lock names, each from the input that the lock has
+// for it.
+func (b *builder) crates(registry string, locked *cargo.Lock, inputs []*lock.Input) error {
+	find := func(is func(in *lock.Input) bool) *lock.Input {
+		if i := slices.IndexFunc(inputs, is); i >= 0 {
+			return inputs[i]
+		}
+		return nil
+	}
+	var files []cargobuild.File
+	for _, c := range locked.Crates {
+		in := find(func(in *lock.Input) bool {
+			return in.Kind == lock.KindCrate && in.URL == c.Name+"/"+c.Version && in.Registry == c.Source && in.SHA256.Hex() == c.Checksum
+		})
+		if in == nil {
+			return fmt.Errorf("the lock does not have %s with checksum %s, which Cargo.lock names", c.File(), c.Checksum)
+		}
+		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: b.inStore(in)})
+	}
+	if err := cargobuild.LocalRegistry(registry, files); err != nil || len(locked.Git) == 0 {
+		return err
+	}
+	var repos []view.GitRepo
+	for _, g := range locked.Git {
+		in := find(func(in *lock.Input) bool { return in.Git != nil && in.Git.Commit == g.Commit })
+		if in == nil {
+			return fmt.Errorf("the lock does not have %s at commit %s, which Cargo.lock names", g.URL, g.Commit)
+		}
+		b.mu.Lock()
+		b.given[in] = true
+		b.mu.Unlock()
+		repos = append(repos, view.GitRepo{Git: g, Open: func() (io.ReadCloser, error) { return b.open(in) }})
+	}
+	return view.GitRepositories(filepath.Join(registry, "git"), "/registry/git", repos)
 }
 
 // runStep runs a line of shell with the file inputs in $IN and everything it

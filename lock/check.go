@@ -219,6 +219,8 @@ func (in *Input) check(imported bool) error {
 		return errors.New("go details belong to Go modules and toolchains, and these have them")
 	case (in.Kind == KindOCI) != (in.OCI != nil):
 		return errors.New("oci details belong to images, and images have them")
+	case (in.Kind == KindGit) != (in.Git != nil):
+		return errors.New("git details belong to git repositories, and these have them")
 	case in.Verified != nil && in.Verified.What == "":
 		return errors.New("verified, and not what of it")
 	}
@@ -240,6 +242,8 @@ func (in *Input) check(imported bool) error {
 		return in.checkInside()
 	case KindKey, KindFile, KindTree:
 		return nil
+	case KindGit:
+		return in.checkGit()
 	case KindOCI:
 		return in.checkOCI()
 	}

@@ -89,7 +89,7 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	}
 	r.lock.RPM = r.m.RPM.rpmOptions()
 	// The files first: a repository may be in one.
-	for _, f := range []func(context.Context) error{r.files, r.packages, r.goPayloads, r.cargoPayloads, r.images, r.trees} {
+	for _, f := range []func(context.Context) error{r.files, r.packages, r.goPayloads, r.cargoPayloads, r.gits, r.images, r.trees} {
 		if err := f(ctx); err != nil {
 			return nil, err
 		}

@@ -6,6 +6,9 @@
 // each .crate against Cargo.lock before it unpacks it, so a build from one
 // needs no trust in the folder, as a vendored folder would.
 //
+// A git repository is laid out anew from its locked file. Cargo fetches it by a
+// file:// address, and takes only the commit that Cargo.lock names.
+//
 // It runs nothing itself. A Job's paths are those that the command will see,
 // and they must be the same in every build: cargo gives the folders that it
 // unpacks crates into names that depend on the registry's path, and they end

@@ -68,7 +68,7 @@ func TestLocalRegistry(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	j := Job{Source: `/src/a "b"\c`, Tmp: "/scratch"}
-	b := Config("/in/registries", j, []cargo.Crate{{Source: alt}, {Source: cargo.CratesIO}, {Source: alt}})
+	b := Config("/in/registries", j, &cargo.Lock{Crates: []cargo.Crate{{Source: alt}, {Source: cargo.CratesIO}, {Source: alt}}})
 	var got struct {
 		Source map[string]map[string]string
 		Build  struct {

@@ -18,6 +18,9 @@ import (
 type Job struct {
 	Cargo  string // the program, beside its rustc; "/usr/bin/cargo" if not set
 	Config string // a file with what Config returns
+	// Git is the folder that Repositories laid out; empty where the lock names
+	// no git repository.
+	Git    string
 	Source string // the folder with Cargo.toml and Cargo.lock
 	Tmp    string // a folder for caches and output, empty before the build; "/tmp" if not set
 
@@ -31,26 +34,30 @@ type Job struct {
 }
 
 // Config is a cargo configuration that replaces crates.io and the crates'
-// other registries by what LocalRegistry laid out below registries, and that
-// keeps paths out of the program. It is given with --config, and so wins over
+// other registries by what LocalRegistry laid out below registries, and git
+// repositories by those of job.Git, and that keeps paths out of the program. It is given with --config, and so wins over
 // the source's own, whose rustflags stay in force.
-func Config(registries string, job Job, crates []cargo.Crate) []byte {
+func Config(registries string, job Job, lock *cargo.Lock) []byte {
 	var sources []string
-	for _, c := range crates {
+	for _, c := range lock.Crates {
 		sources = append(sources, c.Source)
 	}
 	b := bytes.NewBuffer(view.CargoSources(registries, sources))
+	b.Write(view.CargoGitSources(job.Git, lock.Git))
 	// rustc takes the last one that matches: Source may be below Tmp.
 	remap := []string{
 		"--remap-path-prefix=" + job.target() + "=/target",
 		"--remap-path-prefix=" + path.Join(job.home(), "registry/src") + "=/crates",
+		"--remap-path-prefix=" + path.Join(job.home(), "git/checkouts") + "=/repositories",
 		"--remap-path-prefix=" + job.Source + "=/source",
 	}
 	for i := range remap {
 		remap[i] = view.TOMLString(remap[i])
 	}
 	fmt.Fprintf(b, "[build]\nincremental = false\nrustflags = [%s]\n\n", strings.Join(remap, ", "))
-	b.WriteString("[net]\noffline = true\n")
+	// Cargo takes nothing from a git repository, not even one on its own disk,
+	// where it is to be offline.
+	fmt.Fprintf(b, "[net]\noffline = %t\ngit-fetch-with-cli = false\nretry = 0\n", job.Git == "")
 	return b.Bytes()
 }
 
@@ -61,8 +68,11 @@ func (j Job) Args() []string {
 		"--config", j.Config,
 		"--manifest-path", path.Join(j.Source, "Cargo.toml"),
 		"--target-dir", j.target(),
-		"--release", "--locked", "--offline",
+		"--release", "--locked",
 		"--bin", j.Bin,
+	}
+	if j.Git == "" {
+		args = append(args, "--offline")
 	}
 	if len(j.Features) > 0 {
 		args = append(args, "--features", strings.Join(j.Features, ","))
@@ -86,8 +96,12 @@ func (j Job) Env() []string {
 		"SOURCE_DATE_EPOCH=" + strconv.FormatInt(j.Epoch, 10),
 		"CARGO_HOME=" + j.home(),
 		"CARGO_INCREMENTAL=0",
-		"CARGO_NET_OFFLINE=true",
 		"CARGO_TERM_COLOR=never",
+	}
+	if j.Git == "" {
+		env = append(env, "CARGO_NET_OFFLINE=true")
+	} else {
+		env = append(env, "XDG_CONFIG_HOME="+j.Git) // for git/config
 	}
 	if j.Linker != "" {
 		env = append(env, "CC="+j.Linker)

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"caisson/lock"
+	"caisson/lock/cargo"
 	"caisson/prefetch/cas"
 	"caisson/prefetch/hermeto"
 	"caisson/prefetch/view"
@@ -63,10 +65,7 @@ func writeView(ctx context.Context, kind, dir string, l *lock.Lock, store *cas.S
 	case "go":
 		err = t.Go("", l)
 	case "cargo":
-		var sources []string
-		if sources, err = t.Cargo(ctx, "", l); err == nil {
-			err = t.CargoConfig("", at, sources)
-		}
+		err = cargoView(ctx, t, at, l, project)
 	case "rpm":
 		if err = t.RPM(ctx, "", l); err == nil {
 			err = t.RepoFiles("", at, l)
@@ -99,4 +98,42 @@ func viewStats(st view.Stats) string {
 		}
 	}
 	return strings.Join(append(parts, fmt.Sprintf("%d made", st.Made)), ", ")
+}
+
+// cargoView puts a lock's crates and the repositories that others come from
+// into a view. Which of them a source asks for by which name is in its
+// Cargo.lock.
+func cargoView(ctx context.Context, t *view.Tree, at string, l *lock.Lock, project string) error {
+	sources, err := t.Cargo(ctx, "", l)
+	if err != nil {
+		return err
+	}
+	repos, err := cargoRepos(l, project)
+	if err != nil {
+		return err
+	}
+	if err := t.CargoGit(ctx, "git", filepath.Join(at, "git"), l, repos); err != nil {
+		return err
+	}
+	return t.CargoConfig("", at, sources, repos)
+}
+
+func cargoRepos(l *lock.Lock, project string) ([]cargo.Git, error) {
+	var out []cargo.Git
+	for _, p := range l.Payloads {
+		if p.Kind != "cargo" {
+			continue
+		}
+		c, err := cargo.Read(os.DirFS(filepath.Join(project, filepath.FromSlash(p.Source))))
+		if err != nil {
+			return nil, fmt.Errorf("the source of %s: %w", p.Name, err)
+		}
+		for _, g := range c.Git {
+			g.By = ""
+			if !slices.Contains(out, g) {
+				out = append(out, g)
+			}
+		}
+	}
+	return out, nil
 }

@@ -41,6 +41,8 @@ func (p *Plan) bom() (*BOM, error) {
 			c.PURL = purl("golang", "", c.Name, c.Version, map[string]string{"type": "module"}, "")
 		case lock.KindCrate:
 			backend, c = "cargo", crate(in)
+		case lock.KindGit:
+			continue // its packages are told of below
 		case lock.KindRPM:
 			var err error
 			if c, err = p.rpm(in); err != nil {
@@ -156,7 +158,9 @@ func (p *Plan) mains(all map[string][]Component) error {
 			q := map[string]string{"type": "module", "vcs_url": repo.vcsURL()}
 			c.PURL = purl("golang", "", c.Name, c.Version, q, "")
 		case "cargo":
-			c, err = p.cargoMain(pkg, repo)
+			if c, err = p.cargoMain(pkg, repo); err == nil {
+				err = p.gitCrates(pkg, all)
+			}
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -205,4 +209,34 @@ func (p *Plan) cargoMain(pkg konflux.PrefetchPackage, repo *repository) (Compone
 	}
 	c.PURL = purl("cargo", "", c.Name, c.Version, map[string]string{"vcs_url": repo.vcsURL()}, subpath)
 	return c, nil
+}
+
+// gitCrates adds the packages of a Cargo.lock that come from git.
+func (p *Plan) gitCrates(pkg konflux.PrefetchPackage, all map[string][]Component) error {
+	b, s, err := p.read(pkg, "Cargo.lock")
+	if err != nil {
+		return err
+	}
+	var file struct {
+		Packages []struct {
+			Name    string `toml:"name"`
+			Version string `toml:"version"`
+			Source  string `toml:"source"`
+		} `toml:"package"`
+	}
+	if err := toml.Unmarshal(b, &file); err != nil {
+		return fmt.Errorf("reading %s: %w", s.Name, err)
+	}
+	for _, c := range file.Packages {
+		if !strings.HasPrefix(c.Source, "git+") {
+			continue
+		}
+		address, commit, _ := strings.Cut(c.Source, "#")
+		address, _, _ = strings.Cut(address, "?")
+		all["cargo"] = append(all["cargo"], Component{
+			Name: c.Name, Version: c.Version,
+			PURL: purl("cargo", "", c.Name, c.Version, map[string]string{"vcs_url": address + "@" + commit}, ""),
+		})
+	}
+	return nil
 }

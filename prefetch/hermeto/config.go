@@ -57,7 +57,7 @@ type RPMOptions struct {
 
 // goVariables is how Hermeto's output is used by go: a module cache that is
 // also its own proxy.
-var goVariables = []Variable{
+var goVariables = [...]Variable{
 	{"GOCACHE", "${output_dir}/deps/gomod"},
 	{"GOMODCACHE", "${output_dir}/deps/gomod/pkg/mod"},
 	{"GOPATH", "${output_dir}/deps/gomod"},
@@ -65,15 +65,19 @@ var goVariables = []Variable{
 	{"GOSUMDB", "off"},
 }
 
-// config is the plan's .build-config.json. registries are those of the crates.
-func (p *Plan) config(registries []string) (*BuildConfig, error) {
+// gitVariable is where libgit2 and git find the submodules of repositories
+// that crates are in.
+var gitVariable = Variable{"XDG_CONFIG_HOME", "${output_dir}/deps/cargo/git"}
+
+// config is the plan's .build-config.json.
+func (p *Plan) config(crates crateSources) (*BuildConfig, error) {
 	c := &BuildConfig{Variables: []Variable{}, Files: []ProjectFile{}}
 	for _, pkg := range p.req.Input.Packages {
 		switch pkg.Type {
 		case "gomod":
-			c.Variables = slices.Clone(goVariables)
+			c.Variables = append(c.Variables, goVariables[:]...)
 		case "cargo":
-			f, err := p.cargoConfig(pkg, registries)
+			f, err := p.cargoConfig(pkg, crates)
 			if err != nil {
 				return nil, err
 			}
@@ -92,13 +96,17 @@ func (p *Plan) config(registries []string) (*BuildConfig, error) {
 			c.Options = &Options{RPM: &RPMOptions{DNF: dnf}} // of several the last, as Hermeto has it
 		}
 	}
+	if len(crates.repos) > 0 {
+		c.Variables = append(c.Variables, gitVariable)
+	}
+	c.Variables = sortedSet(c.Variables, func(v Variable) string { return v.Name })
 	slices.SortFunc(c.Files, func(a, b ProjectFile) int { return strings.Compare(a.Path, b.Path) })
 	return c, nil
 }
 
 // cargoConfig is the source's own cargo configuration with the output's
 // registries in place of those it has.
-func (p *Plan) cargoConfig(pkg konflux.PrefetchPackage, registries []string) (ProjectFile, error) {
+func (p *Plan) cargoConfig(pkg konflux.PrefetchPackage, crates crateSources) (ProjectFile, error) {
 	abs, err := filepath.Abs(p.req.Source)
 	if err != nil {
 		return ProjectFile{}, err
@@ -126,7 +134,10 @@ func (p *Plan) cargoConfig(pkg konflux.PrefetchPackage, registries []string) (Pr
 	if f.Template != "" {
 		f.Template += "\n"
 	}
-	f.Template += string(view.CargoSources("${output_dir}/deps/cargo", registries))
+	f.Template += string(view.CargoSources("${output_dir}/deps/cargo", crates.registries))
+	const slot = "/output-dir" // an address has no braces
+	git := string(view.CargoGitSources(slot+"/deps/cargo/git", crates.repos))
+	f.Template += strings.ReplaceAll(git, "file://"+slot+"/deps/", "file://${output_dir}/deps/")
 	return f, nil
 }
 

@@ -3,9 +3,13 @@ package hermeto
 import (
 	"context"
 	"fmt"
+	"os"
 	"path"
+	"path/filepath"
+	"slices"
 
 	"caisson/lock"
+	"caisson/lock/cargo"
 	"caisson/lock/konflux"
 	"caisson/prefetch/cas"
 	"caisson/prefetch/view"
@@ -18,12 +22,9 @@ func (p *Plan) Write(ctx context.Context, dir string, spdx bool) (view.Stats, er
 	if err := t.Go("deps/gomod/pkg/mod", p.Lock); err != nil {
 		return view.Stats{}, err
 	}
-	var registries []string
-	var err error
-	if p.has("cargo") {
-		if registries, err = t.Cargo(ctx, "deps/cargo", p.Lock); err != nil {
-			return view.Stats{}, err
-		}
+	crates, err := p.crates(ctx, t, dir)
+	if err != nil {
+		return view.Stats{}, err
 	}
 	if err := t.RPM(ctx, "deps/rpm", p.Lock); err != nil {
 		return view.Stats{}, err
@@ -35,7 +36,7 @@ func (p *Plan) Write(ctx context.Context, dir string, spdx bool) (view.Stats, er
 			}
 		}
 	}
-	config, err := p.config(registries)
+	config, err := p.config(crates)
 	if err != nil {
 		return view.Stats{}, err
 	}
@@ -55,14 +56,44 @@ func (p *Plan) Write(ctx context.Context, dir string, spdx bool) (view.Stats, er
 	return t.Write(ctx, dir)
 }
 
-// has tells whether the input asks for a type.
-func (p *Plan) has(typ string) bool {
+// crateSources are where a source's crates come from.
+type crateSources struct {
+	registries []string
+	repos      []cargo.Git
+}
+
+// crates lays out the local registries and git repositories of all Rust
+// sources. Where submodules are found is told by the output's own path.
+func (p *Plan) crates(ctx context.Context, t *view.Tree, dir string) (crateSources, error) {
+	var out crateSources
+	any := false
 	for _, pkg := range p.req.Input.Packages {
-		if pkg.Type == typ {
-			return true
+		if pkg.Type != "cargo" {
+			continue
+		}
+		any = true
+		l, err := cargo.Read(os.DirFS(filepath.Join(p.req.Source, filepath.FromSlash(pkg.Path))))
+		if err != nil {
+			return out, err
+		}
+		for _, g := range l.Git {
+			g.By = ""
+			if !slices.Contains(out.repos, g) {
+				out.repos = append(out.repos, g)
+			}
 		}
 	}
-	return false
+	if !any {
+		return out, nil
+	}
+	at, err := filepath.Abs(dir)
+	if err != nil {
+		return out, err
+	}
+	if out.registries, err = t.Cargo(ctx, "deps/cargo", p.Lock); err != nil {
+		return out, err
+	}
+	return out, t.CargoGit(ctx, "deps/cargo/git", path.Join(at, "deps/cargo/git"), p.Lock, out.repos)
 }
 
 func (p *Plan) sbom(spdx bool) ([]byte, error) {

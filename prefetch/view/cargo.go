@@ -5,14 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"path"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/package-url/packageurl-go"
 	"golang.org/x/sync/errgroup"
 
 	"caisson/lock"
@@ -89,17 +88,24 @@ func (t *Tree) Cargo(ctx context.Context, dir string, l *lock.Lock) ([]string, e
 }
 
 // CargoConfig puts a cargo configuration at dir/config.toml, for --config or
-// as .cargo/config.toml: the registries that Cargo put below dir, which will be
-// read at the absolute path at, in place of their sources, and no network.
-func (t *Tree) CargoConfig(dir, at string, sources []string) error {
-	return t.File(path.Join(dir, "config.toml"), append(CargoSources(at, sources), "[net]\noffline = true\n"...))
+// as .cargo/config.toml: the registries that Cargo put below dir, and the
+// repositories that CargoGit put below dir/git, in place of their sources. dir
+// will be read at the absolute path at. Where there are no repositories cargo
+// is told to be offline: with them it cannot be.
+func (t *Tree) CargoConfig(dir, at string, sources []string, repos []cargo.Git) error {
+	b := append(CargoSources(at, sources), CargoGitSources(path.Join(at, "git"), repos)...)
+	return t.File(path.Join(dir, "config.toml"), fmt.Appendf(b, "[net]\noffline = %t\n", len(repos) == 0))
 }
 
 func (t *Tree) cargoRegistry(ctx context.Context, dir string, crates []*lock.Input) error {
 	key := strings.Builder{}
 	key.WriteString("view-index-1")
 	for _, in := range crates {
-		if err := t.Link(path.Join(dir, in.Name), in); err != nil {
+		c, err := crateOf(in)
+		if err != nil {
+			return err
+		}
+		if err := t.Link(path.Join(dir, c.File()), in); err != nil {
 			return err
 		}
 		key.WriteString("\x00" + in.Name + "\x00" + in.SHA256.Hex())
@@ -130,6 +136,50 @@ func (t *Tree) cargoRegistry(ctx context.Context, dir string, crates []*lock.Inp
 	return t.File(path.Join(dir, "index/config.json"), []byte("{}\n")) // cargo wants the folder
 }
 
+// crateOf is the crate of an input: its address is NAME/VERSION.
+func crateOf(in *lock.Input) (cargo.Crate, error) {
+	name, version, ok := strings.Cut(in.URL, "/")
+	if !ok || name == "" || version == "" || strings.Contains(version, "/") {
+		return cargo.Crate{}, fmt.Errorf("%s: its address %q is not that of a name and a version", in.Name, in.URL)
+	}
+	return cargo.Crate{Name: name, Version: version, Source: in.Registry, Checksum: in.SHA256.Hex()}, nil
+}
+
+// CargoGit puts bare repositories below dir, one for each of the git
+// repositories that a Cargo.lock names, which are inputs of the lock, with the
+// configuration by which git finds their submodules in dir/git/config. at is
+// the absolute path at which dir will be read. Unlike all else in a view they
+// are made anew each time, from the files' contents.
+func (t *Tree) CargoGit(ctx context.Context, dir, at string, l *lock.Lock, repos []cargo.Git) error {
+	if len(repos) == 0 {
+		return nil
+	}
+	all := make([]GitRepo, len(repos))
+	for i, g := range repos {
+		in := gitInput(l, g)
+		if in == nil {
+			return fmt.Errorf("laying out git repositories: the lock has no %s at %s", g.URL, g.Commit)
+		}
+		all[i] = GitRepo{Git: g, Open: func() (io.ReadCloser, error) {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			return t.store.Open(in.SHA256)
+		}}
+	}
+	t.folders = append(t.folders, folder{dir, func(real string) error { return GitRepositories(real, at, all) }})
+	return nil
+}
+
+func gitInput(l *lock.Lock, g cargo.Git) *lock.Input {
+	for i := range l.Inputs {
+		if in := &l.Inputs[i]; in.Git != nil && in.URL == g.URL && in.Git.Commit == g.Commit {
+			return in
+		}
+	}
+	return nil
+}
+
 // indexLines is the sorted lines of an index: those that the store remembers,
 // or new ones.
 func (t *Tree) indexLines(ctx context.Context, key string, crates []*lock.Input) ([]byte, error) {
@@ -146,13 +196,9 @@ func (t *Tree) indexLines(ctx context.Context, key string, crates []*lock.Input)
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			purl, err := packageurl.FromString(in.PURL)
+			c, err := crateOf(in)
 			if err != nil {
-				return fmt.Errorf("%s: %w", in.Name, err)
-			}
-			c := cargo.Crate{Name: purl.Name, Version: purl.Version, Source: in.Registry, Checksum: in.SHA256.Hex()}
-			if c.File() != in.Name {
-				return fmt.Errorf("%s: its package URL is of %s", in.Name, strconv.Quote(c.File()))
+				return err
 			}
 			line, err := cargo.IndexLine(c, t.store.Path(in.SHA256))
 			lines[i] = append(line, '\n')

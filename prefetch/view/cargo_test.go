@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/package-url/packageurl-go"
-
 	"caisson/lock"
 	"caisson/lock/cargo"
 	"caisson/prefetch/cas"
@@ -44,7 +42,6 @@ func crate(t *testing.T, s *cas.Store, source, name, version, more, body string)
 	}
 	return lock.Input{
 		Kind: lock.KindCrate, Name: name + "-" + version + ".crate", URL: name + "/" + version, Registry: source, SHA256: put(t, s, b.Bytes()),
-		PURL: packageurl.NewPackageURL("cargo", "", name, version, nil, "").ToString(),
 	}
 }
 
@@ -103,7 +100,7 @@ func cargoTree(t *testing.T, s *cas.Store, l *lock.Lock, at string) *Tree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.CargoConfig("", at, sources); err != nil {
+	if err := tree.CargoConfig("", at, sources, nil); err != nil {
 		t.Fatal(err)
 	}
 	return tree
@@ -153,7 +150,7 @@ func TestCargoAgain(t *testing.T) {
 	if again := listing(t, write(t, cargoTree(t, other, o, "/at"))); again != first {
 		t.Errorf("got %s\nwant %s", again, first)
 	}
-	l.Inputs[1].PURL = l.Inputs[0].PURL
+	l.Inputs[1].URL = l.Inputs[0].URL
 	if _, err := New(s).Cargo(t.Context(), "", &lock.Lock{Inputs: l.Inputs[1:2]}); err == nil {
 		t.Error("a crate with the name of another was taken")
 	}

@@ -48,6 +48,13 @@ type Tree struct {
 	// mounted is where the store will be, if files are to be symbolic links.
 	mounted string
 	entries map[string]entry
+	folders []folder
+}
+
+// folder is made by a function, when all files are there.
+type folder struct {
+	name string
+	make func(dir string) error
 }
 
 // entry is one file: of the store, or with these bytes.

@@ -177,6 +177,14 @@ func (t *Tree) fill(ctx context.Context, dir string) (Stats, error) {
 			return st, err
 		}
 	}
+	for _, f := range t.folders {
+		if err := makeDirs(dir, path.Dir(f.name), made); err != nil {
+			return st, err
+		}
+		if err := f.make(filepath.Join(dir, f.name)); err != nil {
+			return st, err
+		}
+	}
 	return st, writeReadOnly(filepath.Join(dir, marker), []byte(markerText))
 }
 
