@@ -42,8 +42,9 @@ type Options struct {
 	// NoSumDB are patterns of the modules that the database is not to be asked
 	// for, as GONOSUMDB has them.
 	NoSumDB string
-	// NeedsOnly leaves out the payloads and their sources: wanted is only what
-	// they need. Then a Go payload may name no toolchain, and gets none.
+	// NeedsOnly leaves out packages, the payloads and their sources: wanted is
+	// only what payloads need. Then a Go payload may name no toolchain, and gets
+	// none.
 	NeedsOnly bool
 	// Progress is told what begins; it may be nil.
 	Progress func(stage string)

@@ -69,11 +69,11 @@ func (j Job) Args() []string {
 		"--manifest-path", path.Join(j.Source, "Cargo.toml"),
 		"--target-dir", j.target(),
 		"--release", "--locked",
-		"--bin", j.Bin,
 	}
 	if j.Git == "" {
 		args = append(args, "--offline")
 	}
+	args = append(args, "--bin", j.Bin)
 	if len(j.Features) > 0 {
 		args = append(args, "--features", strings.Join(j.Features, ","))
 	}

@@ -207,10 +207,13 @@ func runFetchDeps(ctx context.Context, ui *ui, o *fetchOptions) error {
 		})
 		return err
 	})
+	if errors.As(err, new(*hermeto.UnpinnedError)) {
+		return &codeError{err, exitError, "add `checksum: sha256:...` to it: what its repository's metadata has, or sha256sum says of a package whose signature is good"}
+	}
 	if err != nil {
 		return fetchError(err)
 	}
-	if err := fill(ctx, ui, plan.Lock, store, o.source); err != nil {
+	if err := fill(ctx, ui, plan.Lock, store, cargoDir(in, o.source)); err != nil {
 		return err
 	}
 	st, err := plan.Write(ctx, o.output, o.sbom == "spdx")
@@ -219,6 +222,21 @@ func runFetchDeps(ctx context.Context, ui *ui, o *fetchOptions) error {
 	}
 	ui.stage("%s written: %s", o.output, viewStats(st))
 	return nil
+}
+
+// cargoDir is the folder whose cargo configuration counts, with those above
+// it: that of the Rust source, if there is one and not two.
+func cargoDir(in *konflux.PrefetchInput, source string) string {
+	var dirs []string
+	for _, p := range in.Packages {
+		if p.Type == "cargo" {
+			dirs = append(dirs, p.Path)
+		}
+	}
+	if len(dirs) == 1 {
+		return filepath.Join(source, filepath.FromSlash(dirs[0]))
+	}
+	return source
 }
 
 // sourceEpoch is the time for what is written: SOURCE_DATE_EPOCH, or that of

@@ -101,12 +101,21 @@ type Plan struct {
 	summaries map[string]bool             // names of packages whose summary goes into the SBOM
 }
 
+// UnpinnedError says that a lock file names a file without its SHA-256.
+type UnpinnedError struct {
+	File, URL, Checksum string
+}
+
+func (e *UnpinnedError) Error() string {
+	return fmt.Sprintf("%s: %s has the checksum %q, and so is not pinned by a SHA-256", e.File, e.URL, e.Checksum)
+}
+
 // New reads the lock files and pins all that they name.
 func New(ctx context.Context, req Request) (*Plan, error) {
 	p := &Plan{req: req, artifacts: map[string]konflux.Artifact{}, summaries: map[string]bool{}}
 	var locks []*lock.Lock
 	m := &lock.Manifest{Version: 1, Name: "prefetch", Arches: req.Arches}
-	for i, pkg := range req.Input.Packages {
+	for _, pkg := range req.Input.Packages {
 		var l *lock.Lock
 		var err error
 		switch pkg.Type {
@@ -117,10 +126,10 @@ func New(ctx context.Context, req Request) (*Plan, error) {
 		case "gomod":
 			var toolchain string
 			toolchain, l, err = p.goSource(pkg)
-			m.Inputs.Go = append(m.Inputs.Go, lock.ManifestGo{Name: sourceName(i, pkg), Dir: pkg.Path, Toolchain: toolchain})
+			m.Inputs.Go = append(m.Inputs.Go, lock.ManifestGo{Name: pkg.Path, Dir: pkg.Path, Toolchain: toolchain})
 		case "cargo":
 			l, err = p.sources(pkg, "Cargo.toml", "Cargo.lock")
-			m.Inputs.Cargo = append(m.Inputs.Cargo, lock.ManifestCargo{Name: sourceName(i, pkg), Dir: pkg.Path})
+			m.Inputs.Cargo = append(m.Inputs.Cargo, lock.ManifestCargo{Name: pkg.Path, Dir: pkg.Path})
 		default:
 			err = errors.New("not done here")
 		}
@@ -146,10 +155,6 @@ func New(ctx context.Context, req Request) (*Plan, error) {
 	p.Lock.Epoch = req.Epoch
 	return p, nil
 }
-
-// sourceName is what the lock calls a source: "gomod-0" and so on, which is
-// told in its uses together with the path.
-func sourceName(i int, p konflux.PrefetchPackage) string { return fmt.Sprintf("%s-%d", p.Type, i) }
 
 // read is a file of a package, and what the lock notes of it.
 func (p *Plan) read(pkg konflux.PrefetchPackage, name string) ([]byte, lock.Source, error) {
@@ -266,6 +271,13 @@ func (p *Plan) rpms(pkg konflux.PrefetchPackage) (*lock.Lock, error) {
 			}
 		}
 		k.Arches = slices.DeleteFunc(k.Arches, func(a konflux.LockArch) bool { return !slices.Contains(want, a.Arch) })
+	}
+	for _, a := range k.Arches {
+		for _, f := range slices.Concat(a.Packages, a.Source, a.ModuleMetadata) {
+			if !strings.HasPrefix(strings.ToLower(f.Checksum), "sha256:") {
+				return nil, &UnpinnedError{File: source.Name, URL: f.URL, Checksum: f.Checksum}
+			}
+		}
 	}
 	l, err := lock.FromKonflux("prefetch", k, source.SHA256)
 	if err != nil {
