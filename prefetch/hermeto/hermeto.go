@@ -230,7 +230,7 @@ func (p *Plan) goSource(pkg konflux.PrefetchPackage) (toolchain string, l *lock.
 	if b, s, err = p.read(pkg, "go.mod"); err != nil {
 		return "", nil, err
 	}
-	mod, err := modfile.ParseLax(s.Name, b, nil)
+	mod, err := modfile.Parse(s.Name, b, nil)
 	if err != nil {
 		return "", nil, err
 	}

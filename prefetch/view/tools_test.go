@@ -105,7 +105,7 @@ type pkg struct {
 	files               []string
 }
 
-func (p pkg) build(t *testing.T) []byte {
+func (p pkg) build(t testing.TB) []byte {
 	t.Helper()
 	md := rpmpack.RPMMetaData{
 		Name: p.name, Version: p.version, Release: "1.el9", Arch: p.arch, Epoch: p.epoch, Summary: "the <" + p.name + "> & co",

@@ -181,11 +181,28 @@ func (t *Tree) fill(ctx context.Context, dir string) (Stats, error) {
 		if err := makeDirs(dir, path.Dir(f.name), made); err != nil {
 			return st, err
 		}
-		if err := f.make(filepath.Join(dir, f.name)); err != nil {
+		n, err := f.fill(filepath.Join(dir, f.name))
+		if err != nil {
 			return st, err
 		}
+		st.Made += n
 	}
 	return st, writeReadOnly(filepath.Join(dir, marker), []byte(markerText))
+}
+
+// fill makes the folder and its files read-only, and returns their number.
+func (f *folder) fill(dir string) (files int, err error) {
+	if err := f.make(dir); err != nil {
+		return 0, err
+	}
+	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		files++
+		return os.Chmod(p, 0o444)
+	})
+	return files, err
 }
 
 // makeDirs makes a folder below dir, and those above it, that are not made.
