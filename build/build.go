@@ -137,6 +137,10 @@ type builder struct {
 	given map[*lock.Input]bool
 	// made is what steps left in out, by path. Steps run one after another.
 	made map[string]origin
+	// archives are the OCI archives that run steps are given.
+	archives []ociArchive
+	// repositories are the git trees that run steps are given.
+	repositories []gitTree
 }
 
 func newBuilder(o Options) (*builder, error) {

@@ -273,8 +273,8 @@ func (b *builder) crates(registry string, locked *cargo.Lock, inputs []*lock.Inp
 	return view.GitRepositories(filepath.Join(registry, "git"), "/registry/git", repos)
 }
 
-// runStep runs a line of shell with the file inputs in $IN and everything it
-// leaves in $OUT going into the root.
+// runStep runs a line of shell with the file inputs and the OCI images in $IN
+// and everything it leaves in $OUT going into the root.
 func (b *builder) runStep(ctx context.Context, n int, script string) (put func() error, err error) {
 	in, out := b.stepDir(n, "in"), b.stepDir(n, "out")
 	for _, d := range []string{in, out} {
@@ -293,10 +293,20 @@ func (b *builder) runStep(ctx context.Context, n int, script string) (put func()
 		}
 		inputs = append(inputs, f)
 	}
+	images, err := b.putImages(in)
+	if err != nil {
+		return nil, err
+	}
+	inputs = append(inputs, images...)
+	repositories, mounts, err := b.putRepositories(in)
+	if err != nil {
+		return nil, err
+	}
+	inputs = append(inputs, repositories...)
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
 		Name: fmt.Sprintf("step %d: run", n), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", script},
 		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp",
-		Mounts: []sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}},
+		Mounts: append([]sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}}, mounts...),
 	})
 	if err != nil {
 		return nil, err

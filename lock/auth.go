@@ -161,7 +161,7 @@ func (o *AuthOfflineToken) check() error {
 	}
 	if o.TokenURL != "" {
 		u, err := url.Parse(o.TokenURL)
-		if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
+		if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) {
 			return errors.New("tokenURL: want an https address, without a name and a password")
 		}
 	}

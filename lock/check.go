@@ -36,7 +36,9 @@ func Check(l *Lock, manifest digest.Digest, dir string) error {
 		changed = append(changed, err)
 	}
 	for _, s := range l.Sources {
-		compare(KindFile, s.Name, s.SHA256)
+		if !isURL(s.Name) && !strings.HasPrefix(s.Name, imageSource) { // those are not here
+			compare(KindFile, s.Name, s.SHA256)
+		}
 	}
 	for i := range l.Inputs {
 		switch in := &l.Inputs[i]; in.Kind {
@@ -261,9 +263,9 @@ func (in *Input) checkOCI() error {
 	}
 	kind := OCIBlobs
 	switch in.OCI.Role {
-	case roleIndex, roleManifest:
+	case RoleIndex, RoleManifest:
 		kind = OCIManifests
-	case roleConfig, roleLayer, roleSBOM:
+	case RoleConfig, RoleLayer, RoleSBOM:
 	default:
 		return fmt.Errorf("role %q is not known to this Caisson", in.OCI.Role)
 	}

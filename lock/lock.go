@@ -327,7 +327,7 @@ type Git struct {
 // OCI is what only a part of an image has.
 type OCI struct {
 	Ref       string `json:"ref"`  // the image as it was asked for
-	Role      string `json:"role"` // index, manifest, config, layer, sbom
+	Role      string `json:"role"` // RoleIndex and so on
 	MediaType string `json:"mediaType"`
 }
 
@@ -345,6 +345,14 @@ type Verified struct {
 	What string `json:"what"`
 	// From is where the signed checksums lie.
 	From string `json:"from,omitempty"`
+}
+
+// By says in words who signed.
+func (v *Verified) By() string {
+	if v.Key != "" {
+		return "key " + v.Key
+	}
+	return v.Identity + " of " + v.Issuer
 }
 
 // EVR is epoch:version-release, without an epoch of 0.

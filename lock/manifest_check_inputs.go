@@ -3,6 +3,7 @@ package lock
 import (
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -58,6 +59,9 @@ func (m *manifestChecker) checkInputs() error {
 		}
 	}
 	for i, f := range m.Inputs.Files {
+		if name, ok := strings.CutSuffix(f.Name, ".tar"); ok && slices.ContainsFunc(m.Inputs.OCI, func(o ManifestOCI) bool { return o.Name == name }) {
+			return m.errorf(at("inputs", "files", i, "name"), "%q is what steps find the image %q as", f.Name, name)
+		}
 		where := at("inputs", "files", i)
 		if err := add(where, f.Name); err != nil {
 			return err

@@ -55,10 +55,12 @@ type resolver struct {
 	Options
 	m      *Manifest // a copy: a Konflux file adds to it
 	lock   *Lock
-	inputs map[string]*Input // by kind/name
-	chosen map[string]*Input // of the old lock, by kind/name
-	only   []ArchPackages    // what a Konflux file asks for on some arches
-	repos  map[string]Repo   // of the arch at hand, by id
+	inputs map[string]*Input        // by kind/name
+	chosen map[string]*Input        // of the old lock, by kind/name
+	only   []ArchPackages           // what a Konflux file asks for on some arches
+	repos  map[string]Repo          // of the arch at hand, by id
+	extra  map[string]*archExtra    // what else counts on an arch
+	tops   map[string]digest.Digest // of images that a Konflux file names, by reference: what they were when first looked at
 }
 
 func newResolver(o Options) *resolver {
@@ -85,7 +87,7 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	if err := r.checkUpdate(); err != nil {
 		return nil, err
 	}
-	if err := r.expandFrom(); err != nil {
+	if err := r.expandFrom(ctx); err != nil {
 		return nil, err
 	}
 	r.lock.RPM = r.m.RPM.rpmOptions()
@@ -100,6 +102,11 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	}
 	r.steps()
 	r.variants()
+	return r.finish()
+}
+
+// finish puts the lock together.
+func (r *resolver) finish() (*Lock, error) {
 	for _, in := range r.inputs {
 		r.lock.Inputs = append(r.lock.Inputs, *in)
 	}
@@ -110,6 +117,11 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 		return nil, err
 	}
 	return r.lock, nil
+}
+
+// hasRepo tells whether there is a repository of that id for an arch.
+func (l *Lock) hasRepo(id, arch string) bool {
+	return slices.ContainsFunc(l.Repos, func(r Repo) bool { return r.ID == id && r.Arch == arch })
 }
 
 func (r *resolver) say(format string, args ...any) {
@@ -125,6 +137,14 @@ func (r *resolver) add(in Input) error {
 	if !ok {
 		r.inputs[key] = &in
 		return nil
+	}
+	if old.SHA256 == in.SHA256 && old.Kind == KindRPM && old.Repo != in.Repo && !r.lock.hasRepo(old.Repo, in.For[0].Arch) {
+		// The repository is called otherwise on this arch.
+		in.Name += "@" + in.Repo
+		if old = r.inputs[in.Kind+"/"+in.Name]; old == nil {
+			r.inputs[in.Kind+"/"+in.Name] = &in
+			return nil
+		}
 	}
 	if old.SHA256 != in.SHA256 {
 		hint := ""

@@ -132,9 +132,9 @@ func (l *imageLoader) old() []Input {
 // topPart is the place of what the reference names: the index, or the only
 // manifest.
 func topPart(parts []Input) int {
-	i := slices.IndexFunc(parts, func(in Input) bool { return in.OCI.Role == roleIndex })
+	i := slices.IndexFunc(parts, func(in Input) bool { return in.OCI.Role == RoleIndex })
 	if i < 0 {
-		i = slices.IndexFunc(parts, func(in Input) bool { return in.OCI.Role == roleManifest })
+		i = slices.IndexFunc(parts, func(in Input) bool { return in.OCI.Role == RoleManifest })
 	}
 	return i
 }
@@ -153,11 +153,11 @@ func (l *imageLoader) keeps(old []Input) bool {
 	sbom := false
 	for _, in := range old {
 		switch in.OCI.Role {
-		case roleManifest:
+		case RoleManifest:
 			for _, u := range in.For {
 				arches = append(arches, u.Arch)
 			}
-		case roleSBOM:
+		case RoleSBOM:
 			sbom = true
 		}
 	}
@@ -166,13 +166,13 @@ func (l *imageLoader) keeps(old []Input) bool {
 	return all && sbom == (l.m.SBOM != "")
 }
 
-// Roles of the parts of an image.
+// Roles of the parts of an image, as OCI.Role has them.
 const (
-	roleIndex    = "index"
-	roleManifest = "manifest"
-	roleConfig   = "config"
-	roleLayer    = "layer"
-	roleSBOM     = "sbom"
+	RoleIndex    = "index"
+	RoleManifest = "manifest"
+	RoleConfig   = "config"
+	RoleLayer    = "layer"
+	RoleSBOM     = "sbom"
 )
 
 // load asks the registry. top is what to take; where it is zero, what the tag
@@ -204,7 +204,7 @@ func (l *imageLoader) load(ctx context.Context, top digest.Digest) error {
 		}
 		return l.addImage(ctx, "", arches, part, m, verified)
 	}
-	l.add("index", roleIndex, []string{""}, part, verified)
+	l.add("index", RoleIndex, []string{""}, part, verified)
 	return l.loadIndex(ctx, part, m)
 }
 
@@ -256,18 +256,18 @@ func (l *imageLoader) addImage(ctx context.Context, prefix string, arches []stri
 
 // addParts adds a manifest and what it names.
 func (l *imageLoader) addParts(prefix string, arches []string, part ociPart, m *ociManifest, verified *Verified) error {
-	l.add(prefix+"manifest", roleManifest, arches, part, verified)
+	l.add(prefix+"manifest", RoleManifest, arches, part, verified)
 	config, err := m.Config.part()
 	if err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
-	l.add(prefix+"config", roleConfig, arches, config, nil)
+	l.add(prefix+"config", RoleConfig, arches, config, nil)
 	for i := range m.Layers {
 		layer, err := m.Layers[i].part()
 		if err != nil {
 			return fmt.Errorf("layer %d: %w", i, err)
 		}
-		l.add(prefix+"layer-"+strconv.Itoa(i), roleLayer, arches, layer, nil)
+		l.add(prefix+"layer-"+strconv.Itoa(i), RoleLayer, arches, layer, nil)
 	}
 	return nil
 }
@@ -311,7 +311,7 @@ func (l *imageLoader) add(name, role string, arches []string, p ociPart, verifie
 	for _, a := range arches {
 		in.For = append(in.For, Use{Arch: a, Set: "oci:" + l.m.Name, By: "inputs.oci " + l.m.Name})
 	}
-	if role == roleIndex || role == roleManifest {
+	if role == RoleIndex || role == RoleManifest {
 		kind = OCIManifests
 		in.PURL = l.purl(p.digest, arches)
 	}

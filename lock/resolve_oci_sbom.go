@@ -48,7 +48,7 @@ func (l *imageLoader) importSBOM(ctx context.Context, subject digest.Digest) err
 	if part == nil {
 		return l.noSBOM(subject)
 	}
-	l.add(roleSBOM, roleSBOM, []string{""}, *part, nil)
+	l.add(RoleSBOM, RoleSBOM, []string{""}, *part, nil)
 	return nil
 }
 
@@ -60,7 +60,7 @@ func (l *imageLoader) importIndexSBOM(ctx context.Context, index ociPart, manife
 		return err
 	}
 	if part != nil {
-		l.add(roleSBOM, roleSBOM, []string{""}, *part, nil)
+		l.add(RoleSBOM, RoleSBOM, []string{""}, *part, nil)
 		return nil
 	}
 	for i, arch := range l.r.lock.Arches {
@@ -71,7 +71,7 @@ func (l *imageLoader) importIndexSBOM(ctx context.Context, index ociPart, manife
 		if part == nil {
 			return l.noSBOM(index.digest, manifests[i].digest)
 		}
-		l.add(arch+"/"+roleSBOM, roleSBOM, []string{arch}, *part, nil)
+		l.add(arch+"/"+RoleSBOM, RoleSBOM, []string{arch}, *part, nil)
 	}
 	return nil
 }

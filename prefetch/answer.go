@@ -92,6 +92,11 @@ func (t *transfer) refused(resp *http.Response) error {
 			err.text += ": " + said
 		}
 	}
+	if denied := resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden; denied && t.login.cert != "" {
+		err.text += " (with the client certificate " + t.login.cert + ")"
+	} else if denied && t.login.header == "" && t.req.through == nil {
+		err.text += " (without a login)"
+	}
 	if isTemporary(resp.StatusCode) {
 		t.wait = retryAfter(resp)
 		return temporary{err}

@@ -321,6 +321,28 @@ func TestProxyOfAuth(t *testing.T) {
 	}
 }
 
+// Who is refused hears what was sent, by name.
+func TestRefusedLogins(t *testing.T) {
+	ca := newAuthority(t, "all")
+	cert, key := ca.client(t, -time.Hour, time.Hour)
+	cfg := quick()
+	cfg.Dir, cfg.Env = t.TempDir(), environment("TOKEN", "t0ken")
+	write(t, cfg.Dir, map[string]string{"c.pem": cert, "c.key": key, "ca.pem": ca.pem})
+	url := ca.serveTLS(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }), tls.RequestClientCert, ca).URL
+	for _, c := range []struct {
+		auth lock.Auth
+		want string
+	}{
+		{lock.Auth{TLS: &lock.AuthTLS{Cert: "c.pem", Key: "c.key", CA: "ca.pem"}}, "403 Forbidden (with the client certificate " + filepath.Join(cfg.Dir, "c.pem") + ")"},
+		{lock.Auth{TLS: &lock.AuthTLS{CA: "ca.pem"}}, "403 Forbidden (without a login)"},
+		{lock.Auth{TLS: &lock.AuthTLS{CA: "ca.pem"}, Bearer: &lock.AuthBearer{Token: "$TOKEN"}}, "403 Forbidden"},
+	} {
+		if _, err := get(t, newClient(t, cfg), Request{URL: url, Auth: &c.auth}); err == nil || !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("got %v, want %s", err, c.want)
+		}
+	}
+}
+
 // Fill logs in by what the lock says of repository and input, and keeps
 // nothing of it.
 func TestFillLogins(t *testing.T) {

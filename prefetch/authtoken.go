@@ -56,7 +56,7 @@ func newOfflineToken(cfg Config, a *lock.AuthOfflineToken, t http.RoundTripper) 
 		o.client = a.ClientID
 	}
 	u, err := url.Parse(o.url)
-	if err != nil || u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
+	if err != nil || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) {
 		return nil, fmt.Errorf("the token server %s: want an https address", safeURL(o.url))
 	}
 	o.http = http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error {

@@ -11,6 +11,7 @@
 //	toolchain    h1, as the checksum database has it
 //	crate        Cargo.lock's checksum, which is the SHA-256
 //	tree         the local folder packs to the SHA-256 that was locked
+//	oci          the digest of its address, which is the SHA-256
 //	git          commit, tree and tag are the lock's, made anew from the contents (see gittree)
 //
 // A proof that took reading is remembered in the store with what it was made
@@ -21,7 +22,11 @@
 // # Limits
 //
 // Go modules come from module proxies only, never from a version control
-// system; crates from registries with a sparse index and no token. An idle
+// system; crates from registries with a sparse index, with the tokens that
+// cargo itself keeps in its files and variables (cargo:token); images
+// from the registry that the lock names, with the logins of docker and podman,
+// not from mirrors that registries.conf names, and without TLS from this
+// machine only. An idle
 // server is given up on, a slow one is not. There is no limit on time but the
 // context's.
 //

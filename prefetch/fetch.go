@@ -31,7 +31,7 @@ type Fetcher struct {
 func NewFetcher(store *cas.Store, client *Client, cfg Config) *Fetcher {
 	f := &Fetcher{store: store, client: client, cfg: cfg.withDefaults()}
 	f.cargo = sync.OnceValues(func() (*cargoConfig, error) {
-		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex)
+		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens)
 	})
 	return f
 }
@@ -55,6 +55,16 @@ func (f *Fetcher) Fetch(ctx context.Context, w lock.Want) (lock.Blob, error) {
 			return f.blob(d)
 		}
 	}
+	b, err := f.fetchNew(ctx, w, key)
+	if isFull(err) {
+		free, _ := freeBytes(f.store.Dir())
+		err = &NoSpaceError{Dir: f.store.Dir(), Need: w.Size, Free: free, Err: err}
+	}
+	return b, err
+}
+
+// fetchNew is Fetch of what the store does not have.
+func (f *Fetcher) fetchNew(ctx context.Context, w lock.Want, key string) (lock.Blob, error) {
 	to, err := f.store.Create()
 	if err != nil {
 		return lock.Blob{}, err
@@ -151,8 +161,10 @@ func inTurn(ctx context.Context, places []candidate, req Request, to *cas.Temp, 
 		var got brought
 		err := p.err
 		if err == nil {
-			req.URL = p.url
-			if err = to.Restart(); err == nil {
+			req.URL, req.token = p.url, p.token
+			if err = to.Restart(); err == nil && p.get != nil {
+				err = p.get(ctx, to)
+			} else if err == nil {
 				got, err = get(ctx, req, to)
 			}
 		}

@@ -209,7 +209,7 @@ func (f *filler) work(ctx context.Context, jobs []*job) error {
 // alone, or there is no room or no image for it.
 func (f *filler) givenUp(j *job) bool {
 	noISO := false
-	if r := f.l.RepoOf(j.first()); r != nil && r.ISO != "" && !j.present {
+	if r := f.l.RepoOf(j.first()); r != nil && r.ISO != "" && !j.present && f.opts.Get == nil {
 		in := f.l.Find(lock.KindFile, r.ISO)
 		noISO = in != nil && !f.s.Has(in.SHA256)
 	}

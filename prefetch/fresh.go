@@ -55,11 +55,6 @@ func (a *answer) ask(h http.Header) {
 	}
 }
 
-// freshKey is the key under which the answer of an address is remembered.
-func freshKey(address, accept string) string {
-	return strings.Join([]string{"answer-1", address, accept}, "\x00")
-}
-
 // fresh gets an address whose bytes may change. Where the server says that
 // they have not, the store's copy is it; else to has the file.
 func (f *Fetcher) fresh(ctx context.Context, req Request, to *cas.Temp) (brought, error) {

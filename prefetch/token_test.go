@@ -187,15 +187,15 @@ func TestOfflineTokenAnswers(t *testing.T) {
 func TestOfflineTokenRefused(t *testing.T) {
 	h := newRedHat(t)
 	cfg := tokenConfig()
-	try := func(o lock.AuthOfflineToken) (error, int64) {
+	try := func(o lock.AuthOfflineToken) (int64, error) {
 		c := newClient(t, cfg)
 		_, err := get(t, c, Request{URL: h.api.URL + "/x", Auth: &lock.Auth{OfflineToken: &o}})
 		if err == nil || strings.Contains(err.Error(), "another-secret") || strings.Contains(err.Error(), "long-lived") {
 			t.Errorf("got %v", err)
 		}
-		return err, c.Requests()
+		return c.Requests(), err
 	}
-	err, n := try(lock.AuthOfflineToken{Token: "$WRONG", TokenURL: h.api.URL + "/token"})
+	n, err := try(lock.AuthOfflineToken{Token: "$WRONG", TokenURL: h.api.URL + "/token"})
 	if err == nil || !strings.Contains(err.Error(), "exchanging the offline token at "+h.api.URL+"/token: 400 Bad Request: invalid_grant: Offline session of … not found") || n != 0 {
 		t.Errorf("got %v, %d requests", err, n)
 	}
@@ -203,16 +203,16 @@ func TestOfflineTokenRefused(t *testing.T) {
 		t.Errorf("asked %q", h.asked)
 	}
 	for _, bad := range []string{"http://sso.example/token", "ftp://127.0.0.1/", ":"} {
-		if err, _ := try(lock.AuthOfflineToken{Token: "$OFFLINE", TokenURL: bad}); err == nil || !strings.Contains(err.Error(), "want an https address") {
+		if _, err := try(lock.AuthOfflineToken{Token: "$OFFLINE", TokenURL: bad}); err == nil || !strings.Contains(err.Error(), "want an https address") {
 			t.Errorf("%s: got %v", bad, err)
 		}
 	}
 	away := serve(t, http.RedirectHandler(h.api.URL+"/token", http.StatusTemporaryRedirect))
-	if err, _ := try(lock.AuthOfflineToken{Token: "$OFFLINE", TokenURL: away}); err == nil || !strings.Contains(err.Error(), "a token is not sent on") {
+	if _, err := try(lock.AuthOfflineToken{Token: "$OFFLINE", TokenURL: away}); err == nil || !strings.Contains(err.Error(), "a token is not sent on") {
 		t.Errorf("got %v", err)
 	}
 	no := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }))
-	if err, _ := try(lock.AuthOfflineToken{Token: "$OFFLINE", TokenURL: no}); err == nil || !strings.Contains(err.Error(), "has no access_token") {
+	if _, err := try(lock.AuthOfflineToken{Token: "$OFFLINE", TokenURL: no}); err == nil || !strings.Contains(err.Error(), "has no access_token") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -163,6 +163,15 @@ func showLock(ui *ui, o *lockOptions, l *lock.Lock, s lockSummary, began time.Ti
 	if n := len(l.MissingSources); n > 0 {
 		ui.stage("warning: no repository has %s: %s", count(n, "source package"), strings.Join(l.MissingSources, ", "))
 	}
+	unproved := 0
+	for i := range l.Inputs {
+		if g := l.Inputs[i].Go; g != nil && g.Unproved {
+			unproved++
+		}
+	}
+	if unproved > 0 {
+		ui.stage("warning: %s of Go modules that no sum file and no checksum database vouches for, locked as found", count(unproved, "file"))
+	}
 	next := append([]string{"prefetch"}, o.args()...)
 	if project := filepath.Dir(o.manifest); project != filepath.Dir(o.out) {
 		next = append(next, "--project", project)

@@ -25,7 +25,9 @@ func withNetwork(ui *ui, o lock.Options, store *cas.Store, f func(lock.Options) 
 		return err
 	}
 	defer client.CloseIdle()
-	o.Fetch = prefetch.NewFetcher(store, client, cfg).Fetch
+	fetcher := prefetch.NewFetcher(store, client, cfg)
+	defer fetcher.Close()
+	o.Fetch = fetcher.Fetch
 	o.NoSumDB = cfg.GoNoSumDB
 	o.Progress = func(s string) { ui.stage("%s", s) }
 	o.Fingerprints = func(key []byte) ([]string, error) {

@@ -101,19 +101,27 @@ func header(rest []byte, key string) (value string, after []byte, ok bool) {
 }
 
 func parseCommit(raw []byte) (commitObject, error) {
-	tree, rest, ok := header(raw, "tree")
+	tree, _, ok := header(raw, "tree")
 	if !ok || !IsID(tree) {
 		return commitObject{}, errors.New("the commit object names no tree")
 	}
+	at, err := Time(raw)
+	return commitObject{tree: tree, committed: at}, err
+}
+
+// Time is when a commit or tag object was made: its committer's or tagger's
+// time.
+func Time(raw []byte) (time.Time, error) {
 	for {
-		var line []byte
-		line, rest, _ = bytes.Cut(rest, []byte("\n"))
+		line, rest, _ := bytes.Cut(raw, []byte("\n"))
 		if len(line) == 0 {
-			return commitObject{}, errors.New("the commit object names no committer")
+			return time.Time{}, errors.New("the object names no committer and no tagger")
 		}
-		if who, ok := strings.CutPrefix(string(line), "committer "); ok {
-			at, err := personTime(who)
-			return commitObject{tree: tree, committed: at}, err
+		raw = rest
+		for _, key := range []string{"committer ", "tagger "} {
+			if who, ok := strings.CutPrefix(string(line), key); ok {
+				return personTime(who)
+			}
 		}
 	}
 }
@@ -124,7 +132,7 @@ func personTime(who string) (time.Time, error) {
 	sec, _, _ := strings.Cut(when, " ")
 	n, err := strconv.ParseInt(sec, 10, 64)
 	if err != nil || n < 0 || n > 1<<40 {
-		return time.Time{}, fmt.Errorf("the commit object's committer has no time that can be read: %.100q", who)
+		return time.Time{}, fmt.Errorf("the committer or tagger has no time that can be read: %.100q", who)
 	}
 	return time.Unix(n, 0).UTC(), nil
 }

@@ -26,27 +26,34 @@ var (
 
 // world is what ask-dnf.py reads: repositories and requests, made up at random.
 type world struct {
-	Repos    []worldRepo    `json:"repos"`
-	Excludes []string       `json:"excludes"`
-	Requests []worldRequest `json:"requests"`
+	Repos     []worldRepo      `json:"repos"`
+	Installed []worldInstalled `json:"installed"`
+	Excludes  []string         `json:"excludes"`
+	Requests  []worldRequest   `json:"requests"`
 
-	rand *rand.Rand
+	rand      *rand.Rand
+	installed string
 }
 
 type worldRepo struct {
-	ID       string `json:"id"`
-	Path     string `json:"path"`
-	Priority int    `json:"priority"`
-	Cost     int    `json:"cost"`
-	Hotfixes bool   `json:"hotfixes"`
+	ID       string   `json:"id"`
+	Path     string   `json:"path"`
+	Priority int      `json:"priority"`
+	Cost     int      `json:"cost"`
+	Hotfixes bool     `json:"hotfixes"`
+	Excludes []string `json:"excludes"`
+	Includes []string `json:"includes"`
 
 	text, modules string
 }
 
 type worldRequest struct {
-	Specs []string `json:"specs"`
-	Weak  bool     `json:"weak"`
-	Best  bool     `json:"best"`
+	Specs     []string `json:"specs"`
+	Reinstall []string `json:"reinstall"`
+	Upgrade   []string `json:"upgrade"`
+	Erase     bool     `json:"erase"`
+	Weak      bool     `json:"weak"`
+	Best      bool     `json:"best"`
 }
 
 func (w *world) one(of ...string) string { return of[w.rand.Intn(len(of))] }
@@ -191,7 +198,11 @@ func (w *world) request() worldRequest {
 			specs = append(specs, w.name())
 		}
 	}
-	return worldRequest{specs, w.chance(50), w.chance(50)}
+	r := worldRequest{Specs: specs, Weak: w.chance(50), Best: w.chance(50)}
+	if w.installed != "" {
+		w.changes(&r)
+	}
+	return r
 }
 
 func newWorld(seed int64) *world {
@@ -218,10 +229,19 @@ func newWorld(seed int64) *world {
 		if w.chance(35) {
 			r.modules = w.modulesYAML(lines)
 		}
+		if w.chance(10) {
+			r.Excludes = w.list(70, 3, func() string { return w.one(w.name(), w.name()+"-1*", w.name()+".i686", w.name()+"-"+w.version()) })
+		}
+		if w.chance(5) {
+			r.Includes = w.list(95, 12, func() string { return w.one(w.name(), w.name()+"*", w.name()+".x86_64") })
+		}
 		w.Repos = append(w.Repos, r)
 	}
 	if w.chance(20) {
 		w.Excludes = []string{w.one(w.name(), w.name()+"-1*", w.name()+".i686")}
+	}
+	if w.chance(50) {
+		w.install()
 	}
 	for range 40 {
 		w.Requests = append(w.Requests, w.request())
@@ -236,6 +256,7 @@ func (w *world) pool(t *testing.T) *Pool {
 	for _, r := range w.Repos {
 		repo := textRepo(t, r.ID, r.text, nil)
 		repo.Priority, repo.Cost, repo.ModuleHotfixes = r.Priority, r.Cost, r.Hotfixes
+		repo.ExcludePkgs, repo.IncludePkgs = r.Excludes, r.Includes
 		if r.modules != "" {
 			var err error
 			if repo.Modules, err = rpmmd.ParseModules(strings.NewReader(r.modules)); err != nil {
@@ -244,7 +265,7 @@ func (w *world) pool(t *testing.T) *Pool {
 		}
 		repos = append(repos, repo)
 	}
-	p, err := NewPool(repos, Options{Arch: "x86_64"})
+	p, err := NewPool(repos, Options{Arch: "x86_64", Installed: w.installedPackages(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,6 +306,7 @@ func TestWorlds(t *testing.T) {
 			r.Path = filepath.Join(dir, r.ID)
 			writeRepo(t, r.Path, r.text, r.modules)
 		}
+		w.headers(t)
 		if err := json.NewEncoder(in).Encode(w); err != nil {
 			t.Fatal(err)
 		}
@@ -312,37 +334,63 @@ func (w *world) compare(t *testing.T, p *Pool, r worldRequest, answer json.RawMe
 	t.Helper()
 	var want []string
 	solvable := json.Unmarshal(answer, &want) == nil
-	got, err := p.Solve(Request{Specs: r.Specs, WeakDeps: r.Weak, Best: r.Best, Exclude: w.Excludes})
+	got, err := p.Solve(Request{Specs: r.Specs, Reinstall: r.Reinstall, Upgrade: r.Upgrade, AllowErasing: r.Erase,
+		WeakDeps: r.Weak, Best: r.Best, Exclude: w.Excludes})
 	var problem *Problem
 	switch {
 	case err != nil && !errors.As(err, &problem):
 		t.Fatal(err)
 	case err != nil && !solvable:
 		return true
-	case err == nil && solvable && slices.Equal(lines(got), want):
+	case err == nil && solvable && slices.Equal(changes(got), want):
 		return true
-	case err == nil && solvable && p.haveHidden(want, w.Excludes):
-		// libsolv forgets what is excluded where only the condition of a rich
-		// recommendation names it.
+	case solvable && !p.holdsTogether(t, want, w.Excludes):
+		// libsolv does not see all that a rich recommendation can ask for, and
+		// installs it without what it needs.
 		return true
 	}
 	var have []string
 	if err == nil {
-		have = lines(got)
+		have = changes(got)
 	}
-	t.Errorf("world %d, %q, weak %v, best %v:\ngot  %v (%v)\nwant %s", seed, r.Specs, r.Weak, r.Best, have, err, answer)
+	t.Errorf("world %d, %+v:\ngot  %v (%v)\nwant %s", seed, r, have, err, answer)
 	return false
 }
 
-// haveHidden reports whether one of the packages is hidden by a module or
-// excluded.
-func (p *Pool) haveHidden(list, excludes []string) bool {
-	s := &solver{p: p, req: &Request{Exclude: excludes}, modules: p.modules.state}
+// holdsTogether reports whether dnf's answer has all that its packages need, and
+// nothing that is hidden or excluded.
+func (p *Pool) holdsTogether(t *testing.T, answer, excludes []string) bool {
+	t.Helper()
+	s := p.blankSolver()
+	s.req, s.modules = &Request{Exclude: excludes}, p.modules.state
 	s.exclude()
-	for i := int(firstID); i < len(p.pkgs); i++ {
-		if s.excluded[i] && slices.Contains(list, p.label(id(i))) {
-			return true
+	s.level = make([]int32, len(p.pkgs))
+	var come []id
+	for i := int(p.available); i < len(p.pkgs); i++ {
+		if slices.Contains(answer, p.label(id(i))) {
+			s.level[i] = 1
+			come = append(come, id(i))
 		}
 	}
-	return false
+	for n := firstID; n < p.available; n++ {
+		gone := slices.Contains(answer, "-"+p.pkgs[n].Package.String())
+		for _, q := range come {
+			gone = gone || slices.Contains(p.replaced(q), n) || p.pkgs[q].name == p.pkgs[n].name && p.alternates(q, n)
+		}
+		if !gone {
+			s.level[n] = 1
+			come = append(come, n)
+		}
+	}
+	s.decided = come
+	for _, q := range come {
+		ok, err := s.holdsUp(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok && !p.isInstalled(q) {
+			return false
+		}
+	}
+	return true
 }

@@ -121,7 +121,7 @@ func parsePacket(op *packet.OpaquePacket, text bool) (*sigPacket, error) {
 	if !ok {
 		return nil, errors.New("no signature packet")
 	}
-	if sig.SigType != packet.SigTypeBinary && !(text && sig.SigType == packet.SigTypeText) {
+	if sig.SigType != packet.SigTypeBinary && (!text || sig.SigType != packet.SigTypeText) {
 		return nil, fmt.Errorf("signature type %#x, want that of a binary document", byte(sig.SigType))
 	}
 	out := &sigPacket{created: sig.CreationTime, pubAlgo: sig.PubKeyAlgo, hash: sig.Hash, sig: sig}
