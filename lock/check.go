@@ -62,8 +62,8 @@ func (l *Lock) check() error {
 	if l.Manifest.IsZero() {
 		return errors.New("no digest of the manifest")
 	}
-	if l.Imported != "" && l.Imported != importedRPMs {
-		return fmt.Errorf("imported %q: want %q, or nothing", l.Imported, importedRPMs)
+	if l.Imported != "" && l.Imported != importedRPMs && l.Imported != ImportedPrefetch {
+		return fmt.Errorf("imported %q: want %q or %q, or nothing", l.Imported, importedRPMs, ImportedPrefetch)
 	}
 	if l.Epoch < 0 || l.Epoch > maxEpoch {
 		return fmt.Errorf("epoch %d: want seconds since 1970, at most %d", l.Epoch, int64(maxEpoch))

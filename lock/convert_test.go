@@ -166,7 +166,7 @@ func TestImportedCheck(t *testing.T) {
 		want   string
 	}{
 		{func(l *Lock) {}, ""},
-		{func(l *Lock) { l.Imported = "other" }, `imported "other": want "rpms.lock.yaml", or nothing`},
+		{func(l *Lock) { l.Imported = "other" }, `imported "other": want "rpms.lock.yaml" or "prefetch-input", or nothing`},
 		{func(l *Lock) { l.Imported = "" }, `repository "flat" (x86_64): baseurl "" does not end in a slash`},
 		{func(l *Lock) { l.Imported, l.Repos[0].BaseURL = "", "https://x/" }, `repository "flat" (x86_64): no digest of its repomd.xml`},
 		{func(l *Lock) { l.Inputs[2].URL = "c" }, `input rpm c-1-2.noarch: repository "flat" has no baseurl for x86_64`},

@@ -42,6 +42,10 @@ type Options struct {
 	// NoSumDB are patterns of the modules that the database is not to be asked
 	// for, as GONOSUMDB has them.
 	NoSumDB string
+	// NeedsOnly leaves out packages, the payloads and their sources: wanted is
+	// only what payloads need. Then a Go payload may name no toolchain, and gets
+	// none.
+	NeedsOnly bool
 	// Progress is told what begins; it may be nil.
 	Progress func(stage string)
 }
@@ -92,6 +96,9 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 		if err := f(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if r.NeedsOnly {
+		r.lock.Payloads = nil
 	}
 	r.steps()
 	r.variants()
@@ -285,6 +292,9 @@ func (r *resolver) trees(context.Context) error {
 // long as the content does: a commit elsewhere in the repository changes
 // nothing here.
 func (r *resolver) tree(rel string, use Use) error {
+	if r.NeedsOnly {
+		return nil
+	}
 	rel = path.Clean(rel)
 	in, err := PackedInput(r.Dir, rel)
 	if err != nil {

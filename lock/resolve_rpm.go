@@ -18,6 +18,9 @@ import (
 // packages chooses the packages of every set, for every arch and variant, out
 // of one snapshot of the repositories.
 func (r *resolver) packages(ctx context.Context) error {
+	if r.NeedsOnly {
+		return nil
+	}
 	r.requests()
 	return r.steadily(ctx, func() error {
 		s, err := r.open(ctx, true)
