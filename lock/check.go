@@ -98,14 +98,20 @@ func (l *Lock) checkRepos() error {
 	return nil
 }
 
-func (l *Lock) checkRepo(r *Repo) error {
+// checkBases wants slashes at the end. An imported repository may have no
+// address: its files then have absolute ones.
+func (l *Lock) checkBases(r *Repo) error {
 	for _, base := range append([]string{r.BaseURL}, r.Mirrors...) {
-		if base == "" && l.Imported != "" {
-			continue // its files have absolute addresses
-		}
-		if !strings.HasSuffix(base, "/") {
+		if !strings.HasSuffix(base, "/") && (base != "" || l.Imported == "") {
 			return fmt.Errorf("baseurl %q does not end in a slash", base)
 		}
+	}
+	return nil
+}
+
+func (l *Lock) checkRepo(r *Repo) error {
+	if err := l.checkBases(r); err != nil {
+		return err
 	}
 	switch {
 	case r.ISO == "" && strings.HasPrefix(r.BaseURL, isoScheme):
@@ -206,8 +212,8 @@ func (l *Lock) checkReferences() error {
 	return nil
 }
 
-// check is what an input must satisfy. An imported one may lack a repository.
-func (in *Input) check(imported bool) error {
+// checkDetails wants what is only of a kind there, and only there.
+func (in *Input) checkDetails() error {
 	switch {
 	case in.Name == "":
 		return errors.New("no name")
@@ -226,6 +232,14 @@ func (in *Input) check(imported bool) error {
 	case in.Verified != nil && in.Verified.What == "":
 		return errors.New("verified, and not what of it")
 	}
+	return nil
+}
+
+// check is what an input must satisfy. An imported one may lack a repository.
+func (in *Input) check(imported bool) error {
+	if err := in.checkDetails(); err != nil {
+		return err
+	}
 	if err := in.Auth.check(); err != nil {
 		return fmt.Errorf("auth: %w", err)
 	}
@@ -236,7 +250,7 @@ func (in *Input) check(imported bool) error {
 	}
 	switch in.Kind {
 	case KindRPM, KindRepodata:
-		if in.Repo == "" && !(imported && isURL(in.URL)) {
+		if in.Repo == "" && (!imported || !isURL(in.URL)) {
 			return errors.New("no repository")
 		}
 		return in.checkInside()

@@ -81,7 +81,7 @@ func (r *ManifestRepo) check() (key string, err error) {
 	switch {
 	case r.ID == "":
 		return "id", fmt.Errorf("a repository needs one")
-	case !repoID.MatchString(r.ID) && !(strings.Contains(r.ID, "$") && repoIDVars.MatchString(r.ID)):
+	case !repoID.MatchString(r.ID) && (!strings.Contains(r.ID, "$") || !repoIDVars.MatchString(r.ID)):
 		return "id", fmt.Errorf("got %q; want letters, digits, '_', '.', ':', '+' and '-'", r.ID)
 	case r.places() == 0:
 		return "baseurl", fmt.Errorf("%q needs one, or a metalink, a mirrorlist or an iso", r.ID)

@@ -442,3 +442,85 @@ func TestContextVersions(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
+
+// TestResolveKonfluxSystem has this machine as the context.
+func TestResolveKonfluxSystem(t *testing.T) {
+	w := newWorld(t)
+	mainRepo(w)
+	root := writeFiles(t, t.TempDir(), map[string]string{"var/lib/rpm/Packages.db": string(rpmDB(pkg{name: "lib", evr: "2-1", arch: "x86_64"}))})
+	in := "packages: [app]\ninstallWeakDeps: false\narches: [x86_64]\nnoSources: true\ncontext: {localSystem: true}\n" + konfluxRepos
+	_, k, err := w.konflux(in, KonfluxOptions{System: root, SystemArch: "x86_64"})
+	if err != nil || konfluxNames(k, "x86_64") != "app-1-1@main" {
+		t.Errorf("got %s, %v", konfluxNames(k, "x86_64"), err)
+	}
+	if _, _, err := w.konflux(in, KonfluxOptions{System: t.TempDir(), SystemArch: "x86_64"}); err == nil || !strings.Contains(err.Error(), "no rpm database in") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestResolveKonfluxModules: the modules file is named where, and only where,
+// a package of a module was chosen from its repository.
+func TestResolveKonfluxModules(t *testing.T) {
+	w := newWorld(t)
+	w.repo("main", "", pkg{name: "plain", evr: "1-1", arch: "x86_64"}, pkg{name: "tool", evr: "2-1", arch: "x86_64"}, pkg{name: "tool", evr: "1-1", arch: "x86_64"})
+	const modules = `---
+document: modulemd
+version: 2
+data:
+  name: tools
+  stream: "1"
+  version: 1
+  context: c0ffee00
+  arch: x86_64
+  summary: s
+  description: d
+  license: {module: [MIT]}
+  artifacts: {rpms: ["tool-0:1-1.x86_64"]}
+...
+`
+	dir := filepath.Join(strings.TrimPrefix(w.repos, "file://"), "main/repodata")
+	md, err := os.ReadFile(filepath.Join(dir, "repomd.xml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := "<data type=\"modules\"><checksum type=\"sha256\">" + digest.Of([]byte(modules)).Hex() + "</checksum><location href=\"repodata/modules.yaml\"/></data></repomd>"
+	writeFiles(t, dir, map[string]string{"modules.yaml": modules, "repomd.xml": strings.Replace(string(md), "</repomd>", data, 1)})
+	const head = "arches: [x86_64]\nnoSources: true\ncontext: {bare: true}\n" + konfluxRepos
+	_, k, err := w.konflux("packages: [tool, plain]\nmoduleEnable: ['tools:1']\n"+head, KonfluxOptions{})
+	if err != nil || konfluxNames(k, "x86_64") != "plain-1-1@main tool-1-1@main" {
+		t.Fatalf("got %s, %v", konfluxNames(k, "x86_64"), err)
+	}
+	want := []konflux.LockFile{{URL: w.repos + "main/repodata/modules.yaml", RepoID: "main", Size: int64(len(modules)), Checksum: digest.Of([]byte(modules)).String()}}
+	if got := k.Arches[0].ModuleMetadata; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	_, k, err = w.konflux("packages: [plain]\nmoduleEnable: [{name: 'tools:1', arches: {only: s390x}}]\n"+head, KonfluxOptions{})
+	if err != nil || len(k.Arches[0].ModuleMetadata) != 0 {
+		t.Errorf("got %+v, %v", k, err)
+	}
+	_, k, err = w.konflux("packages: [tool]\nmoduleEnable: [{name: 'tools:1', arches: {only: x86_64}}]\narches: [x86_64, aarch64]\nexcludePackages: []\n"+strings.Replace(head, "arches: [x86_64]\n", "", 1), KonfluxOptions{Arches: []string{"x86_64"}})
+	if err != nil || konfluxNames(k, "x86_64") != "tool-1-1@main" {
+		t.Errorf("got %s, %v", konfluxNames(k, "x86_64"), err)
+	}
+}
+
+// TestManifestInputsFrom: a manifest may leave its inputs and packages to a
+// prefetch-input, and its steps name them.
+func TestManifestInputsFrom(t *testing.T) {
+	w := newWorld(t)
+	mainRepo(w)
+	writeFiles(t, w.dir, map[string]string{
+		"hermeto.json": `[{"type": "cargo", "path": "guest"}, {"type": "rpm", "path": "ci"}]`, "guest/Cargo.toml": "[package]\nname = \"guest\"\n",
+		"guest/Cargo.lock": "version = 4\n\n[[package]]\nname = \"guest\"\nversion = \"0.1.0\"\n",
+		"ci/rpms.in.yaml":  "packages: [gcc]\ncontentOrigin: {repos: [{repoid: main, baseurl: '" + w.repos + "main', gpgcheck: 0}]}\n",
+	})
+	const m = "version: 1\nname: podvm\ninputs: {from: hermeto.json}\nsteps: [{cargo: {input: guest, bin: guest, to: /bin/guest}}]\n"
+	l := w.lock(m)
+	if got := chosen(l, "x86_64", "root"); got != "gcc-1-1.noarch@main" {
+		t.Errorf("got %s", got)
+	}
+	if len(l.Payloads) != 1 || l.Payloads[0].Name != "guest" || len(l.Sources) != 2 {
+		t.Errorf("got %+v, %+v", l.Payloads, l.Sources)
+	}
+	w.fails(strings.Replace(m, "input: guest", "input: other", 1), `step 0: there is no Cargo payload "other"`)
+}

@@ -26,7 +26,7 @@ type ArchRequests struct {
 func (in *In) Requests(arch string) (*ArchRequests, error) {
 	out := &ArchRequests{}
 	if in.FromContainerfile != nil {
-		_, stage, err := in.r.stage(in.FromContainerfile)
+		stage, err := in.r.stage(in.FromContainerfile)
 		if err != nil {
 			return nil, err
 		}
@@ -100,7 +100,7 @@ func (in *In) BaseImage() (string, error) {
 	if c.Containerfile == nil {
 		return "", errors.New("context: the file does not say what is installed already, and there is no Containerfile beside it: give it one of bare, containerfile, image, localSystem, rpmOstreeTreefile")
 	}
-	_, stage, err := in.r.stage(c.Containerfile)
+	stage, err := in.r.stage(c.Containerfile)
 	if err != nil {
 		return "", fmt.Errorf("context: %w", err)
 	}

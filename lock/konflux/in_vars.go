@@ -98,7 +98,7 @@ func (r *reader) labels(image string, containerfile *yaml.Node) (map[string]stri
 	if err != nil || ref == nil {
 		return out, err
 	}
-	_, stage, err := r.stage(ref)
+	stage, err := r.stage(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -113,25 +113,24 @@ func (r *reader) labels(image string, containerfile *yaml.Node) (map[string]stri
 const scratch = "scratch"
 
 // stage reads a Containerfile and finds a stage in it.
-func (r *reader) stage(ref *ContainerfileRef) (*Containerfile, *Stage, error) {
+func (r *reader) stage(ref *ContainerfileRef) (*Stage, error) {
 	var args map[string]string
 	if ref.ArgFile != "" {
 		var err error
 		if args, err = r.argFile(ref.ArgFile); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	name := path.Join(r.in.base, ref.File)
 	b, err := r.read(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	c, err := ParseContainerfile(name, b, args)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	s, err := c.Select(*ref)
-	return c, s, err
+	return c.Select(*ref)
 }
 
 var placeholder = regexp.MustCompile(`\{[^{}]+\}`)

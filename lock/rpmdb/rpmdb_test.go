@@ -16,7 +16,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/knqyf263/go-rpmdb/pkg"
+	rpmdb "github.com/knqyf263/go-rpmdb/pkg"
 
 	"caisson/lock/rpmmd"
 )
@@ -394,7 +394,7 @@ func readBytes(b []byte) error {
 func TestSQLiteTricks(t *testing.T) {
 	for _, tt := range []struct{ sql, want string }{
 		{"CREATE VIEW Packages AS WITH RECURSIVE c(blob) AS (SELECT zeroblob(9) UNION ALL SELECT blob FROM c) SELECT blob FROM c;", "no table Packages"},
-		{"CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB AS (zeroblob(1000000000))); INSERT INTO Packages (hnum) VALUES (1);", "reading a row: "},
+		{"CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB AS (zeroblob(1000000000))); INSERT INTO Packages (hnum) VALUES (1);", "too big"},
 		{"CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB AS (zeroblob(60000000))); INSERT INTO Packages (hnum) VALUES (1);", "larger than the file"},
 		{"CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob TEXT); INSERT INTO Packages VALUES (1, NULL);", "a header of 0 bytes"},
 	} {
@@ -409,7 +409,7 @@ func TestSQLiteTricks(t *testing.T) {
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := read(context.Background(), dir); err == nil || !strings.Contains(err.Error(), tt.want) && !(tt.want == "reading a row: " && strings.Contains(err.Error(), "too big")) {
+		if _, err := read(context.Background(), dir); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s\ngot  %v\nwant %s", tt.sql, err, tt.want)
 		}
 	}
