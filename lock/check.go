@@ -36,7 +36,9 @@ func Check(l *Lock, manifest digest.Digest, dir string) error {
 		changed = append(changed, err)
 	}
 	for _, s := range l.Sources {
-		compare(KindFile, s.Name, s.SHA256)
+		if !isURL(s.Name) && !strings.HasPrefix(s.Name, imageSource) { // those are not here
+			compare(KindFile, s.Name, s.SHA256)
+		}
 	}
 	for i := range l.Inputs {
 		switch in := &l.Inputs[i]; in.Kind {
@@ -60,8 +62,8 @@ func (l *Lock) check() error {
 	if l.Manifest.IsZero() {
 		return errors.New("no digest of the manifest")
 	}
-	if l.Imported != "" && l.Imported != importedRPMs {
-		return fmt.Errorf("imported %q: want %q, or nothing", l.Imported, importedRPMs)
+	if l.Imported != "" && l.Imported != importedRPMs && l.Imported != ImportedPrefetch {
+		return fmt.Errorf("imported %q: want %q or %q, or nothing", l.Imported, importedRPMs, ImportedPrefetch)
 	}
 	if l.Epoch < 0 || l.Epoch > maxEpoch {
 		return fmt.Errorf("epoch %d: want seconds since 1970, at most %d", l.Epoch, int64(maxEpoch))

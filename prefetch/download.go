@@ -55,9 +55,10 @@ type Request struct {
 	// those that have to come again. It may be nil.
 	Progress func(n int64)
 
-	token   string            // the whole Authorization header; empty for that of Auth
-	known   *answer           // an earlier answer: whether it still holds is asked
-	learn   *answer           // is told of this one; nil where nobody wants to know
+	token string  // the whole Authorization header; empty for that of Auth
+	known *answer // an earlier answer: whether it still holds is asked
+	learn *answer // is told of this one; nil where nobody wants to know
+
 	through http.RoundTripper // instead of the client's transport, logged in already
 }
 

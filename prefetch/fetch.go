@@ -163,7 +163,7 @@ func inTurn(ctx context.Context, places []candidate, req Request, to *cas.Temp, 
 		if err == nil {
 			req.URL, req.token = p.url, p.token
 			if err = to.Restart(); err == nil && p.get != nil {
-				err = p.get(ctx, to)
+				err = p.bring(ctx, req, to)
 			} else if err == nil {
 				got, err = get(ctx, req, to)
 			}

@@ -20,6 +20,9 @@ import (
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb/dirhash"
+
+	"caisson/lock"
+	"caisson/lock/digest"
 )
 
 // goForge serves modules in git repositories at https://example.com, which a
@@ -263,6 +266,27 @@ func TestGoDirectByProxy(t *testing.T) {
 	defer to.Discard()
 	if err := f.goDirect(t.Context(), "example.com/proxied/@v/v1.0.0.mod", to); err != nil || to.Size() != int64(len("module example.com/proxied\n")) {
 		t.Errorf("%d bytes, %v", to.Size(), err)
+	}
+}
+
+// TestGoDirectFetch fetches by GOPROXY=direct, and what is not what was locked.
+func TestGoDirectFetch(t *testing.T) {
+	g := newGoForge(t)
+	g.pages["proxied"] = page("example.com/proxied mod https://example.com/goproxy")
+	const mod, path = "module example.com/proxied\n", "example.com/proxied/@v/v1.0.0.mod"
+	g.pages["goproxy/"+path] = mod
+	cfg := g.cfg
+	cfg.GoProxy = "direct"
+	ctx, sum := t.Context(), digest.Of([]byte(mod))
+	for _, w := range []lock.Want{{}, {SHA256: sum, Size: int64(len(mod))}} {
+		w.Kind, w.URL = lock.KindGo, path
+		if b, err := fetcher(t, cfg).Fetch(ctx, w); err != nil || b.SHA256 != sum {
+			t.Errorf("got %+v, %v", b, err)
+		}
+	}
+	_, err := fetcher(t, cfg).Fetch(ctx, lock.Want{Kind: lock.KindGo, URL: path, SHA256: digest.Of(nil)})
+	if !errors.Is(err, lock.ErrMismatch) {
+		t.Errorf("another file than the locked one: %v", err)
 	}
 }
 

@@ -18,7 +18,8 @@ type candidate struct {
 	url string
 	any bool
 	err error // why this place cannot be asked
-	// get brings the file from where no single address has it; nil for url.
+	// get brings the file from where no single address has it, and url is
+	// only what errors call it; nil for url itself.
 	get func(ctx context.Context, to *cas.Temp) error
 	// direct stands for the version control system that a module is in, until
 	// the module is known.
@@ -28,8 +29,20 @@ type candidate struct {
 	token string
 }
 
-// errDirect is what "direct" in GOPROXY comes to.
-var errDirect = errors.New(`GOPROXY says "direct", or GONOPROXY or GOPRIVATE names the module: fetching modules from version control is not supported yet; name a module proxy`)
+// bring gets the file of a place that has no address, and proves it as a
+// transfer is proved.
+func (p candidate) bring(ctx context.Context, req Request, to *cas.Temp) error {
+	if err := p.get(ctx, to); err != nil {
+		return err
+	}
+	if got := to.Sum(); !req.Digest.IsZero() && got != req.Digest {
+		return &FetchError{URL: p.url, Err: &cas.MismatchError{Got: got, Want: req.Digest}}
+	}
+	if req.Progress != nil {
+		req.Progress(to.Size())
+	}
+	return nil
+}
 
 // errProxyOff is what "off" in GOPROXY comes to.
 var errProxyOff = errors.New(`GOPROXY says "off": no module may be downloaded`)
@@ -106,9 +119,11 @@ func (f *Fetcher) goModule(path string) ([]candidate, error) {
 	return proxies, nil
 }
 
-// fromSource is the version control system that a module proxy's path would be
-// made from.
-func (f *Fetcher) fromSource(string) candidate { return candidate{err: errDirect} }
+// fromSource is the version control system from which a module proxy's path can
+// be made.
+func (f *Fetcher) fromSource(path string) candidate {
+	return candidate{url: path, get: func(ctx context.Context, to *cas.Temp) error { return f.goDirect(ctx, path, to) }}
+}
 
 // goSumDB lists where a path of the checksum database, such as
 // "/lookup/golang.org/toolchain@v0.0.1-go1.26.0.linux-amd64", can be had: from

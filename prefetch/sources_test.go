@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -113,8 +114,6 @@ func TestGoProxies(t *testing.T) {
 		{broken + "|" + has, ""},
 		{broken + "," + has, "403 Forbidden"},
 		{not, "404 Not Found"},
-		{not + ",direct", "direct"},
-		{"direct", "not supported yet"},
 		{"off", "no module may be downloaded"},
 		{not + ",off", "no module may be downloaded"},
 	} {
@@ -134,9 +133,28 @@ func TestGoProxies(t *testing.T) {
 	cfg := quick()
 	cfg.GoProxy, cfg.GoNoProxy = has, "*.example,github.com/BurntSushi"
 	f := fetcher(t, cfg)
-	if _, err := f.Fetch(context.Background(), lock.Want{Kind: lock.KindGo, URL: path}); !errors.Is(err, errDirect) {
-		t.Errorf("private: got %v", err)
+	// How a module comes from its source is TestGoDirect's.
+	for _, c := range []struct {
+		proxy, noProxy string
+		want           []string
+	}{
+		{has, cfg.GoNoProxy, []string{"direct"}}, {"direct", "", []string{"direct"}}, {"direct," + has, "", []string{"direct"}},
+		{has + "," + not + "|direct", "", []string{has + "/" + path, not + "/" + path, "direct"}},
+	} {
+		f.cfg.GoProxy, f.cfg.GoNoProxy = c.proxy, c.noProxy
+		places, err := f.goModule(path)
+		var got []string
+		for _, p := range places {
+			if p.get != nil {
+				p.url = "direct"
+			}
+			got = append(got, p.url)
+		}
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s without %s: got %q, %v, want %q", c.proxy, c.noProxy, got, err, c.want)
+		}
 	}
+	f.cfg.GoProxy, f.cfg.GoNoProxy = has, ""
 	for _, bad := range []string{"", "x", "a/../@v/b", "/@v/../../x", "github.com/!!a/@v/v1.0.0.mod"} {
 		if _, err := f.Fetch(context.Background(), lock.Want{Kind: lock.KindGo, URL: bad}); err == nil {
 			t.Errorf("%q is no error", bad)

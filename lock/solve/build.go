@@ -1,11 +1,15 @@
 package solve
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // newSolver prepares a request: what is excluded and preferred, the jobs of
-// its specs, the packages that may come in, and the rules.
-func (p *Pool) newSolver(req *Request) (*solver, error) {
-	s, err := p.collect(req)
+// its specs, the packages that may come in, of which more are given, and the
+// rules.
+func (p *Pool) newSolver(req *Request, more []id) (*solver, error) {
+	s, err := p.collect(req, more)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +37,7 @@ func (p *Pool) newSolver(req *Request) (*solver, error) {
 // collect finds the jobs and the packages that may come in. Where that needed
 // the filelists for the first time, what was found without them may be
 // incomplete, and is found again.
-func (p *Pool) collect(req *Request) (*solver, error) {
+func (p *Pool) collect(req *Request, more []id) (*solver, error) {
 	for {
 		had := p.paths.loaded
 		modules, err := p.requestModules(req)
@@ -50,7 +54,7 @@ func (p *Pool) collect(req *Request) (*solver, error) {
 		for _, kind := range []struct {
 			specs []string
 			jobs  func(string) ([]job, error)
-		}{{req.Specs, s.jobsOf}, {req.Reinstall, s.reinstallJobs}, {req.Upgrade, s.addUpgrade}} {
+		}{{groupsFirst(req.Specs), s.jobsOf}, {req.Reinstall, s.reinstallJobs}, {req.Upgrade, s.addUpgrade}} {
 			for _, spec := range kind.specs {
 				jobs, err := kind.jobs(spec)
 				if err != nil {
@@ -59,13 +63,28 @@ func (p *Pool) collect(req *Request) (*solver, error) {
 				s.jobs = append(s.jobs, jobs...)
 			}
 		}
-		if err := s.findMembers(); err != nil {
+		if err := s.findMembers(more); err != nil {
 			return nil, err
 		}
 		if p.paths.loaded == had {
 			return s, nil
 		}
 	}
+}
+
+// groupsFirst puts groups and modules before packages, as dnf does.
+func groupsFirst(specs []string) []string {
+	list := slices.Clone(specs)
+	slices.SortStableFunc(list, func(a, b string) int {
+		switch group := strings.HasPrefix(a, "@"); {
+		case group == strings.HasPrefix(b, "@"):
+			return 0
+		case group:
+			return -1
+		}
+		return 1
+	})
+	return list
 }
 
 // blankSolver returns a solver without a request, in the memory of the last one.
@@ -111,7 +130,7 @@ func (s *solver) preferences() {
 
 // findMembers collects the packages that may come in: those of the jobs, all
 // that they may need or wish for, and what may supplement those.
-func (s *solver) findMembers() error {
+func (s *solver) findMembers(more []id) error {
 	p := s.p
 	s.followed = zeroed(s.followed, len(p.deps))
 	var todo []id
@@ -130,6 +149,7 @@ func (s *solver) findMembers() error {
 	for _, j := range s.jobs {
 		push(j.list)
 	}
+	push(more)
 	for {
 		for len(todo) > 0 {
 			q := todo[len(todo)-1]
@@ -172,9 +192,15 @@ func (s *solver) findMembers() error {
 func (s *solver) pkgRules() {
 	var clauses [][]id
 	above := map[id][]id{} // by the higher of two packages in conflict: the lower one, which says so
+	forgotten := s.forgotten()
 	for _, q := range s.members {
+		for _, o := range forgotten {
+			if _, in := slices.BinarySearch(s.p.pkgs[q].rules.conflicts, o); in || s.p.pkgs[q].name == s.p.pkgs[o].name && s.p.alternates(q, o) {
+				clauses = append(clauses, []id{-max(q, o), -min(q, o)})
+			}
+		}
 		r := s.p.pkgs[q].rules
-		if r.broken || s.barred(q) {
+		if s.out(q) && s.p.available == firstID {
 			continue
 		}
 		clauses = append(clauses, r.clauses...)
@@ -209,13 +235,17 @@ func (s *solver) pkgRules() {
 // may stay in any case.
 func (s *solver) barred(q id) bool { return s.excluded[q] && !s.p.isInstalled(q) }
 
+// out reports whether a package can never come in.
+func (s *solver) out(q id) bool { return s.p.pkgs[q].rules.broken || s.barred(q) }
+
 // rulesFrom adds the rules that begin with a package: conflicts with those
 // before it, and its requirements, with which clauses are merged.
 func (s *solver) rulesFrom(q id, others []id, clauses [][]id) {
 	r := s.p.pkgs[q].rules
-	if r.broken || s.barred(q) {
-		s.add(-q, nil)
-		return
+	if s.out(q) {
+		if s.add(-q, nil); s.p.available == firstID {
+			return
+		} // choices over what it requires count even so
 	}
 	at, _ := slices.BinarySearch(r.conflicts, q)
 	less := append(others, r.conflicts[:at]...)

@@ -9,13 +9,12 @@ import (
 // SystemRepo is what problems name as the repository of installed packages.
 const SystemRepo = "System"
 
-// addInstalled makes the installed packages a repository before all others. As
-// with dnf, its priority is better than that of any repository whose priority
-// is above 0.
+// addInstalled makes the installed packages a repository before all others,
+// with the default priority and cost.
 func (p *Pool) addInstalled(installed []rpmmd.Package) {
 	p.available = firstID + id(len(installed))
 	if len(installed) > 0 {
-		p.repos = slices.Insert(p.repos, 0, Repo{ID: SystemRepo, Packages: installed})
+		p.repos = slices.Insert(p.repos, 0, Repo{ID: SystemRepo, Priority: 99, Cost: 1000, Packages: installed})
 	}
 }
 

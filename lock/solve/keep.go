@@ -75,14 +75,13 @@ func (s *solver) silenceKeepRules() {
 func (s *solver) resolveInstalled(level int32) int32 {
 	start := level
 	count := s.p.available - firstID
-	at := id(0) // where to start: the package that gave problems the last time
 	first := 1
 	if len(s.updates.targets) > 0 {
 		first = 0
 	}
-	for pass := first; pass < 2; {
+	for pass := first; pass < 2 && count > 0; {
 		passLevel := level
-		i, done := at, id(0)
+		i, done := s.keepFrom, id(0)
 		for done < count {
 			var trouble bool
 			was := level
@@ -97,14 +96,14 @@ func (s *solver) resolveInstalled(level int32) int32 {
 				done = 0
 			}
 		}
-		switch {
-		case done == count:
-			at = 0
+		if done == count {
+			s.keepFrom = 0
 			pass++
-		case level < start:
+			continue
+		}
+		s.keepFrom, pass = i, first
+		if level < start {
 			return level
-		default:
-			at, pass = i, first
 		}
 	}
 	return level

@@ -73,6 +73,8 @@ type Pool struct {
 	obsoleters map[int32][]id    // by name; made when first needed
 	versions   [][]provided      // by id: see versioned; made when first needed
 	spare      *solver           // the last one, for its memory
+
+	literals, steps int // what normalize has done so far
 }
 
 // NewPool indexes repositories. Packages for other machines and source

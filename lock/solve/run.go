@@ -223,8 +223,13 @@ func (s *solver) run(weak bool) bool {
 			base = level + 1
 		}
 		if level < base {
-			var ok bool
-			if level, ok = s.resolveFirst(level); !ok {
+			was := level
+			if level = s.resolveJobs(level); level < was {
+				continue
+			}
+			base = level + 1
+			was = level
+			if level = s.resolveInstalled(level); level < was {
 				continue
 			}
 			base = level
@@ -241,21 +246,6 @@ func (s *solver) run(weak bool) bool {
 			return true
 		}
 	}
-}
-
-// resolveFirst decides the request and the installed packages. It returns the
-// level, and false where all of it has to be done again.
-func (s *solver) resolveFirst(level int32) (int32, bool) {
-	was := level
-	if level = s.resolveJobs(level); level < was {
-		return level, false
-	}
-	if s.p.available == firstID {
-		return level, true
-	}
-	was = level
-	level = s.resolveInstalled(level)
-	return level, level >= was
 }
 
 // resolveRest adds what is recommended and drops what is needless. It reports

@@ -73,9 +73,11 @@ type solver struct {
 	upgradeSpec map[id]string // by what an update was asked for
 	feature     [][]id        // by installed package: what may come in its place in any way, where that is more
 	later       map[id][]id   // by installed package: updates that are installed beside it
+	keepFrom    id            // the installed package to begin with: the one that gave trouble the last time
 	noUpdate    []bool        // by installed package: it is replaced in any case
 
-	problems [][]int32 // the rules that cannot be met together, if there are any
+	done     <-chan struct{} // closed when nobody waits for the answer any more
+	problems [][]int32       // the rules that cannot be met together, if there are any
 }
 
 // holds returns 1 where a literal is true, -1 where it is false, 0 where it
@@ -280,6 +282,11 @@ func (s *solver) analyze(level, broken int32) (int32, int32) {
 // learning from conflicts. It returns the level that was reached, or -1 where
 // there is no solution, or 0 where all begins anew without some rules.
 func (s *solver) try(level int32, l id, why int32) int32 {
+	select {
+	case <-s.done:
+		return -1
+	default:
+	}
 	if l != 0 {
 		level++
 		s.decide(l, level, -why)

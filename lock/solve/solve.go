@@ -22,6 +22,7 @@
 package solve
 
 import (
+	"context"
 	"io"
 
 	"caisson/lock/rpmmd"
@@ -40,12 +41,9 @@ type Repo struct {
 	// Modules is modules.yaml; may be nil. What is not of an active stream is
 	// hidden, in all repositories. As with dnf, hidden packages still count when
 	// old versions are disliked.
-	Modules *rpmmd.Modules
-	// ExcludePkgs and IncludePkgs are dnf's excludepkgs and includepkgs: names,
-	// NEVRA forms or globs.
-	ExcludePkgs, IncludePkgs []string
-	ModuleHotfixes           bool         // its packages are never hidden: dnf's module_hotfixes
-	Comps                    *rpmmd.Comps // groups and environments; may be nil
+	Modules        *rpmmd.Modules
+	ModuleHotfixes bool         // its packages are never hidden: dnf's module_hotfixes
+	Comps          *rpmmd.Comps // groups and environments; may be nil
 	// Filelists opens the repository's filelists.xml, compressed or not. It is
 	// called only if a path is asked for that primary.xml does not answer: once
 	// for all paths in dependencies, and once for each other path of a spec.
@@ -137,13 +135,37 @@ type Reason struct {
 // Solve answers a request. Where it cannot be met, the error is a *Problem;
 // other errors are those of reading filelists.
 func (p *Pool) Solve(req Request) (*Solution, error) {
-	s, err := p.newSolver(&req)
-	if err != nil {
-		return nil, err
+	return p.SolveContext(context.Background(), req)
+}
+
+// SolveContext is Solve, and gives up with the context's error when that is
+// done. Real requests take milliseconds; there are repositories made to keep
+// any solver busy.
+func (p *Pool) SolveContext(ctx context.Context, req Request) (*Solution, error) {
+	var more []id // packages that libsolv forgets, see strays
+	for {
+		s, err := p.newSolver(&req, more)
+		if err != nil {
+			return nil, err
+		}
+		s.done = ctx.Done()
+		ok := s.run(req.WeakDeps)
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		strays, err := s.strays()
+		switch {
+		case err != nil:
+			return nil, err
+		case ok && len(strays) > 0:
+			more = append(more, strays...)
+			p.spare = s
+			continue
+		}
+		p.spare = s
+		if !ok {
+			return nil, s.problem()
+		}
+		return s.solution(), nil
 	}
-	defer func() { p.spare = s }()
-	if !s.run(req.WeakDeps) {
-		return nil, s.problem()
-	}
-	return s.solution(), nil
 }

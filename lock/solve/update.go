@@ -70,9 +70,7 @@ func (s *solver) addUpgrade(spec string) ([]job, error) {
 	if len(list) == 0 {
 		return []job{{spec: spec}}, nil
 	}
-	if !isGlob(spec) && form != nil && !slices.ContainsFunc(list, func(q id) bool {
-		return p.hasInstalledName(q) || slices.ContainsFunc(p.replaced(q), p.isInstalled)
-	}) {
+	if !isGlob(spec) && form != nil && !slices.ContainsFunc(list, s.concernsInstalled) {
 		return []job{{spec: spec, why: fmt.Sprintf("%q is not installed", spec)}}, nil
 	}
 	if form != nil && form.justName() && !s.req.KeepObsoleted {
@@ -86,6 +84,16 @@ func (s *solver) addUpgrade(spec string) ([]job, error) {
 		s.addTarget(q, spec)
 	}
 	return nil, nil
+}
+
+// concernsInstalled reports whether a package of the same name is installed
+// that is not excluded, or one that it obsoletes.
+func (s *solver) concernsInstalled(q id) bool {
+	here := func(n id) bool { return s.p.isInstalled(n) && !s.excluded[n] }
+	if slices.ContainsFunc(s.p.byName[s.p.pkgs[q].name], here) {
+		return true
+	}
+	return slices.ContainsFunc(s.p.pkgs[q].obsoletes, func(d depID) bool { return slices.ContainsFunc(s.p.obsoleted(d), here) })
 }
 
 // withUpgradeObsoleters adds the packages that obsolete an installed one of a

@@ -344,9 +344,9 @@ func (w *world) compare(t *testing.T, p *Pool, r worldRequest, answer json.RawMe
 		return true
 	case err == nil && solvable && slices.Equal(changes(got), want):
 		return true
-	case err == nil && solvable && p.haveHidden(want, w.Excludes):
-		// libsolv forgets what is excluded where only the condition of a rich
-		// recommendation names it.
+	case solvable && !p.holdsTogether(t, want, w.Excludes):
+		// libsolv does not see all that a rich recommendation can ask for, and
+		// installs it without what it needs.
 		return true
 	}
 	var have []string
@@ -357,15 +357,40 @@ func (w *world) compare(t *testing.T, p *Pool, r worldRequest, answer json.RawMe
 	return false
 }
 
-// haveHidden reports whether one of the packages is hidden by a module or
-// excluded.
-func (p *Pool) haveHidden(list, excludes []string) bool {
-	s := &solver{p: p, req: &Request{Exclude: excludes}, modules: p.modules.state}
+// holdsTogether reports whether dnf's answer has all that its packages need, and
+// nothing that is hidden or excluded.
+func (p *Pool) holdsTogether(t *testing.T, answer, excludes []string) bool {
+	t.Helper()
+	s := p.blankSolver()
+	s.req, s.modules = &Request{Exclude: excludes}, p.modules.state
 	s.exclude()
-	for i := int(firstID); i < len(p.pkgs); i++ {
-		if s.excluded[i] && slices.Contains(list, p.label(id(i))) {
-			return true
+	s.level = make([]int32, len(p.pkgs))
+	var come []id
+	for i := int(p.available); i < len(p.pkgs); i++ {
+		if slices.Contains(answer, p.label(id(i))) {
+			s.level[i] = 1
+			come = append(come, id(i))
 		}
 	}
-	return false
+	for n := firstID; n < p.available; n++ {
+		gone := slices.Contains(answer, "-"+p.pkgs[n].Package.String())
+		for _, q := range come {
+			gone = gone || slices.Contains(p.replaced(q), n) || p.pkgs[q].name == p.pkgs[n].name && p.alternates(q, n)
+		}
+		if !gone {
+			s.level[n] = 1
+			come = append(come, n)
+		}
+	}
+	s.decided = come
+	for _, q := range come {
+		ok, err := s.holdsUp(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok && !p.isInstalled(q) {
+			return false
+		}
+	}
+	return true
 }

@@ -38,7 +38,8 @@ def load(world, tmp):
         os.makedirs(conf.installroot)
         if installed:
             make_rpmdb(conf.installroot, installed)
-    conf.cachedir, conf.logdir, conf.persistdir = tmp + '/cache', tmp, tmp + '/persist'
+    # A new cache each time: what is in it changes dnf's order of recommendations.
+    conf.cachedir, conf.logdir, conf.persistdir = tempfile.mkdtemp(dir=tmp), tmp, tmp + '/persist'
     conf.reposdir, conf.plugins, conf.gpgcheck = ['/dev/null'], False, False
     conf.substitutions.update({'arch': 'x86_64', 'basearch': 'x86_64', 'releasever': '9'})
     conf.excludepkgs = world.get('excludes') or []
