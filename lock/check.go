@@ -225,10 +225,8 @@ func (in *Input) checkDetails() error {
 		return errors.New("rpm details belong to packages, and packages have them")
 	case (in.Kind == KindGo || in.Kind == KindToolchain) != (in.Go != nil):
 		return errors.New("go details belong to Go modules and toolchains, and these have them")
-	case (in.Kind == KindOCI) != (in.OCI != nil):
-		return errors.New("oci details belong to images, and images have them")
-	case (in.Kind == KindGit) != (in.Git != nil):
-		return errors.New("git details belong to git repositories, and these have them")
+	case (in.Kind == KindOCI) != (in.OCI != nil), (in.Kind == KindGit) != (in.Git != nil):
+		return errors.New("git and oci details belong to inputs of these kinds, and these have them")
 	case in.Verified != nil && in.Verified.What == "":
 		return errors.New("verified, and not what of it")
 	}

@@ -12,7 +12,8 @@
 //
 // Repositories whose object ids are SHA-1, by version 0 or 1 of git's
 // protocol; no bundles, no "dumb" HTTP, no Git LFS: a file that LFS keeps is
-// what git keeps of it, a pointer. An idle server is given up on, a slow one
+// what git keeps of it, a pointer. No file of more than 512 MiB: one at a time
+// is in memory, perhaps with the one that it is a change of. An idle server is given up on, a slow one
 // is not. Of SSH, the agent's keys and key files without a passphrase are
 // used, a server's key has to be among the known hosts.
 package gitfetch
@@ -284,6 +285,7 @@ func (r *Remote) request(ids []string, shallow bool) (*packp.UploadPackRequest, 
 
 // Repo is objects in a folder.
 type Repo struct {
+	packs string // the folder of packs; empty where nothing is added
 	store objects
 }
 
@@ -408,6 +410,5 @@ func (p *Repo) Find(prefix string) (string, error) {
 type objects interface {
 	storer.EncodedObjectStorer
 	HashesWithPrefix(prefix []byte) ([]plumbing.Hash, error)
-	PackfileWriter() (io.WriteCloser, error)
 	Close() error
 }
