@@ -157,14 +157,21 @@ func (r *resolver) choose(pool *solve.Pool, arch string, set Set, prefer []strin
 			return nil, err
 		}
 		use := Use{Arch: arch, Set: set.Name, By: c.Reason.Spec}
-		if c.Reason.Kind != solve.Requested {
+		switch {
+		case c.Reason.By != nil:
 			use.By, use.Dep = nevra(c.Reason.By), c.Reason.Dep
+		case c.Reason.Kind != solve.Requested:
+			use.By = byInstalled
 		}
 		in.For = []Use{use}
 		out = append(out, in)
 	}
 	return out, nil
 }
+
+// byInstalled is what brought a package that only something installed, as it
+// is now, needs.
+const byInstalled = "what is installed"
 
 func nevra(p *rpmmd.Package) string { return p.Name + "-" + p.EVR.String() + "." + p.Arch }
 

@@ -209,10 +209,10 @@ func (x *explainer) fallOf(q id) *fall {
 func (x *explainer) broken(q id) []string {
 	var out []string
 	switch {
-	case x.modules.hidden[q]:
-		out = []string{"is filtered out by modular filtering"}
-	case x.excluded[q]:
+	case x.named[q]:
 		out = []string{"is filtered out by exclude filtering"}
+	case x.excluded[q]:
+		out = []string{"is filtered out by modular filtering"}
 	}
 	var missing []string
 	for _, d := range x.p.pkgs[q].requires {

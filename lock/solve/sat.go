@@ -36,11 +36,12 @@ type solver struct {
 	p        *Pool
 	req      *Request
 	modules  *moduleState
-	excluded []bool // by id
-	prefer   []bool // by id; nil where nothing is preferred
-	members  []id   // the packages that may come in, ascending
-	member   []bool // by id
-	followed []bool // by depID: its providers are members
+	excluded []bool      // by id: it is hidden by a module, or …
+	named    map[id]bool // … excluded by its repository or by the request
+	prefer   []bool      // by id; nil where nothing is preferred
+	members  []id        // the packages that may come in, ascending
+	member   []bool      // by id
+	followed []bool      // by depID: its providers are members
 
 	rules                 []rule  // from 1: those of packages …
 	keeps                 int32   // one for each installed package …

@@ -319,13 +319,17 @@ func (p *Pool) indexObsoletes() {
 // the request exclude: by NEVRA forms, as dnf's exclude option has them.
 func (s *solver) exclude() {
 	s.excluded = slices.Clone(s.modules.hidden)
+	s.named = map[id]bool{}
 	for _, q := range s.p.left {
-		s.excluded[q] = true
+		s.named[q] = true
 	}
 	for _, spec := range s.req.Exclude {
 		for _, q := range s.p.selectAny(spec) {
-			s.excluded[q] = true
+			s.named[q] = true
 		}
+	}
+	for q := range s.named {
+		s.excluded[q] = true
 	}
 }
 
@@ -367,7 +371,7 @@ func (p *Pool) leaveOut() {
 // noMatch says why a spec matches nothing.
 func (s *solver) noMatch(spec string) string {
 	list, _ := s.p.selectNEVRA(spec, func(id) bool { return true })
-	hidden := func(q id) bool { return s.modules.hidden[q] }
+	hidden := func(q id) bool { return s.modules.hidden[q] && !s.named[q] }
 	switch {
 	case len(list) > 0 && !slices.ContainsFunc(list, func(q id) bool { return !hidden(q) }):
 		return fmt.Sprintf("every package that matches %q is filtered out by modular filtering", spec)
