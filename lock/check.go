@@ -212,8 +212,23 @@ func (l *Lock) checkReferences() error {
 	return nil
 }
 
-// checkDetails wants what is only of a kind there, and only there.
+// checkDetails wants the details of the input's own kind, and no others.
 func (in *Input) checkDetails() error {
+	switch {
+	case (in.Kind == KindRPM) != (in.RPM != nil):
+		return errors.New("rpm details belong to packages, and packages have them")
+	case (in.Kind == KindGo || in.Kind == KindToolchain) != (in.Go != nil):
+		return errors.New("go details belong to Go modules and toolchains, and these have them")
+	case (in.Kind == KindGit) != (in.Git != nil):
+		return errors.New("git details belong to git repositories, and these have them")
+	case (in.Kind == KindOCI) != (in.OCI != nil):
+		return errors.New("oci details belong to images, and images have them")
+	}
+	return nil
+}
+
+// check is what an input must satisfy. An imported one may lack a repository.
+func (in *Input) check(imported bool) error {
 	switch {
 	case in.Name == "":
 		return errors.New("no name")
@@ -221,20 +236,9 @@ func (in *Input) checkDetails() error {
 		return errors.New("no sha256")
 	case in.Size < 0:
 		return fmt.Errorf("size %d", in.Size)
-	case (in.Kind == KindRPM) != (in.RPM != nil):
-		return errors.New("rpm details belong to packages, and packages have them")
-	case (in.Kind == KindGo || in.Kind == KindToolchain) != (in.Go != nil):
-		return errors.New("go details belong to Go modules and toolchains, and these have them")
-	case (in.Kind == KindOCI) != (in.OCI != nil), (in.Kind == KindGit) != (in.Git != nil):
-		return errors.New("git and oci details belong to inputs of these kinds, and these have them")
 	case in.Verified != nil && in.Verified.What == "":
 		return errors.New("verified, and not what of it")
 	}
-	return nil
-}
-
-// check is what an input must satisfy. An imported one may lack a repository.
-func (in *Input) check(imported bool) error {
 	if err := in.checkDetails(); err != nil {
 		return err
 	}
