@@ -261,7 +261,7 @@ func (w *stageWalk) stage(s *Stage) error {
 
 // platform are the values of the ARGs that a builder itself sets.
 func platform(name, arch string) (string, bool) {
-	goArch := GoArch(arch)
+	goArch := goArch(arch)
 	plain, variant, _ := strings.Cut(goArch, "/")
 	switch name {
 	case "TARGETPLATFORM", "BUILDPLATFORM":
@@ -276,9 +276,9 @@ func platform(name, arch string) (string, bool) {
 	return "", false
 }
 
-// GoArch is what container images call an arch of rpm: its GOARCH, with a
+// goArch is what container images call an arch of rpm: its GOARCH, with a
 // variant after a slash for some.
-func GoArch(arch string) string {
+func goArch(arch string) string {
 	switch arch {
 	case "x86_64":
 		return "amd64"

@@ -255,7 +255,7 @@ func (s *shell) archOf(program string, args []string) (string, bool) {
 		program == "uname" && len(args) == 1 && slices.Contains([]string{"-m", "-p", "-i", "--machine"}, args[0]):
 		return s.w.arch, true
 	case program == "go" && slices.Equal(args, []string{"env", "GOARCH"}):
-		return strings.Split(GoArch(s.w.arch), "/")[0], true
+		return strings.Split(goArch(s.w.arch), "/")[0], true
 	}
 	return "", false
 }
