@@ -47,6 +47,10 @@ type Lock struct {
 	// "rpms.lock.yaml", and then Manifest is its digest: what that file does
 	// not say (metadata, requests, reasons) is not in the lock.
 	Imported string `json:"imported,omitempty"`
+	// Context is what the packages of an rpms.in.yaml that was locked on its own
+	// come on top of: "image REF", "localSystem", or "bare". Packages that are
+	// there already are not in the lock.
+	Context string `json:"context,omitempty"`
 	// Sources are the other files that say what to choose: a Konflux
 	// rpms.in.yaml and what it names. What was fetched for one has its address
 	// as name, an image "image:" and its reference; a prefetch-input and the

@@ -86,11 +86,29 @@ func ResolveKonflux(ctx context.Context, o Options, k KonfluxOptions) (*Lock, er
 	r.lock.Manifest = in.Files[0].SHA256
 	r.lock.Sources = slices.DeleteFunc(r.lock.Sources, func(s Source) bool { return s.Name == path.Clean(k.File) })
 	r.lock.RPM = r.m.RPM.rpmOptions()
+	if r.lock.Context, err = contextName(in); err != nil {
+		return at(err)
+	}
 	if err := r.packages(ctx); err != nil {
 		return nil, err
 	}
 	return r.finish()
 }
+
+// contextName is the file's context, as the lock says it.
+func contextName(in *konflux.In) (string, error) {
+	if in.Context.LocalSystem {
+		return "localSystem", nil
+	}
+	image, err := in.BaseImage()
+	if err != nil || image == "" {
+		return contextBare, err
+	}
+	return "image " + image, nil
+}
+
+// contextBare is a context in which nothing is installed.
+const contextBare = "bare"
 
 // readKonflux reads the file, and takes over its options.
 func (r *resolver) readKonflux(ctx context.Context, k KonfluxOptions) (*konflux.In, error) {
