@@ -132,31 +132,48 @@ func NewPool(repos []Repo, opts Options) (*Pool, error) {
 	return p, nil
 }
 
-// addPackages fills pkgs: the installed ones, then the others in an order that does not depend on that of the
-// metadata, but is that of createrepo: by repository and file name.
+// named is a package with the name of its file.
+type named struct {
+	*rpmmd.Package
+	file string
+}
+
+// byFile is createrepo's order.
+func byFile(a, b named) int {
+	if c := strings.Compare(a.file, b.file); c != 0 {
+		return c
+	}
+	return cmp.Or(strings.Compare(a.Location, b.Location),
+		strings.Compare(a.String(), b.String()), strings.Compare(a.Checksum.Hex, b.Checksum.Hex))
+}
+
+// addPackages fills pkgs: the installed ones, then the others in an order
+// that does not depend on that of the metadata, but is that of createrepo: by
+// repository and file name.
 func (p *Pool) addPackages() {
 	p.pkgs = make([]pkg, firstID)
 	for r := range p.repos {
-		start := len(p.pkgs)
+		here := len(p.pkgs) < int(p.available)
+		var list []named
 		for i := range p.repos[r].Packages {
 			k := &p.repos[r].Packages[i]
-			score := p.scores[k.Arch]
-			if score == 0 && len(p.pkgs) >= int(p.available) {
+			if p.scores[k.Arch] == 0 && !here {
 				if a := p.foreign[k.Name]; a == "" || k.Arch < a {
 					p.foreign[k.Name] = k.Arch
 				}
 				continue
 			}
-			p.pkgs = append(p.pkgs, pkg{Package: k, repo: int32(r), arch: score, width: archWidth(k.Arch)})
+			list = append(list, named{k, path.Base(k.Location)})
 		}
-		if start < int(p.available) {
-			slices.SortStableFunc(p.pkgs[start:], func(a, b pkg) int { return strings.Compare(a.Name, b.Name) }) // as the rpmdb's index
-			continue
+		if here { // the order of the rpmdb's index
+			slices.SortStableFunc(list, func(a, b named) int { return strings.Compare(a.Name, b.Name) })
+		} else {
+			slices.SortFunc(list, byFile)
 		}
-		slices.SortFunc(p.pkgs[start:], func(a, b pkg) int {
-			return cmp.Or(strings.Compare(path.Base(a.Location), path.Base(b.Location)), strings.Compare(a.Location, b.Location),
-				strings.Compare(a.Package.String(), b.Package.String()), strings.Compare(a.Checksum.Hex, b.Checksum.Hex))
-		})
+		p.pkgs = slices.Grow(p.pkgs, len(list))
+		for _, k := range list {
+			p.pkgs = append(p.pkgs, pkg{Package: k.Package, repo: int32(r), arch: p.scores[k.Arch], width: archWidth(k.Arch)})
+		}
 	}
 	for i := int(firstID); i < len(p.pkgs); i++ {
 		k := &p.pkgs[i]
@@ -192,12 +209,14 @@ func (p *Pool) addDeps() {
 	for i := int(firstID); i < len(p.pkgs); i++ {
 		k := &p.pkgs[i]
 		for _, l := range []struct {
-			from []rpmmd.Dep
-			to   *[]depID
+			from  []rpmmd.Dep
+			to    *[]depID
+			parse func(rpmmd.Dep) (depID, bool)
 		}{
-			{k.Package.Requires, &k.requires}, {k.Package.Conflicts, &k.conflicts}, {k.Package.Obsoletes, &k.obsoletes},
-			{k.Package.Recommends, &k.recommends}, {k.Package.Suggests, &k.suggests},
-			{k.Package.Supplements, &k.supplements}, {k.Package.Enhances, &k.enhances},
+			{k.Package.Requires, &k.requires, p.parseDep}, {k.Package.Conflicts, &k.conflicts, p.parseConflict},
+			{k.Package.Obsoletes, &k.obsoletes, p.parseDep}, {k.Package.Recommends, &k.recommends, p.parseDep},
+			{k.Package.Suggests, &k.suggests, p.parseDep}, {k.Package.Supplements, &k.supplements, p.parseSupplement},
+			{k.Package.Enhances, &k.enhances, p.parseDep},
 		} {
 			if len(l.from) == 0 {
 				continue
@@ -207,7 +226,7 @@ func (p *Pool) addDeps() {
 			}
 			start := len(block)
 			for _, d := range l.from {
-				if n, ok := p.parseDep(d); ok {
+				if n, ok := l.parse(d); ok {
 					block = append(block, n)
 				}
 			}

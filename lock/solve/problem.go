@@ -188,8 +188,8 @@ func (x *explainer) fallOf(q id) *fall {
 			f.text = append(f.text, "has an inferior architecture")
 		case n >= x.heirs && n < x.heirsEnd:
 			f.text = append(f.text, fmt.Sprintf("obsoletes %q, as others do that must come with it", x.p.text(x.heirOf[n-x.heirs])))
-		case n >= x.keeps:
-			f.text = append(f.text, "is not the best update")
+		case n >= x.bestUp && n < x.bestEnd:
+			f.text = append(f.text, "is not the best update of "+x.p.label(x.bestOf[n-x.best]))
 		case len(r.rest) == 0:
 			f.text = append(f.text, x.broken(q)...)
 		default:
