@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"caisson/lock/filecap"
 )
 
 // Seen is what a process asked for and was told it got, for one file: the
@@ -71,11 +73,11 @@ func (t *Tree) applyHeader(e *Entry, p *Package, f *PackageFile, users, groups m
 	}
 	e.UID, e.GID = uid, gid
 	if f.Caps != "" && e.Is(unix.S_IFREG) {
-		v, err := ParseCaps(f.Caps)
+		v, err := filecap.Parse(f.Caps)
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", p.NEVRA, f.Path, err)
 		}
-		e.Xattrs = map[string][]byte{CapXattr: v}
+		e.Xattrs = map[string][]byte{filecap.Xattr: v}
 	}
 	return nil
 }
