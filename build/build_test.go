@@ -59,6 +59,8 @@ func TestBuild(t *testing.T) {
 	t.Run("Interrupted", func(t *testing.T) { testInterrupted(t, d) })
 	t.Run("Store", func(t *testing.T) { testStore(t, d) })
 	t.Run("Conditions", func(t *testing.T) { testConditions(t, d) })
+	t.Run("Settings", func(t *testing.T) { testSettings(t, d) })
+	t.Run("Scriptless", func(t *testing.T) { testScriptless(t, d) })
 	t.Run("Output", func(t *testing.T) { testOutput(t, d) })
 }
 

@@ -148,25 +148,13 @@ func (t *Tree) apply(do Action, at *Entry, all []*Entry, keep func(p string) boo
 	return n
 }
 
-// RemoveMatching takes out what a pattern means, with all below it, but for
-// what keep tells to keep. It returns what it took out, in order.
-func (t *Tree) RemoveMatching(pattern string, keep func(p string) bool) []*Entry {
-	all := t.Entries()
-	for _, e := range t.matches(pattern, all) {
-		if t.Get(e.Path) == e {
-			t.apply(Remove, e, all, keep)
-		}
-	}
-	return slices.DeleteFunc(all, func(e *Entry) bool { return t.Get(e.Path) == e })
-}
-
 // docRules take documentation and languages out of a root.
 var docRules = []Rule{
 	{"usr/share/doc", Empty, "documentation is left out"},
 	{"usr/share/gtk-doc", Remove, "documentation is left out"},
 	{"usr/share/man", RemoveFiles, "manual pages are left out"},
 	{"usr/share/info", RemoveFiles, "documentation is left out"},
-	{"usr/share/locale/*/LC_MESSAGES", Remove, "messages in other languages are left out"},
+	{"usr/share/locale/*", Remove, "other languages are left out"},
 }
 
 // DocRules returns what takes out of a root the documentation and the

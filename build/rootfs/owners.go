@@ -29,11 +29,11 @@ type Claim struct {
 // a file, by device and inode, goes before the header. Entries that neither
 // knows belong to 0:0. The result says for each path which packages name it.
 func (t *Tree) Owners(packages []*Package, seen func(dev, ino uint64) (Seen, bool)) (map[string][]Claim, error) {
-	users, err := t.ids("etc/passwd")
+	users, err := t.IDs("etc/passwd")
 	if err != nil {
 		return nil, err
 	}
-	groups, err := t.ids("etc/group")
+	groups, err := t.IDs("etc/group")
 	if err != nil {
 		return nil, err
 	}
@@ -108,9 +108,9 @@ func (t *Tree) place(p string) string {
 	return p
 }
 
-// ids reads a passwd or group file: names to numbers. A tree without one
+// IDs reads a passwd or group file: names to numbers. A tree without one
 // knows root alone.
-func (t *Tree) ids(name string) (map[string]uint32, error) {
+func (t *Tree) IDs(name string) (map[string]uint32, error) {
 	ids := map[string]uint32{"root": 0}
 	if t.Resolve(name) == nil {
 		return ids, nil

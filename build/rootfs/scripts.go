@@ -15,7 +15,7 @@ type Script struct {
 	// Program is what runs it, with its arguments: "/bin/sh", "<lua>".
 	Program string
 	// On are the packages, or the beginnings of the paths of files, that set a
-	// trigger off.
+	// trigger off; sorted.
 	On []string
 }
 
@@ -36,12 +36,18 @@ var scriptlets = []struct {
 // trigger off, when, and the script's place in its list.
 var triggers = []struct {
 	script, program, name, flags, index uint32
-	kinds                               map[uint64]string // by the bit of the flags (rpm's rpmds.h)
+	kind, before                        string // of those that go off after and before an installation
 }{
-	{1065, 1092, 1066, 1068, 1069, map[uint64]string{1 << 25: "triggerprein", 1 << 16: "triggerin"}},
-	{5066, 5067, 5069, 5072, 5070, map[uint64]string{1 << 16: "filetriggerin"}},
-	{5076, 5077, 5079, 5082, 5080, map[uint64]string{1 << 16: "transfiletriggerin"}},
+	{1065, 1092, 1066, 1068, 1069, "triggerin", "triggerprein"},
+	{5066, 5067, 5069, 5072, 5070, "filetriggerin", ""},
+	{5076, 5077, 5079, 5082, 5080, "transfiletriggerin", ""},
 }
+
+// Flags of a trigger (rpm's rpmds.h).
+const (
+	triggerIn    = 1 << 16 // RPMSENSE_TRIGGERIN
+	triggerPreIn = 1 << 25 // RPMSENSE_TRIGGERPREIN
+)
 
 // readScripts reads what a package runs, in the order above.
 func readScripts(h *header) ([]Script, error) {
@@ -98,10 +104,11 @@ func readTriggers(h *header, family int) ([]Script, error) {
 	at := map[string]int{} // by kind and place
 	for i, name := range names {
 		kind := ""
-		for bit, k := range t.kinds {
-			if flags.at(i)&bit != 0 {
-				kind = k
-			}
+		switch f := flags.at(i); {
+		case f&triggerIn != 0:
+			kind = t.kind
+		case f&triggerPreIn != 0:
+			kind = t.before
 		}
 		if kind == "" {
 			continue
@@ -117,9 +124,11 @@ func readTriggers(h *header, family int) ([]Script, error) {
 			j, at[key] = len(out), len(out)
 			out = append(out, Script{Kind: kind, Program: program})
 		}
-		if !slices.Contains(out[j].On, name) {
-			out[j].On = append(out[j].On, strings.Clone(name))
-		}
+		out[j].On = append(out[j].On, strings.Clone(name))
+	}
+	for i := range out {
+		slices.Sort(out[i].On)
+		out[i].On = slices.Compact(out[i].On)
 	}
 	return out, nil
 }
@@ -133,7 +142,7 @@ func (s *Script) SetOff(names map[string]bool, files func(prefix string) bool) (
 		return nil, true
 	}
 	for _, o := range s.On {
-		if strings.Contains(s.Kind, "file") && files(o) || names[o] {
+		if names[o] || strings.Contains(s.Kind, "file") && files(o) {
 			on = append(on, o)
 		}
 	}
