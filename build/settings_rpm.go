@@ -61,6 +61,12 @@ func (b *builder) noteScripts(i *installed, inputs []*lock.Input) {
 	if !b.scriptless(i.set) {
 		return
 	}
+	// Only rpm ran, and it takes root for users who are yet to be added: the
+	// headers know better.
+	for id, r := range i.seen {
+		r.UID, r.GID = nil, nil
+		i.seen[id] = r
+	}
 	names := map[string]bool{}
 	for _, in := range inputs {
 		names[in.RPM.Name] = true

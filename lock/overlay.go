@@ -152,7 +152,7 @@ func (l *ownerLine) apply(h *tar.Header) error {
 		return fmt.Errorf("%s: /%s is a symbolic link, which has an owner and no mode", l.at, h.Name)
 	}
 	if h.Typeflag == tar.TypeDir && l.xattr != nil {
-		return fmt.Errorf("%s: /%s is a folder, which has no capabilities", l.at, h.Name)
+		return fmt.Errorf("%s: /%s is a folder, which has no capabilities", l.at, strings.TrimSuffix(h.Name, "/"))
 	}
 	if l.mode >= 0 {
 		h.Mode = l.mode
