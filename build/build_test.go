@@ -403,6 +403,7 @@ func testConditions(t *testing.T, d *distro) {
 	t.Parallel()
 	d = d.with(func(d *distro) {
 		d.lock.Steps = []lock.Step{{Run: `install -d -m 0750 "$OUT/opt/a"; printf x > "$OUT/opt/a/b"`}}
+		d.addSettings(t)
 	})
 	want := condition{umask: "022"}.build(t, d)
 	if !strings.Contains(want, "tiny.qcow2") {

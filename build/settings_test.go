@@ -107,8 +107,10 @@ func readImage(t *testing.T, out string) string {
 	return to
 }
 
-func testSettings(t *testing.T, d *distro) {
-	t.Parallel()
+// addSettings gives the distribution a package, an overlay and settings that
+// say something of everything.
+func (d *distro) addSettings(t *testing.T) {
+	t.Helper()
 	project := t.TempDir()
 	put(t, filepath.Join(project, "rootfs"), file{path: "etc/agent.conf", mode: 0o644, content: "conf"}, file{path: "usr/bin/agent", mode: 0o755, content: "agent"},
 		file{path: "var/lib/agent/key", mode: 0o644, content: "key"}, file{path: "lib/agent/plain", mode: 0o644, content: "plain"}, file{path: "etc/agent.link", mode: os.ModeSymlink, content: "agent.conf"})
@@ -116,8 +118,7 @@ func testSettings(t *testing.T, d *distro) {
 	if err := os.WriteFile(filepath.Join(project, "rootfs.owners"), []byte(owners), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	d = d.with(func(d *distro) {
-		d.add(t, lock.SetRoot, "system", system(t), `
+	d.add(t, lock.SetRoot, "system", system(t), `
 %files
 %attr(0400,root,root) /etc/shadow
 %attr(0400,root,root) /etc/gshadow
@@ -133,10 +134,16 @@ func testSettings(t *testing.T, d *distro) {
 /usr/share/locale/locale.alias
 %license /usr/share/licenses/system/COPYING
 `)
-		d.addOverlay(t, project, "rootfs")
-		d.lock.Image.Settings = allSettings()
+	d.addOverlay(t, project, "rootfs")
+	d.lock.Image.Settings = allSettings()
+	d.lock.Image.Services.Mask = []string{"ctrl-alt-del.target", "getty@tty1.service", "tmp.mount"}
+}
+
+func testSettings(t *testing.T, d *distro) {
+	t.Parallel()
+	d = d.with(func(d *distro) {
+		d.addSettings(t)
 		d.lock.Image.Output = []string{"raw"}
-		d.lock.Image.Services.Mask = []string{"ctrl-alt-del.target", "getty@tty1.service", "tmp.mount"}
 	})
 	out := t.TempDir()
 	img, err := Build(context.Background(), d.options(out))

@@ -126,3 +126,36 @@ func FuzzParseOwners(f *testing.F) {
 		}
 	})
 }
+
+// TestOwnersDirty compares the owners file with the commit that an overlay is
+// said to be of.
+func TestOwnersDirty(t *testing.T) {
+	dir := writeFiles(t, t.TempDir(), map[string]string{"sub/root/a": "a", "sub/root.owners": "/a 0600 - -\n", "sub/other/a": "a"})
+	runGit(t, dir, "init", "-q")
+	runGit(t, dir, "add", "-A")
+	runGit(t, dir, "commit", "-q", "-m", "one")
+	want := func(what string, dirty bool) {
+		t.Helper()
+		r := newResolver(Options{Dir: filepath.Join(dir, "sub"), Manifest: &Manifest{}})
+		if err := r.tree("root", Use{}); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if got := r.inputs[KindTree+"/root"].Tree; got == nil || got.Dirty != dirty {
+			t.Errorf("%s: got %+v", what, got)
+		}
+	}
+	want("clean", false)
+	writeFiles(t, dir, map[string]string{"sub/root.owners": "/a 0640 - -\n"})
+	want("changed", true)
+	if err := os.Remove(filepath.Join(dir, "sub/root.owners")); err != nil {
+		t.Fatal(err)
+	}
+	want("removed", true)
+	if dirty, err := ownersDirty(filepath.Join(dir, "sub/other")); dirty || err != nil {
+		t.Errorf("none in the folder, none in the commit: %v, %v", dirty, err)
+	}
+	writeFiles(t, dir, map[string]string{"sub/other.owners": "#\n"})
+	if dirty, err := ownersDirty(filepath.Join(dir, "sub/other")); !dirty || err != nil {
+		t.Errorf("not committed: %v, %v", dirty, err)
+	}
+}

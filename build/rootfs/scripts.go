@@ -43,6 +43,10 @@ var triggers = []struct {
 	{5076, 5077, 5079, 5082, 5080, "transfiletriggerin", ""},
 }
 
+// maxWords is how many words the program of a scriptlet may have, with its
+// arguments.
+const maxWords = 256
+
 // Flags of a trigger (rpm's rpmds.h).
 const (
 	triggerIn    = 1 << 16 // RPMSENSE_TRIGGERIN
@@ -55,6 +59,9 @@ func readScripts(h *header) ([]Script, error) {
 	for _, s := range scriptlets {
 		if h.count(s.script) == 0 && h.count(s.program) == 0 {
 			continue
+		}
+		if n := h.count(s.program); n > maxWords {
+			return nil, fmt.Errorf("the header has a program of %d words for %s; at most %d are read", n, s.kind, maxWords)
 		}
 		words, err := h.strings(s.program)
 		if err != nil {
