@@ -141,6 +141,8 @@ type builder struct {
 	skipped map[string][]SkippedScript
 	// archives are the OCI archives that run steps are given.
 	archives []ociArchive
+	// repositories are the git trees that run steps are given.
+	repositories []gitTree
 }
 
 func newBuilder(o Options) (*builder, error) {

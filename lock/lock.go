@@ -48,7 +48,9 @@ type Lock struct {
 	// not say (metadata, requests, reasons) is not in the lock.
 	Imported string `json:"imported,omitempty"`
 	// Sources are the other files that say what to choose: a Konflux
-	// rpms.in.yaml and the .repo files that it names.
+	// rpms.in.yaml and what it names. What was fetched for one has its address
+	// as name, an image "image:" and its reference; a prefetch-input and the
+	// files that it leads to.
 	Sources []Source `json:"sources,omitempty"`
 	// Epoch is SOURCE_DATE_EPOCH of everything, in seconds since 1970: given,
 	// or the newest build time among the locked RPMs.

@@ -152,14 +152,14 @@ func (m *manifestChecker) checkSteps() error {
 		n := 0
 		if s.Go != nil {
 			n++
-			known := slices.ContainsFunc(m.Inputs.Go, func(g ManifestGo) bool { return g.Name == s.Go.Input })
+			known := m.Inputs.From != "" || slices.ContainsFunc(m.Inputs.Go, func(g ManifestGo) bool { return g.Name == s.Go.Input })
 			if err := m.checkStep(below(where, "go"), known, s.Go.Input, s.Go.To); err != nil {
 				return err
 			}
 		}
 		if s.Cargo != nil {
 			n++
-			known := slices.ContainsFunc(m.Inputs.Cargo, func(c ManifestCargo) bool { return c.Name == s.Cargo.Input })
+			known := m.Inputs.From != "" || slices.ContainsFunc(m.Inputs.Cargo, func(c ManifestCargo) bool { return c.Name == s.Cargo.Input })
 			if err := m.checkStep(below(where, "cargo"), known, s.Cargo.Input, s.Cargo.To); err != nil {
 				return err
 			}

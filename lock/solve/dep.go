@@ -230,18 +230,24 @@ func (p *Pool) text(n depID) string {
 	return "(" + p.chainText(n) + ")"
 }
 
-// chainText is text without the outer parentheses.
+// chainText is text without the outer parentheses. As libsolv writes it, an
+// operand with the same operator has none either, conditions excepted.
 func (p *Pool) chainText(n depID) string {
 	d := p.deps[n]
 	for word, o := range opWords {
 		if o != d.op {
 			continue
 		}
-		right := p.deps[d.right]
-		if right.op == opElse || right.op == d.op && d.op != opIf && d.op != opUnless {
-			return p.text(d.left) + " " + word + " " + p.chainText(d.right)
+		operand := func(n depID) string {
+			if p.deps[n].op == o && o != opIf && o != opUnless && o != opElse {
+				return p.chainText(n)
+			}
+			return p.text(n)
 		}
-		return p.text(d.left) + " " + word + " " + p.text(d.right)
+		if p.deps[d.right].op == opElse {
+			return operand(d.left) + " " + word + " " + p.chainText(d.right)
+		}
+		return operand(d.left) + " " + word + " " + operand(d.right)
 	}
 	return p.text(n)
 }

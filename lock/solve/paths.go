@@ -104,6 +104,7 @@ func (p *Pool) readFilelists(visit func(q id, path []byte)) error {
 // loadFilelists finds the packages that have a path of some dependency, and
 // forgets what was worked out without them.
 func (p *Pool) loadFilelists() error {
+	p.indexPaths() // again: there may be more names by now
 	err := p.readFilelists(func(q id, path []byte) {
 		if n, ok := p.names[string(path)]; ok {
 			p.addPath(n, q)

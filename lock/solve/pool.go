@@ -49,13 +49,14 @@ type provide struct {
 // what it worked out, so asking again is quicker; it is not safe for
 // concurrent use.
 type Pool struct {
-	repos    []Repo
-	scores   map[string]uint8
-	pkgs     []pkg // by id
-	names    map[string]int32
-	nameText []string
-	evrs     map[rpmmd.EVR]int32
-	evrText  []rpmmd.EVR // by number; 0 is the empty one
+	repos     []Repo
+	scores    map[string]uint8
+	pkgs      []pkg // by id: first those that are installed
+	available id    // the first package that is not installed
+	names     map[string]int32
+	nameText  []string
+	evrs      map[rpmmd.EVR]int32
+	evrText   []rpmmd.EVR // by number; 0 is the empty one
 
 	deps       []dep
 	depIDs     map[dep]depID
@@ -65,12 +66,15 @@ type Pool struct {
 	provide    []provide
 	byPath     map[int32][]id // by name of a path: the packages that have it
 	paths      pathState
+	left       []id // packages that their repositories leave out
 	weak       []id // packages with Supplements or Enhances
 	modules    modularity
 	foreign    map[string]string // names that other machines have packages of, with an architecture
 	obsoleters map[int32][]id    // by name; made when first needed
 	versions   [][]provided      // by id: see versioned; made when first needed
 	spare      *solver           // the last one, for its memory
+
+	literals, steps int // what normalize has done so far
 }
 
 // NewPool indexes repositories. Packages for other machines and source
@@ -103,6 +107,7 @@ func NewPool(repos []Repo, opts Options) (*Pool, error) {
 	slices.SortStableFunc(p.repos, func(a, b Repo) int {
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Cost, b.Cost))
 	})
+	p.addInstalled(opts.Installed)
 	p.evrNumber(rpmmd.EVR{})
 	p.depNumber(dep{op: opNever}) // so that no real one is 0
 	p.addPackages()
@@ -120,13 +125,14 @@ func NewPool(repos []Repo, opts Options) (*Pool, error) {
 			p.pkgs[q].installOnly = true
 		}
 	}
+	p.leaveOut()
 	if err := p.indexModules(); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// addPackages fills pkgs, in an order that does not depend on that of the
+// addPackages fills pkgs: the installed ones, then the others in an order that does not depend on that of the
 // metadata, but is that of createrepo: by repository and file name.
 func (p *Pool) addPackages() {
 	p.pkgs = make([]pkg, firstID)
@@ -135,13 +141,17 @@ func (p *Pool) addPackages() {
 		for i := range p.repos[r].Packages {
 			k := &p.repos[r].Packages[i]
 			score := p.scores[k.Arch]
-			if score == 0 {
+			if score == 0 && len(p.pkgs) >= int(p.available) {
 				if a := p.foreign[k.Name]; a == "" || k.Arch < a {
 					p.foreign[k.Name] = k.Arch
 				}
 				continue
 			}
 			p.pkgs = append(p.pkgs, pkg{Package: k, repo: int32(r), arch: score, width: archWidth(k.Arch)})
+		}
+		if start < int(p.available) {
+			slices.SortStableFunc(p.pkgs[start:], func(a, b pkg) int { return strings.Compare(a.Name, b.Name) }) // as the rpmdb's index
+			continue
 		}
 		slices.SortFunc(p.pkgs[start:], func(a, b pkg) int {
 			return cmp.Or(strings.Compare(path.Base(a.Location), path.Base(b.Location)), strings.Compare(a.Location, b.Location),
