@@ -68,7 +68,7 @@ func (l *Lock) check() error {
 	if l.Epoch < 0 || l.Epoch > maxEpoch {
 		return fmt.Errorf("epoch %d: want seconds since 1970, at most %d", l.Epoch, int64(maxEpoch))
 	}
-	for _, f := range []func() error{l.checkRepos, l.checkInputs, l.checkReferences} {
+	for _, f := range []func() error{l.checkRepos, l.checkInputs, l.checkReferences, l.checkSettings} {
 		if err := f(); err != nil {
 			return err
 		}

@@ -213,7 +213,7 @@ func (r *resolver) setEpoch() {
 func image(m ManifestImage) Image {
 	return Image{
 		Overlay: cleaned(m.Overlay), Services: Services(m.Services),
-		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Verity: m.Verity.Bind, Output: m.Output,
+		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Verity: m.Verity.Bind, Output: m.Output, Settings: m.settings(),
 	}
 }
 
@@ -227,13 +227,16 @@ func cleaned(paths []string) []string {
 }
 
 // variants merges each variant's image settings into the image's: lists are
-// added to, a command line that begins with + is appended.
+// added to, maps overridden key by key, a command line that begins with + is
+// appended.
 func (r *resolver) variants() {
 	for _, name := range slices.Sorted(maps.Keys(r.m.Variants)) {
 		im, v := image(r.m.Image), r.m.Variants[name].Image
 		im.Overlay = slices.Concat(im.Overlay, cleaned(v.Overlay))
 		im.Services.Enable = slices.Concat(im.Services.Enable, v.Services.Enable)
 		im.Services.Disable = slices.Concat(im.Services.Disable, v.Services.Disable)
+		im.Services.Mask = slices.Concat(im.Services.Mask, v.Services.Mask)
+		im.Settings = im.Settings.merge(v.settings()).withDocs(v.Docs)
 		if more, ok := strings.CutPrefix(v.Kernel.Cmdline, "+"); ok {
 			im.Cmdline = strings.Join(strings.Fields(im.Cmdline+" "+more), " ")
 		} else if v.Kernel.Cmdline != "" {
@@ -303,6 +306,11 @@ func (r *resolver) tree(rel string, use Use) error {
 	if in.Tree, err = treeInfo(filepath.Join(r.Dir, rel)); err != nil {
 		return err
 	}
+	if in.Tree != nil && !in.Tree.Dirty {
+		if in.Tree.Dirty, err = ownersDirty(filepath.Join(r.Dir, rel)); err != nil {
+			return err
+		}
+	}
 	if old := r.old(KindTree, rel); old != nil && old.SHA256 == in.SHA256 && old.Tree != nil && !old.Tree.Dirty {
 		in.Tree = old.Tree
 	}
@@ -314,7 +322,7 @@ func (r *resolver) tree(rel string, use Use) error {
 // its commit and its uses.
 func PackedInput(dir, rel string) (Input, error) {
 	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(Pack(pw, filepath.Join(dir, rel))) }()
+	go func() { pw.CloseWithError(PackInput(pw, dir, rel)) }()
 	d, n, err := digest.Reader(pr)
 	if err != nil {
 		return Input{}, err

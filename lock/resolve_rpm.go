@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -119,6 +120,8 @@ func (r *resolver) requests() {
 					Packages: slices.Concat(s.Packages, more.Packages),
 					Exclude:  slices.Concat(s.Exclude, more.Exclude),
 					Modules:  slices.Concat(s.Modules, more.Modules),
+
+					Scriptlets: cmp.Or(more.Scriptlets, s.Scriptlets),
 				})
 			}
 		}
@@ -127,6 +130,9 @@ func (r *resolver) requests() {
 
 func (r *resolver) request(base, name string, s ManifestSet) {
 	set := Set{Name: name, Packages: sorted(s.Packages), Exclude: sorted(s.Exclude), Modules: s.Modules}
+	if s.Scriptlets == ScriptletsSkip {
+		set.Scriptlets = s.Scriptlets
+	}
 	if base == r.m.RPM.Set {
 		set.Only = r.only
 	}
