@@ -21,6 +21,15 @@ func (k Key) Check() error {
 	return err
 }
 
+// Hint names the key as bundles do; empty where it is none.
+func (k Key) Hint() string {
+	hint, err := sign.Hint(k.PEM)
+	if err != nil {
+		return ""
+	}
+	return hint
+}
+
 // MaxBundle is the largest bundle that is looked at, in bytes.
 const MaxBundle = sign.MaxBundle
 

@@ -43,7 +43,7 @@ func (o *trusts) check() error {
 	case o.rebuilders > 0 && len(o.trust) == 0 && o.policy == "":
 		return usageError{errors.New("--rebuilders wants to know whom to believe: --trust PUB")}
 	case o.noRebuild && o.rebuilders == 0 && o.policy == "":
-		return usageError{errors.New("--no-rebuild leaves nothing that the verdict could rest on: name --rebuilders")}
+		return usageError{errors.New("--no-rebuild leaves nothing that the verdict could rest on: name --rebuilders, or a policy that requires them")}
 	case o.noRebuild && o.key != "":
 		return usageError{errors.New("--key signs what a rebuild here has shown, and --no-rebuild makes none: the signed verdict would count as one more rebuild")}
 	}

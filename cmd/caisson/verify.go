@@ -339,6 +339,7 @@ func showReport(ui *ui, r *verify.Report) error {
 	for _, c := range r.Checks {
 		ui.print("  %-24s %-14s %s", c.Name, c.Status, c.Detail)
 	}
+	shownExceptions(ui, r)
 	var varied, not []string
 	for _, c := range r.Conditions {
 		if c.Varied {
