@@ -21,6 +21,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +53,9 @@ type Options struct {
 	Conditions vary.Settings
 	// Rebuilders are others whose signed verdicts count; nil where nobody's does.
 	Rebuilders *Rebuilders
+	// Allowed are the exceptions with a Function that may be made: those that are
+	// signed, and within their time.
+	Allowed []Exception
 	// Judge holds what was found against a policy, Policy; nil without one.
 	Judge  func(Findings) Judgement
 	Policy *PolicyFile
@@ -229,8 +233,9 @@ func (v *verification) rebuild(ctx context.Context) error {
 	v.report.Rebuilt = &a
 	v.check("rebuild", Passed, "made again from lock and store")
 	v.seen = v.checkEvidence("evidence of the rebuild", v.rebuildDir)
+	err = v.compare(again)
 	v.compareEvidence()
-	return v.compare(again)
+	return err
 }
 
 // compare compares image and rebuild, and finds what differs.
@@ -249,7 +254,16 @@ func (v *verification) compare(again *Disk) error {
 		}}
 		return nil
 	}
-	v.check("disk", Failed, "the disks differ")
+	used, why := v.equivalent(again)
+	switch {
+	case why == nil:
+		v.report.Exceptions = append(v.report.Exceptions, used...)
+		v.check("disk", Passed, "every bit is the same after %s was applied to %s on both sides", used[0].Function, matched(used))
+	case len(v.Allowed) > 0:
+		v.check("disk", Failed, "the disks differ, and the exceptions do not cover it: %v", why)
+	default:
+		v.check("disk", Failed, "the disks differ")
+	}
 	nodes, err := diff.Disks(v.source(v.disk, filepath.Dir(v.Image), "image"), v.source(again, v.rebuildDir, "rebuild"), diff.Options{})
 	if err != nil {
 		return err
@@ -277,6 +291,20 @@ func (v *verification) source(d *Disk, dir, name string) diff.Source {
 	return diff.Source{Name: name, Disk: d, Size: d.Size, Owner: func(part, path string) string { return owners[part+":"+path] }}
 }
 
+// functions are the exceptions by which the comparison was made.
+func (r *Report) functions() []Exception {
+	return slices.DeleteFunc(slices.Clone(r.Exceptions), func(e Exception) bool { return e.Function == "" })
+}
+
+// matched is what exceptions were applied to.
+func matched(list []Exception) string {
+	var names []string
+	for _, e := range list {
+		names = append(names, e.Match)
+	}
+	return strings.Join(names, ", ")
+}
+
 // judge holds what was found against the policy.
 func (v *verification) judge() {
 	if v.Judge == nil {
@@ -296,6 +324,9 @@ func (v *verification) decide() {
 	if v.Rebuild == nil {
 		r.Reason = "others who are trusted rebuilt it, the same to the bit; it was not rebuilt here"
 	}
+	if used := r.functions(); len(used) > 0 {
+		r.Verdict, r.Reason = Equivalent, fmt.Sprintf("the rebuild is the same but for %s of %s, which is excepted", used[0].Function, matched(used))
+	}
 	for _, c := range r.Checks {
 		switch {
 		case c.Status == Failed:
@@ -303,7 +334,7 @@ func (v *verification) decide() {
 			return
 		case c.Status == Refused && !strings.HasPrefix(r.Reason, refusedBy):
 			r.Verdict, r.Reason = NotVerified, refusedBy+c.Name+": "+c.Detail
-		case c.Status == NotChecked && r.Verdict == Identical:
+		case c.Status == NotChecked && r.Verdict != NotVerified:
 			r.Verdict, r.Reason = NotVerified, c.Name+" could not be checked: "+c.Detail
 		}
 	}

@@ -108,6 +108,7 @@ func (o *verifyOptions) rest(ui *ui, l *lock.Lock, image string, opts *verify.Op
 		}
 		want = max(want, g.Require.Rebuilders)
 		opts.Policy = &g.file
+		opts.Allowed = g.functions(time.Now())
 		opts.Judge = func(found verify.Findings) verify.Judgement {
 			return g.Judge(o.facts(ui, g, l, image, opts), found)
 		}
@@ -142,6 +143,13 @@ func (g *gate) trusted(given []attest.Key) ([]attest.Key, error) {
 		}
 	}
 	return g.verifiers, nil
+}
+
+// functions are the exceptions that hold now and name a function, which is
+// applied to both sides of the comparison.
+func (g *gate) functions(now time.Time) []verify.Exception {
+	current, _ := policy.Current(g.exceptions, now)
+	return slices.DeleteFunc(current, func(e verify.Exception) bool { return e.Function == "" })
 }
 
 // facts are what the policy is held against.

@@ -39,6 +39,11 @@
 //	    who: jane@example.com
 //	    why: not reachable in this image
 //	    until: 2026-12-31                 # the last day, in UTC
+//	  - function: secure-boot-signature   # applied to both sides before the disks are compared
+//	    match: esp:/EFI/BOOT/BOOTX64.EFI  # this file alone
+//	    …
+//
+// Exceptions with a function make the verdict "equivalent" at best.
 package policy
 
 import (
