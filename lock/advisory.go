@@ -113,6 +113,22 @@ func (x *AdvisoryIndex) For(before, now *RPM) []Advisory {
 	return out
 }
 
+// Open is the advisories of a newer version than that of now: what an update
+// would bring that is not in the lock. They are sorted by id.
+func (x *AdvisoryIndex) Open(now *RPM) []Advisory {
+	var out []Advisory
+	for _, n := range x.byName[now.Name] {
+		if n.arch != now.Arch || n.evr.Compare(now.evr()) <= 0 {
+			continue
+		}
+		if !slices.ContainsFunc(out, func(a Advisory) bool { return a.ID == n.advisory.ID }) {
+			out = append(out, *n.advisory)
+		}
+	}
+	slices.SortFunc(out, func(a, b Advisory) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
 func (r *RPM) evr() rpmmd.EVR {
 	return rpmmd.EVR{Epoch: r.Epoch, Version: r.Version, Release: r.Release}
 }

@@ -14,27 +14,29 @@ import (
 // isolated are the namespaces that every step must have had of its own.
 var isolated = []string{"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"}
 
-// checkEvidence looks at what a build recorded of its sandbox.
-func (v *verification) checkEvidence(name, dir string) {
+// checkEvidence looks at what a build recorded of its sandbox, and returns it
+// where it can be read.
+func (v *verification) checkEvidence(name, dir string) *build.Evidence {
 	var ev build.Evidence
 	err := readJSON(filepath.Join(dir, evidenceFile), &ev)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		v.check(name, NotAsked, "there is no %s; what proves that nothing else was needed is the rebuild", evidenceFile)
-		return
+		return nil
 	case err != nil:
 		v.check(name, Failed, "%v", err)
-		return
+		return nil
 	}
-	if err := v.judge(&ev); err != nil {
+	if err := v.judgeEvidence(&ev); err != nil {
 		v.check(name, Failed, "%v", err)
-		return
+		return &ev
 	}
 	refused := ""
 	if n := attempts(&ev); n > 0 {
 		refused = fmt.Sprintf("; %d attempts to reach a network were refused and recorded, which the lock allows", n)
 	}
 	v.check(name, Passed, "%d steps, each without a network and with the locked inputs only%s", len(ev.Steps), refused)
+	return &ev
 }
 
 // attempts is how often the steps tried to reach a network.
@@ -47,7 +49,7 @@ func attempts(ev *build.Evidence) (n uint64) {
 	return n
 }
 
-func (v *verification) judge(ev *build.Evidence) error {
+func (v *verification) judgeEvidence(ev *build.Evidence) error {
 	if ev.Lock != v.report.Lock {
 		return fmt.Errorf("it is of a build from another lock, %s", ev.Lock)
 	}

@@ -255,6 +255,9 @@ func describeStatements(ctx context.Context, dir, key string) ([]string, error) 
 			return nil, err
 		}
 		checked = count(len(c.Signed), "signature") + " checked by " + key
+		if n := len(c.Others); n > 0 {
+			checked += fmt.Sprintf("; %d by a verifier's own key, not checked: attest --check", n)
+		}
 	}
 	return []string{
 		fmt.Sprintf("statements  %s (%d), %s", filepath.Join(dir, "statements"), len(all), checked),
