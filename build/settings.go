@@ -82,6 +82,7 @@ func (i *installed) giveAsked() error {
 }
 
 func give(e *rootfs.Entry, h *tar.Header, users, groups map[string]uint32) error {
+	was := *e
 	e.UID, e.GID = uint32(h.Uid), uint32(h.Gid) //nolint:gosec // 32 bits in the owners file
 	if h.Uname != "" {
 		id, ok := users[h.Uname]
@@ -99,6 +100,16 @@ func give(e *rootfs.Entry, h *tar.Header, users, groups map[string]uint32) error
 	}
 	if h.Typeflag != tar.TypeSymlink && !e.Is(unix.S_IFLNK) {
 		e.Mode = e.Mode&unix.S_IFMT | uint32(h.Mode&0o7777) //nolint:gosec // twelve bits
+	}
+	for k := range strings.FieldsSeq(h.PAXRecords[lock.KeepRecord]) {
+		switch k {
+		case "mode":
+			e.Mode = was.Mode
+		case "owner":
+			e.UID = was.UID
+		case "group":
+			e.GID = was.GID
+		}
 	}
 	e.Xattrs = nil
 	if v := h.PAXRecords[lock.CapabilityRecord]; v != "" {

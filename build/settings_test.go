@@ -244,6 +244,7 @@ func TestGive(t *testing.T) {
 	}{
 		{tar.Header{Typeflag: tar.TypeReg, Mode: 0o4750, Uname: "svc", Gid: 7, PAXRecords: caps}, "104750 12:7 12345678901234567890"},
 		{tar.Header{Typeflag: tar.TypeReg, Uid: 1<<32 - 2, Gname: "wheel"}, "100000 4294967294:10 "},
+		{tar.Header{Typeflag: tar.TypeDir, Mode: 0o755, Gname: "wheel", PAXRecords: map[string]string{lock.KeepRecord: "mode owner"}}, "100644 1:10 "},
 		{tar.Header{Typeflag: tar.TypeReg, Uname: "nobody"}, `the root has no user "nobody"`},
 		{tar.Header{Typeflag: tar.TypeReg, Gname: "svc"}, `the root has no group "svc"`},
 	} {

@@ -145,6 +145,24 @@ func findOwner(lines []*ownerLine, name string) *ownerLine {
 // capabilities, as GNU tar does: the value of the extended attribute.
 const CapabilityRecord = "SCHILY.xattr." + filecap.Xattr
 
+// KeepRecord is the PAX record in which PackInput says what of a folder its
+// line leaves as it is, in words: "mode", "owner", "group".
+const KeepRecord = "CAISSON.keep"
+
+// keeps are these words.
+func (l *ownerLine) keeps() string {
+	var out []string
+	for _, k := range []struct {
+		word string
+		is   bool
+	}{{"mode", l.mode < 0}, {"owner", l.owner == ""}, {"group", l.group == ""}} {
+		if k.is {
+			out = append(out, k.word)
+		}
+	}
+	return strings.Join(out, " ")
+}
+
 // apply gives a packed file what its line says. Numbers go where an archive
 // has them, names where it has those.
 func (l *ownerLine) apply(h *tar.Header) error {
@@ -166,6 +184,9 @@ func (l *ownerLine) apply(h *tar.Header) error {
 		h.Gid = n
 	} else {
 		h.Gname = l.group
+	}
+	if k := l.keeps(); h.Typeflag == tar.TypeDir && k != "" {
+		h.PAXRecords = map[string]string{KeepRecord: k}
 	}
 	if l.xattr != nil {
 		h.PAXRecords = map[string]string{CapabilityRecord: string(l.xattr)}

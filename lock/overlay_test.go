@@ -41,15 +41,15 @@ func TestPackInput(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&got, "%c %s %o %d:%d %s:%s %x\n", h.Typeflag, h.Name, h.Mode, h.Uid, h.Gid, h.Uname, h.Gname, h.PAXRecords[CapabilityRecord])
+		fmt.Fprintf(&got, "%c %s %o %d:%d %s:%s %q\n", h.Typeflag, h.Name, h.Mode, h.Uid, h.Gid, h.Uname, h.Gname, h.PAXRecords[CapabilityRecord]+h.PAXRecords[KeepRecord])
 	}
-	want := `0 a.conf 644 4294967294:0 :wheel 
-5 a/ 750 0:5 root: 
-5 a/b/ 700 0:0 :agent 
-0 a/b/c 600 0:0 : 
-0 a/b/run 4755 0:0 : 0100000200200000010000000000000000000000
-2 link 777 0:0 svc:svc 
-0 x y 0 0:0 : 
+	want := `0 a.conf 644 4294967294:0 :wheel ""
+5 a/ 750 0:5 root: ""
+5 a/b/ 700 0:0 :agent "owner"
+0 a/b/c 600 0:0 : ""
+0 a/b/run 4755 0:0 : "\x01\x00\x00\x02\x00 \x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+2 link 777 0:0 svc:svc ""
+0 x y 0 0:0 : ""
 `
 	if got.String() != want {
 		t.Errorf("got\n%swant\n%s", got.String(), want)
