@@ -67,8 +67,8 @@ func (i *installed) account(e *rootfs.Entry) (File, error) {
 	return f, nil
 }
 
-// placedFrom are the inputs of what a step only put into its place: a file, a
-// blob of an image, or the archive of one. It is nil for what a step made.
+// placedFrom are the inputs of what a step only put into its place: a file, one
+// of a git tree, a blob of an image, or the archive of one. It is nil for what a step made.
 func (b *builder) placedFrom(f *File) []string {
 	if f.Account != Compiled || f.SHA256 == nil {
 		return nil
@@ -78,6 +78,9 @@ func (b *builder) placedFrom(f *File) []string {
 		if (in.Kind == lock.KindFile || isImagePart(in, b.Arch)) && in.SHA256 == *f.SHA256 {
 			return []string{ref(in)}
 		}
+	}
+	if in := b.gitFile(f); in != nil {
+		return []string{ref(in)}
 	}
 	for _, a := range b.archives {
 		if a.sum == *f.SHA256 {

@@ -59,6 +59,8 @@ func TestBuild(t *testing.T) {
 	t.Run("Interrupted", func(t *testing.T) { testInterrupted(t, d) })
 	t.Run("Store", func(t *testing.T) { testStore(t, d) })
 	t.Run("Conditions", func(t *testing.T) { testConditions(t, d) })
+	t.Run("Settings", func(t *testing.T) { testSettings(t, d) })
+	t.Run("Scriptless", func(t *testing.T) { testScriptless(t, d) })
 	t.Run("Output", func(t *testing.T) { testOutput(t, d) })
 }
 
@@ -401,6 +403,7 @@ func testConditions(t *testing.T, d *distro) {
 	t.Parallel()
 	d = d.with(func(d *distro) {
 		d.lock.Steps = []lock.Step{{Run: `install -d -m 0750 "$OUT/opt/a"; printf x > "$OUT/opt/a/b"`}}
+		d.addSettings(t)
 	})
 	want := condition{umask: "022"}.build(t, d)
 	if !strings.Contains(want, "tiny.qcow2") {

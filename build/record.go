@@ -43,7 +43,7 @@ func (b *builder) of(set string) []*lock.Input {
 func (b *builder) inputs() []*lock.Input { return Inputs(b.Lock, b.Arch, b.Variant) }
 
 // Inputs are all inputs that the image of a lock is made of: its sets, its
-// steps' payloads, its overlays, the files and the parts of its OCI images,
+// steps' payloads, its overlays, the files, git trees and parts of OCI images,
 // sorted by kind and name. Keys, metadata, indexes of images and their SBOMs
 // are for those who check the lock.
 func Inputs(l *lock.Lock, arch, variant string) []*lock.Input {
@@ -61,7 +61,7 @@ func Inputs(l *lock.Lock, arch, variant string) []*lock.Input {
 	image, _ := l.ImageFor(variant)
 	for i := range l.Inputs {
 		in := &l.Inputs[i]
-		if in.Kind == lock.KindFile || isImagePart(in, arch) || in.Kind == lock.KindTree && slices.Contains(image.Overlay, in.Name) {
+		if in.Kind == lock.KindFile || isImagePart(in, arch) || in.IsGitInput() || in.Kind == lock.KindTree && slices.Contains(image.Overlay, in.Name) {
 			all[in] = true
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"caisson/lock"
 	"caisson/lock/cargo"
 	"caisson/lock/gomod"
+	"caisson/prefetch/view"
 )
 
 // compilers is how many programs are compiled at a time.
@@ -258,7 +259,7 @@ func (b *builder) crates(registry string, locked *cargo.Lock, inputs []*lock.Inp
 	if err := cargobuild.LocalRegistry(registry, files); err != nil || len(locked.Git) == 0 {
 		return err
 	}
-	var repos []cargobuild.Repo
+	var repos []view.GitRepo
 	for _, g := range locked.Git {
 		in := find(func(in *lock.Input) bool { return in.Git != nil && in.Git.Commit == g.Commit })
 		if in == nil {
@@ -267,9 +268,9 @@ func (b *builder) crates(registry string, locked *cargo.Lock, inputs []*lock.Inp
 		b.mu.Lock()
 		b.given[in] = true
 		b.mu.Unlock()
-		repos = append(repos, cargobuild.Repo{Git: g, Open: func() (io.ReadCloser, error) { return b.open(in) }})
+		repos = append(repos, view.GitRepo{Git: g, Open: func() (io.ReadCloser, error) { return b.open(in) }})
 	}
-	return cargobuild.Repositories(filepath.Join(registry, "git"), "/registry/git", repos)
+	return view.GitRepositories(filepath.Join(registry, "git"), "/registry/git", repos)
 }
 
 // runStep runs a line of shell with the file inputs and the OCI images in $IN
@@ -297,10 +298,15 @@ func (b *builder) runStep(ctx context.Context, n int, script string) (put func()
 		return nil, err
 	}
 	inputs = append(inputs, images...)
+	repositories, mounts, err := b.putRepositories(in)
+	if err != nil {
+		return nil, err
+	}
+	inputs = append(inputs, repositories...)
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
 		Name: fmt.Sprintf("step %d: run", n), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", script},
 		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp",
-		Mounts: []sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}},
+		Mounts: append([]sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}}, mounts...),
 	})
 	if err != nil {
 		return nil, err

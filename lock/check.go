@@ -36,7 +36,9 @@ func Check(l *Lock, manifest digest.Digest, dir string) error {
 		changed = append(changed, err)
 	}
 	for _, s := range l.Sources {
-		compare(KindFile, s.Name, s.SHA256)
+		if !isURL(s.Name) && !strings.HasPrefix(s.Name, imageSource) { // those are not here
+			compare(KindFile, s.Name, s.SHA256)
+		}
 	}
 	for i := range l.Inputs {
 		switch in := &l.Inputs[i]; in.Kind {
@@ -60,13 +62,13 @@ func (l *Lock) check() error {
 	if l.Manifest.IsZero() {
 		return errors.New("no digest of the manifest")
 	}
-	if l.Imported != "" && l.Imported != importedRPMs {
-		return fmt.Errorf("imported %q: want %q, or nothing", l.Imported, importedRPMs)
+	if l.Imported != "" && l.Imported != importedRPMs && l.Imported != ImportedPrefetch {
+		return fmt.Errorf("imported %q: want %q or %q, or nothing", l.Imported, importedRPMs, ImportedPrefetch)
 	}
 	if l.Epoch < 0 || l.Epoch > maxEpoch {
 		return fmt.Errorf("epoch %d: want seconds since 1970, at most %d", l.Epoch, int64(maxEpoch))
 	}
-	for _, f := range []func() error{l.checkRepos, l.checkInputs, l.checkReferences} {
+	for _, f := range []func() error{l.checkRepos, l.checkInputs, l.checkReferences, l.checkSettings} {
 		if err := f(); err != nil {
 			return err
 		}
@@ -96,14 +98,20 @@ func (l *Lock) checkRepos() error {
 	return nil
 }
 
-func (l *Lock) checkRepo(r *Repo) error {
+// checkBases wants slashes at the end. An imported repository may have no
+// address: its files then have absolute ones.
+func (l *Lock) checkBases(r *Repo) error {
 	for _, base := range append([]string{r.BaseURL}, r.Mirrors...) {
-		if base == "" && l.Imported != "" {
-			continue // its files have absolute addresses
-		}
-		if !strings.HasSuffix(base, "/") {
+		if !strings.HasSuffix(base, "/") && (base != "" || l.Imported == "") {
 			return fmt.Errorf("baseurl %q does not end in a slash", base)
 		}
+	}
+	return nil
+}
+
+func (l *Lock) checkRepo(r *Repo) error {
+	if err := l.checkBases(r); err != nil {
+		return err
 	}
 	switch {
 	case r.ISO == "" && strings.HasPrefix(r.BaseURL, isoScheme):
@@ -204,6 +212,21 @@ func (l *Lock) checkReferences() error {
 	return nil
 }
 
+// checkDetails wants the details of the input's own kind, and no others.
+func (in *Input) checkDetails() error {
+	switch {
+	case (in.Kind == KindRPM) != (in.RPM != nil):
+		return errors.New("rpm details belong to packages, and packages have them")
+	case (in.Kind == KindGo || in.Kind == KindToolchain) != (in.Go != nil):
+		return errors.New("go details belong to Go modules and toolchains, and these have them")
+	case (in.Kind == KindGit) != (in.Git != nil):
+		return errors.New("git details belong to git repositories, and these have them")
+	case (in.Kind == KindOCI) != (in.OCI != nil):
+		return errors.New("oci details belong to images, and images have them")
+	}
+	return nil
+}
+
 // check is what an input must satisfy. An imported one may lack a repository.
 func (in *Input) check(imported bool) error {
 	switch {
@@ -213,16 +236,11 @@ func (in *Input) check(imported bool) error {
 		return errors.New("no sha256")
 	case in.Size < 0:
 		return fmt.Errorf("size %d", in.Size)
-	case (in.Kind == KindRPM) != (in.RPM != nil):
-		return errors.New("rpm details belong to packages, and packages have them")
-	case (in.Kind == KindGo || in.Kind == KindToolchain) != (in.Go != nil):
-		return errors.New("go details belong to Go modules and toolchains, and these have them")
-	case (in.Kind == KindOCI) != (in.OCI != nil):
-		return errors.New("oci details belong to images, and images have them")
-	case (in.Kind == KindGit) != (in.Git != nil):
-		return errors.New("git details belong to git repositories, and these have them")
 	case in.Verified != nil && in.Verified.What == "":
 		return errors.New("verified, and not what of it")
+	}
+	if err := in.checkDetails(); err != nil {
+		return err
 	}
 	if err := in.Auth.check(); err != nil {
 		return fmt.Errorf("auth: %w", err)
@@ -234,7 +252,7 @@ func (in *Input) check(imported bool) error {
 	}
 	switch in.Kind {
 	case KindRPM, KindRepodata:
-		if in.Repo == "" && !(imported && isURL(in.URL)) {
+		if in.Repo == "" && (!imported || !isURL(in.URL)) {
 			return errors.New("no repository")
 		}
 		return in.checkInside()

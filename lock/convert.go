@@ -40,28 +40,32 @@ func ToKonflux(l *Lock, set string) (*konflux.Lock, error) {
 func (l *Lock) toKonflux(arch, set string) (konflux.LockArch, error) {
 	out := konflux.LockArch{Arch: arch}
 	modular := map[string]bool{} // repositories
-	for i := range l.Inputs {
-		in := &l.Inputs[i]
-		if in.Kind != KindRPM || !in.usedOn(arch, set) {
+	built := map[string]bool{}   // file names of source packages
+	for in := range l.inputs() {
+		if in.Kind != KindRPM || in.RPM.IsSource() || !in.usedOn(arch, set) {
 			continue
 		}
-		f, err := l.lockFile(in, arch)
+		f, err := l.packageFile(in, arch)
 		if err != nil {
 			return out, err
 		}
-		p := in.RPM
-		f.Name, f.EVR, f.SourceRPM = p.Name, p.EVR(), p.SourceRPM
-		if isSource(p.Arch) {
-			out.Source = append(out.Source, f)
-		} else {
-			out.Packages = append(out.Packages, f)
-		}
-		if p.Module != "" {
+		out.Packages = append(out.Packages, f)
+		built[in.RPM.SourceRPM] = true
+		if in.RPM.Module != "" {
 			modular[in.Repo] = true
 		}
 	}
-	for i := range l.Inputs {
-		in := &l.Inputs[i]
+	for in := range l.inputs() {
+		if in.Kind != KindRPM || !in.RPM.IsSource() || !in.usedOn(arch, "") || set != "" && !built[in.RPM.file()] {
+			continue
+		}
+		f, err := l.packageFile(in, arch)
+		if err != nil {
+			return out, err
+		}
+		out.Source = append(out.Source, f)
+	}
+	for in := range l.inputs() {
 		if !in.isModules(arch) || l.Imported == "" && !modular[in.Repo] {
 			continue
 		}
@@ -85,6 +89,12 @@ func (in *Input) isModules(arch string) bool {
 	return in.Kind == KindRepodata && ok && (rest == "" || rest[0] == '#')
 }
 
+func (l *Lock) packageFile(in *Input, arch string) (konflux.LockFile, error) {
+	f, err := l.lockFile(in, arch)
+	f.Name, f.EVR, f.SourceRPM = in.RPM.Name, in.RPM.EVR(), in.RPM.SourceRPM
+	return f, err
+}
+
 func (l *Lock) lockFile(in *Input, arch string) (konflux.LockFile, error) {
 	f := konflux.LockFile{URL: in.URL, RepoID: in.Repo, Size: in.Size, Checksum: in.SHA256.String()}
 	if isURL(in.URL) {
@@ -105,7 +115,7 @@ func (l *Lock) lockFile(in *Input, arch string) (konflux.LockFile, error) {
 
 // FromKonflux makes a lock of an rpms.lock.yaml, whose digest is d: an
 // imported one, without metadata, keys and reasons. All packages are in the
-// set root and unsigned, for that file names no key. Each must be pinned by a
+// set root, source packages in SetSource, and unsigned, for that file names no key. Each must be pinned by a
 // SHA-256. Addresses are relative to their repository where they tell its
 // base (what comes before "/Packages/" or "/repodata/").
 //
@@ -199,17 +209,17 @@ func (c *converter) addBases(a *konflux.LockArch) {
 func (c *converter) addArch(a *konflux.LockArch) error {
 	for _, list := range []struct {
 		files []konflux.LockFile
-		src   bool
-	}{{a.Packages, false}, {a.Source, true}} {
+		set   string
+	}{{a.Packages, SetRoot}, {a.Source, SetSource}} {
 		for _, f := range list.files {
 			in, err := c.input(f, a.Arch)
 			if err != nil {
 				return err
 			}
-			if err := in.importRPM(&f, list.src); err != nil {
+			if err := in.importRPM(&f, list.set == SetSource); err != nil {
 				return err
 			}
-			c.add(in, Use{Arch: a.Arch, Set: SetRoot, By: importedRPMs})
+			c.add(in, Use{Arch: a.Arch, Set: list.set, By: importedRPMs})
 		}
 	}
 	for _, f := range a.ModuleMetadata {

@@ -166,7 +166,7 @@ func TestImportedCheck(t *testing.T) {
 		want   string
 	}{
 		{func(l *Lock) {}, ""},
-		{func(l *Lock) { l.Imported = "other" }, `imported "other": want "rpms.lock.yaml", or nothing`},
+		{func(l *Lock) { l.Imported = "other" }, `imported "other": want "rpms.lock.yaml" or "prefetch-input", or nothing`},
 		{func(l *Lock) { l.Imported = "" }, `repository "flat" (x86_64): baseurl "" does not end in a slash`},
 		{func(l *Lock) { l.Imported, l.Repos[0].BaseURL = "", "https://x/" }, `repository "flat" (x86_64): no digest of its repomd.xml`},
 		{func(l *Lock) { l.Inputs[2].URL = "c" }, `input rpm c-1-2.noarch: repository "flat" has no baseurl for x86_64`},
@@ -194,32 +194,36 @@ func TestToKonflux(t *testing.T) {
 	modules := func(repo string) Input {
 		return Input{Kind: KindRepodata, Name: repo + "-x86_64/modules", URL: "repodata/m", Repo: repo, SHA256: other, For: []Use{{Arch: "x86_64", By: "repository " + repo}}}
 	}
+	both := rpm("both", "noarch", "", Use{Arch: "aarch64", Set: "root"}, Use{Arch: "x86_64", Set: "root"})
+	both.RPM.SourceRPM = "src-1-2.src.rpm"
 	l := &Lock{
 		Arches: []string{"aarch64", "x86_64"}, Sets: []Set{{Name: "root"}, {Name: "tools"}},
 		Repos: []Repo{
 			{ID: "r", Arch: "aarch64", BaseURL: "https://x/a/"}, {ID: "r", Arch: "x86_64", BaseURL: "https://x/x/"}, {ID: "s", Arch: "x86_64", BaseURL: "https://s/"},
 		},
 		Inputs: []Input{
-			rpm("both", "noarch", "", Use{Arch: "aarch64", Set: "root"}, Use{Arch: "x86_64", Set: "root"}),
+			both,
 			rpm("module", "x86_64", "m:1:2:3", Use{Arch: "x86_64", Set: "tools"}),
-			rpm("src", "src", "", Use{Arch: "x86_64", Set: "root"}), modules("r"), modules("s"),
+			rpm("other", "src", "", Use{Arch: "x86_64", Set: SetSource}), rpm("src", "src", "", Use{Arch: "x86_64", Set: SetSource}), modules("r"), modules("s"),
 			{Kind: KindFile, Name: "f", URL: "https://f", SHA256: sum},
 		},
 	}
 	file := func(base, name string) konflux.LockFile {
 		return konflux.LockFile{URL: base + "Packages/" + name + ".rpm", RepoID: "r", Size: 5, Checksum: sum.String(), Name: name, EVR: "3:1-2"}
 	}
+	source := func(f konflux.LockFile) konflux.LockFile { f.SourceRPM = "src-1-2.src.rpm"; return f }
 	want := &konflux.Lock{Arches: []konflux.LockArch{
-		{Arch: "aarch64", Packages: []konflux.LockFile{file("https://x/a/", "both")}},
+		{Arch: "aarch64", Packages: []konflux.LockFile{source(file("https://x/a/", "both"))}},
 		{
-			Arch: "x86_64", Packages: []konflux.LockFile{file("https://x/x/", "both"), file("https://x/x/", "module")}, Source: []konflux.LockFile{file("https://x/x/", "src")},
+			Arch: "x86_64", Packages: []konflux.LockFile{source(file("https://x/x/", "both")), file("https://x/x/", "module")},
+			Source:         []konflux.LockFile{file("https://x/x/", "other"), file("https://x/x/", "src")},
 			ModuleMetadata: []konflux.LockFile{{URL: "https://x/x/repodata/m", RepoID: "r", Checksum: other.String()}},
 		},
 	}}
 	if got, err := ToKonflux(l, ""); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
 	}
-	want.Arches[1].Packages, want.Arches[1].ModuleMetadata = want.Arches[1].Packages[:1], nil
+	want.Arches[1].Packages, want.Arches[1].Source, want.Arches[1].ModuleMetadata = want.Arches[1].Packages[:1], want.Arches[1].Source[1:], nil
 	if got, err := ToKonflux(l, "root"); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
 	}

@@ -12,7 +12,7 @@
 //
 // Inputs are sorted by kind and name. Each is one file of the store, pinned
 // by its SHA-256. A local folder (payload sources, overlays) is packed into a
-// canonical tar archive (see Pack) and so becomes a file like any other.
+// canonical tar archive (see PackInput) and so becomes a file like any other.
 //
 // # The choice
 //
@@ -47,8 +47,14 @@ type Lock struct {
 	// "rpms.lock.yaml", and then Manifest is its digest: what that file does
 	// not say (metadata, requests, reasons) is not in the lock.
 	Imported string `json:"imported,omitempty"`
+	// Context is what the packages of an rpms.in.yaml that was locked on its own
+	// come on top of: "image REF", "localSystem", or "bare". Packages that are
+	// there already are not in the lock.
+	Context string `json:"context,omitempty"`
 	// Sources are the other files that say what to choose: a Konflux
-	// rpms.in.yaml and the .repo files that it names.
+	// rpms.in.yaml and what it names. What was fetched for one has its address
+	// as name, an image "image:" and its reference; a prefetch-input and the
+	// files that it leads to.
 	Sources []Source `json:"sources,omitempty"`
 	// Epoch is SOURCE_DATE_EPOCH of everything, in seconds since 1970: given,
 	// or the newest build time among the locked RPMs.
@@ -137,6 +143,9 @@ type Set struct {
 	Exclude []string       `json:"exclude,omitempty"`
 	// Modules are kernel modules, for an initrd.
 	Modules []string `json:"modules,omitempty"`
+	// Scriptlets is "skip" where none of the packages' scriptlets and triggers
+	// are run; empty where all are.
+	Scriptlets string `json:"scriptlets,omitempty"`
 }
 
 // ArchPackages is what is asked for on one arch.
@@ -200,12 +209,17 @@ type Image struct {
 	Root    string   `json:"root"`   // erofs
 	Verity  string   `json:"verity"` // uki: the root hash is in the UKI's command line
 	Output  []string `json:"output"` // qcow2, raw
+	// Settings are what Caisson writes into the root; nil where it is left as
+	// packages, steps and overlays make it.
+	Settings *Settings `json:"settings,omitempty"`
 }
 
-// Services are systemd units to enable and to disable.
+// Services are systemd units to enable, to disable, and to mask: masked ones
+// cannot be started at all.
 type Services struct {
 	Enable  []string `json:"enable,omitempty"`
 	Disable []string `json:"disable,omitempty"`
+	Mask    []string `json:"mask,omitempty"`
 }
 
 // Variant is a named departure from the image.
@@ -223,7 +237,7 @@ const (
 	KindToolchain = "toolchain" // a Go toolchain's .zip
 	KindCrate     = "crate"     // a .crate of a registry
 	KindFile      = "file"      // a file by URL
-	KindTree      = "tree"      // a local folder, packed by Pack
+	KindTree      = "tree"      // a local folder, packed by PackInput
 	KindGit       = "git"       // a git repository at a commit, as package gittree writes it
 	KindOCI       = "oci"       // an image index, manifest, config or layer
 )

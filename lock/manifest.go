@@ -30,6 +30,9 @@ type ManifestSet struct {
 	Packages []string `yaml:"packages"`
 	Exclude  []string `yaml:"exclude"`
 	Modules  []string `yaml:"modules"`
+	// Scriptlets is "run" (unless given) or "skip": the packages' scriptlets
+	// and triggers. A variant's set is as the image's unless it says otherwise.
+	Scriptlets string `yaml:"scriptlets"`
 }
 
 // ManifestStep has exactly one of its fields.
@@ -64,12 +67,34 @@ type ManifestImage struct {
 	Root     ManifestRoot     `yaml:"root"`
 	Verity   ManifestVerity   `yaml:"verity"`
 	Output   []string         `yaml:"output"`
+
+	// What Caisson writes into the root; see Settings.
+	Users    []User            `yaml:"users"`
+	Groups   []Group           `yaml:"groups"`
+	Hostname string            `yaml:"hostname"`
+	Locale   string            `yaml:"locale"`
+	Timezone string            `yaml:"timezone"`
+	Sysctl   map[string]string `yaml:"sysctl"`
+	Modprobe ManifestModprobe  `yaml:"modprobe"`
+	// Remove are paths, or patterns of paths, that are taken out.
+	Remove []string `yaml:"remove"`
+	// Docs is false where documentation, manual pages, info pages and other
+	// languages than Locale's are left out.
+	Docs      *bool             `yaml:"docs"`
+	Version   string            `yaml:"version"`
+	OSRelease map[string]string `yaml:"osRelease"`
 }
 
-// ManifestServices are systemd units to enable and to disable.
+// ManifestModprobe are kernel modules that may not be loaded.
+type ManifestModprobe struct {
+	Deny []string `yaml:"deny"`
+}
+
+// ManifestServices are systemd units to enable, to disable and to mask.
 type ManifestServices struct {
 	Enable  []string `yaml:"enable"`
 	Disable []string `yaml:"disable"`
+	Mask    []string `yaml:"mask"`
 }
 
 // ManifestKernel is the kernel's command line; in a variant one that begins
@@ -99,6 +124,13 @@ const (
 	SetTools  = "tools"  // what the build runs; never in the image
 	SetInitrd = "initrd" // the initial RAM disk
 	SetRoot   = "root"   // the root file system
+)
+
+// What ManifestSet.Scriptlets may be.
+const (
+	scriptletsRun = "run"
+	// ScriptletsSkip is Set.Scriptlets of a set whose scriptlets do not run.
+	ScriptletsSkip = "skip"
 )
 
 // What Manifest.Network may be.

@@ -8,6 +8,20 @@ import (
 	"caisson/lock/gittree"
 )
 
+// checkGits checks the git repositories; add takes their names.
+func (m *manifestChecker) checkGits(add func(where []any, name string) error) error {
+	for i, g := range m.Inputs.Git {
+		where := at("inputs", "git", i)
+		if err := add(where, g.Name); err != nil {
+			return err
+		}
+		if err := m.checkGit(where, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // checkGit checks what a git repository of the manifest is.
 func (m *manifestChecker) checkGit(where []any, g ManifestGit) error {
 	u, err := url.Parse(g.URL)

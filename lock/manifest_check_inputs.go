@@ -40,14 +40,8 @@ func (m *manifestChecker) checkInputs() error {
 			return err
 		}
 	}
-	for i, g := range m.Inputs.Git {
-		where := at("inputs", "git", i)
-		if err := add(where, g.Name); err != nil {
-			return err
-		}
-		if err := m.checkGit(where, g); err != nil {
-			return err
-		}
+	if err := m.checkGits(add); err != nil {
+		return err
 	}
 	for i, o := range m.Inputs.OCI {
 		where := at("inputs", "oci", i)

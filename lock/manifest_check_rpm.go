@@ -33,7 +33,7 @@ func (m *manifestChecker) checkRPM() error {
 	if err := m.checkRPMOptions(); err != nil {
 		return err
 	}
-	if len(m.RPM.Repos) == 0 && m.RPM.From == "" {
+	if len(m.RPM.Repos) == 0 && m.RPM.From == "" && m.Inputs.From == "" {
 		return m.errorf(at("rpm"), "no repos and no from; give at least one repository")
 	}
 	if path.IsAbs(m.RPM.From) {
@@ -68,8 +68,12 @@ func (m *manifestChecker) checkRPMOptions() error {
 	return nil
 }
 
-// repoID is what a repository's id may be: it becomes part of names.
-var repoID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:+-]*$`)
+// repoID is what a repository's id may be: it becomes part of names. In a
+// manifest it may have variables, repoIDVars.
+var (
+	repoID     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:+-]*$`)
+	repoIDVars = regexp.MustCompile(`^([A-Za-z0-9_.:+-]|\$\w+|\$\{\w+\})*$`)
+)
 
 // check tells which key of a repository is wrong, and how.
 func (r *ManifestRepo) check() (key string, err error) {
@@ -77,7 +81,7 @@ func (r *ManifestRepo) check() (key string, err error) {
 	switch {
 	case r.ID == "":
 		return "id", fmt.Errorf("a repository needs one")
-	case !repoID.MatchString(r.ID):
+	case !repoID.MatchString(r.ID) && (!strings.Contains(r.ID, "$") || !repoIDVars.MatchString(r.ID)):
 		return "id", fmt.Errorf("got %q; want letters, digits, '_', '.', ':', '+' and '-'", r.ID)
 	case r.places() == 0:
 		return "baseurl", fmt.Errorf("%q needs one, or a metalink, a mirrorlist or an iso", r.ID)

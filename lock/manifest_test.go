@@ -115,7 +115,7 @@ func TestParseManifestErrors(t *testing.T) {
 		// Anchors.
 		{"name: *nobody\n", "m:1: unknown anchor 'nobody' referenced"},
 		{"name: &a [*a]\n", "m:1: name: want text, got a list"},
-		{head + "sets: &a {root: *a}\n", `m:4: sets.root: unknown key "root"; known here: packages, exclude, modules`},
+		{head + "sets: &a {root: *a}\n", `m:4: sets.root: unknown key "root"; known here: packages, exclude, modules, scriptlets`},
 		{head + "sets:\n  root: {<<: x}\n", `m:5: sets.root: <<: want keys with values, got "x"`},
 		// Not yet.
 		{head + "image:\n  output: [vhd]\n", "m:5: image.output[0]: vhd is not supported yet; want qcow2 or raw"},

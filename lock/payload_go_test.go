@@ -81,7 +81,7 @@ func TestResolveWorkspace(t *testing.T) {
 		t.Errorf("got %+v", in)
 	}
 	w.goModule("corp.example/b", "v1.0.0", map[string]string{"go.mod": "module corp.example/b\n\ngo 1.21\n", "x.go": "package b // evil\n"})
-	if _, err := w.resolve(workManifest); err == nil || !strings.Contains(err.Error(), "corp.example/b/@v/v1.0.0.zip: got sha256:") {
+	if _, err := w.resolve(workManifest); err == nil || !strings.Contains(err.Error(), "corp.example/b/@v/v1.0.0.zip: not the file that is wanted: got sha256:") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -66,6 +66,9 @@ func Replay(ctx context.Context, l *Lock, open func(digest.Digest) (path string,
 	if l.Imported != "" {
 		return nil, fmt.Errorf("the lock was converted from a %s, which does not say what the choice was made of", l.Imported)
 	}
+	if l.Context != "" && l.Context != contextBare {
+		return nil, fmt.Errorf("the lock was made on top of what is installed in its context (%s), and that is not among its inputs", l.Context)
+	}
 	p := &replayer{
 		l: l, r: &resolver{lock: l}, open: open, out: &ReplayResult{}, lacking: make(map[string]string),
 	}

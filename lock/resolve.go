@@ -42,6 +42,10 @@ type Options struct {
 	// NoSumDB are patterns of the modules that the database is not to be asked
 	// for, as GONOSUMDB has them.
 	NoSumDB string
+	// NeedsOnly leaves out packages, the payloads and their sources: wanted is
+	// only what payloads need. Then a Go payload may name no toolchain, and gets
+	// none.
+	NeedsOnly bool
 	// Progress is told what begins; it may be nil.
 	Progress func(stage string)
 }
@@ -51,10 +55,12 @@ type resolver struct {
 	Options
 	m      *Manifest // a copy: a Konflux file adds to it
 	lock   *Lock
-	inputs map[string]*Input // by kind/name
-	chosen map[string]*Input // of the old lock, by kind/name
-	only   []ArchPackages    // what a Konflux file asks for on some arches
-	repos  map[string]Repo   // of the arch at hand, by id
+	inputs map[string]*Input        // by kind/name
+	chosen map[string]*Input        // of the old lock, by kind/name
+	only   []ArchPackages           // what a Konflux file asks for on some arches
+	repos  map[string]Repo          // of the arch at hand, by id
+	extra  map[string]*archExtra    // what else counts on an arch
+	tops   map[string]digest.Digest // of images that a Konflux file names, by reference: what they were when first looked at
 }
 
 func newResolver(o Options) *resolver {
@@ -81,7 +87,7 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	if err := r.checkUpdate(); err != nil {
 		return nil, err
 	}
-	if err := r.expandFrom(); err != nil {
+	if err := r.expandFrom(ctx); err != nil {
 		return nil, err
 	}
 	r.lock.RPM = r.m.RPM.rpmOptions()
@@ -91,8 +97,16 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 			return nil, err
 		}
 	}
+	if r.NeedsOnly {
+		r.lock.Payloads = nil
+	}
 	r.steps()
 	r.variants()
+	return r.finish()
+}
+
+// finish puts the lock together.
+func (r *resolver) finish() (*Lock, error) {
 	for _, in := range r.inputs {
 		r.lock.Inputs = append(r.lock.Inputs, *in)
 	}
@@ -103,6 +117,11 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 		return nil, err
 	}
 	return r.lock, nil
+}
+
+// hasRepo tells whether there is a repository of that id for an arch.
+func (l *Lock) hasRepo(id, arch string) bool {
+	return slices.ContainsFunc(l.Repos, func(r Repo) bool { return r.ID == id && r.Arch == arch })
 }
 
 func (r *resolver) say(format string, args ...any) {
@@ -118,6 +137,14 @@ func (r *resolver) add(in Input) error {
 	if !ok {
 		r.inputs[key] = &in
 		return nil
+	}
+	if old.SHA256 == in.SHA256 && old.Kind == KindRPM && old.Repo != in.Repo && !r.lock.hasRepo(old.Repo, in.For[0].Arch) {
+		// The repository is called otherwise on this arch.
+		in.Name += "@" + in.Repo
+		if old = r.inputs[in.Kind+"/"+in.Name]; old == nil {
+			r.inputs[in.Kind+"/"+in.Name] = &in
+			return nil
+		}
 	}
 	if old.SHA256 != in.SHA256 {
 		hint := ""
@@ -186,7 +213,7 @@ func (r *resolver) setEpoch() {
 func image(m ManifestImage) Image {
 	return Image{
 		Overlay: cleaned(m.Overlay), Services: Services(m.Services),
-		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Verity: m.Verity.Bind, Output: m.Output,
+		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Verity: m.Verity.Bind, Output: m.Output, Settings: m.settings(),
 	}
 }
 
@@ -200,13 +227,16 @@ func cleaned(paths []string) []string {
 }
 
 // variants merges each variant's image settings into the image's: lists are
-// added to, a command line that begins with + is appended.
+// added to, maps overridden key by key, a command line that begins with + is
+// appended.
 func (r *resolver) variants() {
 	for _, name := range slices.Sorted(maps.Keys(r.m.Variants)) {
 		im, v := image(r.m.Image), r.m.Variants[name].Image
 		im.Overlay = slices.Concat(im.Overlay, cleaned(v.Overlay))
 		im.Services.Enable = slices.Concat(im.Services.Enable, v.Services.Enable)
 		im.Services.Disable = slices.Concat(im.Services.Disable, v.Services.Disable)
+		im.Services.Mask = slices.Concat(im.Services.Mask, v.Services.Mask)
+		im.Settings = im.Settings.merge(v.settings()).withDocs(v.Docs)
 		if more, ok := strings.CutPrefix(v.Kernel.Cmdline, "+"); ok {
 			im.Cmdline = strings.Join(strings.Fields(im.Cmdline+" "+more), " ")
 		} else if v.Kernel.Cmdline != "" {
@@ -265,6 +295,9 @@ func (r *resolver) trees(context.Context) error {
 // long as the content does: a commit elsewhere in the repository changes
 // nothing here.
 func (r *resolver) tree(rel string, use Use) error {
+	if r.NeedsOnly {
+		return nil
+	}
 	rel = path.Clean(rel)
 	in, err := PackedInput(r.Dir, rel)
 	if err != nil {
@@ -272,6 +305,11 @@ func (r *resolver) tree(rel string, use Use) error {
 	}
 	if in.Tree, err = treeInfo(filepath.Join(r.Dir, rel)); err != nil {
 		return err
+	}
+	if in.Tree != nil && !in.Tree.Dirty {
+		if in.Tree.Dirty, err = ownersDirty(filepath.Join(r.Dir, rel)); err != nil {
+			return err
+		}
 	}
 	if old := r.old(KindTree, rel); old != nil && old.SHA256 == in.SHA256 && old.Tree != nil && !old.Tree.Dirty {
 		in.Tree = old.Tree
@@ -284,7 +322,7 @@ func (r *resolver) tree(rel string, use Use) error {
 // its commit and its uses.
 func PackedInput(dir, rel string) (Input, error) {
 	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(Pack(pw, filepath.Join(dir, rel))) }()
+	go func() { pw.CloseWithError(PackInput(pw, dir, rel)) }()
 	d, n, err := digest.Reader(pr)
 	if err != nil {
 		return Input{}, err

@@ -72,8 +72,9 @@ func publicKeyFingerprint(b []byte) (string, error) {
 	return digest.Of(der).String(), nil
 }
 
-// errNotByKey says that a signature is not the key's.
-var errNotByKey = errors.New("it is not by the key, or what is signed was altered")
+// ErrSignature says that checksums are not signed by the key that the manifest
+// names.
+var ErrSignature = errors.New("it is not by the key, or what is signed was altered")
 
 // check checks a signature as `cosign sign-blob` prints it: base64, over the
 // SHA-256 (RSA PKCS #1 v1.5, or ECDSA in ASN.1), or with Ed25519 over the text
@@ -101,5 +102,5 @@ func (k *sumsKey) check(text, signature []byte) error {
 	default:
 		return fmt.Errorf("a key of type %T cannot be used", key)
 	}
-	return errNotByKey
+	return ErrSignature
 }

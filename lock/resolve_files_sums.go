@@ -65,6 +65,9 @@ func (r *resolver) checkSums(key *sumsKey, text, signature []byte) ([]byte, erro
 		return text, key.check(text, signature)
 	}
 	if signature == nil {
+		if r.SplitClearSigned == nil {
+			return nil, errors.New("it has to be clear-signed, and nothing here reads that")
+		}
 		var err error
 		if text, signature, err = r.SplitClearSigned(text); err != nil {
 			return nil, err

@@ -168,7 +168,7 @@ func TestSumsKeys(t *testing.T) {
 		if err := tt.key.check(text, []byte(tt.sig)); err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
-		if err := tt.key.check([]byte("other"), []byte(tt.sig)); !errors.Is(err, errNotByKey) {
+		if err := tt.key.check([]byte("other"), []byte(tt.sig)); !errors.Is(err, ErrSignature) {
 			t.Errorf("%s over another text: %v", tt.name, err)
 		}
 		if err := tt.key.check(text, []byte("?")); err == nil {

@@ -41,7 +41,7 @@ func (r *resolver) gitInput(ctx context.Context, g ManifestGit) error {
 	}
 	if g.Verify != nil {
 		if in.Verified, err = r.verifyGit(ctx, in, g.Verify.Key); err != nil {
-			return fmt.Errorf("verifying %s: %w", in.Git.Commit, err)
+			return err
 		}
 	}
 	return r.add(*in)

@@ -22,6 +22,18 @@ type gitObject struct {
 	at                 time.Time
 }
 
+// GitSignatureError says that a git repository is not signed as the manifest
+// wants it.
+type GitSignatureError struct {
+	Commit string
+	Err    error
+}
+
+func (e *GitSignatureError) Error() string { return fmt.Sprintf("verifying %s: %v", e.Commit, e.Err) }
+
+// Unwrap returns the reason.
+func (e *GitSignatureError) Unwrap() error { return e.Err }
+
 // verifyGit checks that the annotated tag or, where that is not signed or
 // there is none, the commit is signed by a key of a file. A signed tag has to
 // be the one that was asked for: it could be one of another name.
@@ -37,17 +49,26 @@ func (r *resolver) verifyGit(ctx context.Context, in *Input, key string) (*Verif
 	if err != nil {
 		return nil, err
 	}
-	o, info, err := readSigned(blob.Path)
+	v, err := r.checkSigned(in, blob.Path, key, keys)
+	if err != nil {
+		return nil, &GitSignatureError{in.Git.Commit, err}
+	}
+	return v, nil
+}
+
+// checkSigned checks the signature of a repository's file; keys are the
+// contents of the file called key.
+func (r *resolver) checkSigned(in *Input, file, key string, keys []byte) (*Verified, error) {
+	o, info, err := readSigned(file)
 	if err != nil {
 		return nil, err
 	}
 	if info.Commit != in.Git.Commit {
-		return nil, fmt.Errorf("got the commit %s, want %s", info.Commit, in.Git.Commit)
+		return nil, fmt.Errorf("got the commit %s", info.Commit)
 	}
 	if name := shortRef(in.Git.Ref); o.what == "tag" && !gittree.IsID(name) && name != info.TagName {
 		return nil, fmt.Errorf("the signed tag calls itself %q, and %q was asked for", info.TagName, name)
 	}
-	v := &Verified{What: o.what}
 	if sshsig.IsSignature(o.signature) {
 		trusted, err := sshsig.ParseKeys(keys)
 		if err != nil {
@@ -57,18 +78,16 @@ func (r *resolver) verifyGit(ctx context.Context, in *Input, key string) (*Verif
 		if err != nil {
 			return nil, fmt.Errorf("the %s: %w", o.what, err)
 		}
-		v.Key = by.Fingerprint()
-		return v, nil
+		return &Verified{What: o.what, Key: by.Fingerprint()}, nil
 	}
 	prints, err := r.Fingerprints(keys)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", key, err)
+		return nil, fmt.Errorf("the %s is signed by an OpenPGP key; reading %s: %w", o.what, key, err)
 	}
 	if err := r.CheckSignature([][]byte{keys}, bytes.NewReader(o.payload), bytes.NewReader(o.signature)); err != nil {
 		return nil, fmt.Errorf("the %s: %w", o.what, err)
 	}
-	v.Key = strings.Join(prints, ",")
-	return v, nil
+	return &Verified{What: o.what, Key: strings.Join(prints, ",")}, nil
 }
 
 // shortRef is a tag or branch by its own name.

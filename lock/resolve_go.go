@@ -35,7 +35,10 @@ func (r *resolver) goPayload(ctx context.Context, g ManifestGo) error {
 	r.say("reading the modules of %s", g.Name)
 	g.Dir = path.Clean(g.Dir)
 	src := os.DirFS(filepath.Join(r.Dir, g.Dir))
-	if err := gomod.CheckToolchain(src, g.Toolchain); err != nil {
+	arches := r.lock.Arches
+	if g.Toolchain == "" && r.NeedsOnly {
+		arches = nil
+	} else if err := gomod.CheckToolchain(src, g.Toolchain); err != nil {
 		return err
 	}
 	set := "go:" + g.Name
@@ -51,7 +54,7 @@ func (r *resolver) goPayload(ctx context.Context, g ManifestGo) error {
 		}
 	}
 	var tools []*Input
-	for _, arch := range r.lock.Arches {
+	for _, arch := range arches {
 		t, err := r.toolchain(ctx, g.Toolchain, arch, set)
 		if err != nil {
 			return err

@@ -51,8 +51,15 @@ func (p *place) want(rel string) Want {
 
 // place finds out where a repository is.
 func (r *resolver) place(ctx context.Context, m *ManifestRepo, arch string) (*place, error) {
+	id, err := r.substitute(m.ID, arch)
+	if err == nil && !repoID.MatchString(id) {
+		err = fmt.Errorf("%q is not an id that a repository may have", id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("id: %w", err)
+	}
 	p := &place{repo: Repo{
-		ID: m.ID, Arch: arch, Order: slices.IndexFunc(r.m.RPM.Repos, func(o ManifestRepo) bool { return o.ID == m.ID }),
+		ID: id, Arch: arch, Order: slices.IndexFunc(r.m.RPM.Repos, func(o ManifestRepo) bool { return o.ID == m.ID }),
 		Auth: m.auth(), Priority: defaultPriority, ExcludePkgs: sorted(m.ExcludePkgs), IncludePkgs: sorted(m.IncludePkgs),
 		ModuleHotfixes: m.ModuleHotfixes, GPGCheck: on(m.GPGCheck), RepoGPGCheck: m.RepoGPGCheck != nil && *m.RepoGPGCheck,
 	}}
@@ -258,6 +265,12 @@ func (r *resolver) variable(name, arch string) (string, bool) {
 		return v, true
 	}
 	release, ok := r.m.RPM.Vars["releasever"]
+	if x := r.extra[arch]; !ok && x != nil && x.releasever != "" {
+		release, ok = x.releasever, true
+		if name == "releasever" {
+			return release, true
+		}
+	}
 	major, minor, _ := strings.Cut(release, ".")
 	switch {
 	case ok && name == "releasever_major":

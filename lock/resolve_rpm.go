@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -18,6 +19,9 @@ import (
 // packages chooses the packages of every set, for every arch and variant, out
 // of one snapshot of the repositories.
 func (r *resolver) packages(ctx context.Context) error {
+	if r.NeedsOnly {
+		return nil
+	}
 	r.requests()
 	return r.steadily(ctx, func() error {
 		s, err := r.open(ctx, true)
@@ -51,7 +55,15 @@ func (r *resolver) packages(ctx context.Context) error {
 
 // chooseArch chooses the packages of every set for an arch.
 func (r *resolver) chooseArch(ctx context.Context, arch string, repos []solve.Repo) error {
-	pool, err := solve.NewPool(repos, r.lock.RPM.poolOptions(arch))
+	options := r.lock.RPM.poolOptions(arch)
+	if x := r.extra[arch]; x != nil {
+		options.Installed = x.installed
+		repos = x.addAssumed(repos)
+		if err := x.findBuildDeps(repos); err != nil {
+			return fmt.Errorf("%s: %w", arch, err)
+		}
+	}
+	pool, err := solve.NewPool(repos, options)
 	if err != nil {
 		return err
 	}
@@ -108,6 +120,8 @@ func (r *resolver) requests() {
 					Packages: slices.Concat(s.Packages, more.Packages),
 					Exclude:  slices.Concat(s.Exclude, more.Exclude),
 					Modules:  slices.Concat(s.Modules, more.Modules),
+
+					Scriptlets: cmp.Or(more.Scriptlets, s.Scriptlets),
 				})
 			}
 		}
@@ -116,6 +130,9 @@ func (r *resolver) requests() {
 
 func (r *resolver) request(base, name string, s ManifestSet) {
 	set := Set{Name: name, Packages: sorted(s.Packages), Exclude: sorted(s.Exclude), Modules: s.Modules}
+	if s.Scriptlets == ScriptletsSkip {
+		set.Scriptlets = s.Scriptlets
+	}
 	if base == r.m.RPM.Set {
 		set.Only = r.only
 	}
@@ -128,25 +145,39 @@ func sorted(s []string) []string {
 
 // choose asks the solver for one set.
 func (r *resolver) choose(pool *solve.Pool, arch string, set Set, prefer []string) ([]Input, error) {
-	sol, err := pool.Solve(r.lock.RPM.request(&set, arch, prefer))
+	req := r.lock.RPM.request(&set, arch, prefer)
+	if base, _, _ := strings.Cut(set.Name, "+"); r.extra[arch] != nil && base == r.m.RPM.Set {
+		r.extra[arch].add(&req)
+	}
+	sol, err := pool.Solve(req)
 	if err != nil {
 		return nil, err
 	}
 	var out []Input
 	for _, c := range sol.Packages {
+		if c.Repo == assumedRepo {
+			continue
+		}
 		in, err := r.rpmInput(c.Repo, c.Package, c.Module)
 		if err != nil {
 			return nil, err
 		}
 		use := Use{Arch: arch, Set: set.Name, By: c.Reason.Spec}
-		if c.Reason.Kind != solve.Requested {
+		switch {
+		case c.Reason.By != nil:
 			use.By, use.Dep = nevra(c.Reason.By), c.Reason.Dep
+		case c.Reason.Kind != solve.Requested:
+			use.By = byInstalled
 		}
 		in.For = []Use{use}
 		out = append(out, in)
 	}
 	return out, nil
 }
+
+// byInstalled is what brought a package that only something installed, as it
+// is now, needs.
+const byInstalled = "what is installed"
 
 func nevra(p *rpmmd.Package) string { return p.Name + "-" + p.EVR.String() + "." + p.Arch }
 
@@ -159,11 +190,13 @@ func (r *resolver) prefer(arch, set string) []string {
 	var out []string
 	for _, in := range r.Old.Of(arch, set) {
 		if in.Kind == KindRPM && !slices.Contains(r.Update, in.RPM.Name) {
-			out = append(out, in.Name)
+			out = append(out, in.RPM.nevra())
 		}
 	}
 	return out
 }
+
+func (r *RPM) nevra() string { return r.Name + "-" + r.EVR() + "." + r.Arch }
 
 // rpmInput pins a package of a repository.
 func (r *resolver) rpmInput(id string, p *rpmmd.Package, module string) (Input, error) {

@@ -65,6 +65,11 @@ func (c *Client) loginFor(req *Request, u *url.URL) (*login, error) {
 			return nil, err
 		}
 	}
+	if req.token != "" {
+		with := *l
+		with.header, with.value = "Authorization", req.token
+		return &with, nil
+	}
 	if name, password, ok := c.netrc.find(u); ok && l.header == "" && u.User == nil {
 		with := *l
 		with.header, with.value = "Authorization", basicValue(name, password)

@@ -21,11 +21,11 @@
 //
 // # Limits
 //
-// Go modules come from module proxies only, never from a version control
-// system; crates from registries with a sparse index and no token; images
-// from the registry that the lock names, with the logins of docker and podman,
-// not from mirrors that registries.conf names, and without TLS from this
-// machine only. An idle
+// Go modules come from module proxies, and "direct" from git repositories only;
+// crates from registries with a sparse index, with the tokens that cargo itself
+// keeps in its files and variables (cargo:token); images from the registry that
+// the lock names, with the logins of docker and podman, not from mirrors that
+// registries.conf names, and without TLS from this machine only. An idle
 // server is given up on, a slow one is not. There is no limit on time but the
 // context's.
 //

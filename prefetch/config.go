@@ -45,6 +45,9 @@ type Config struct {
 	// CargoIndex gives the index of a registry by its name, in lower case, as
 	// CARGO_REGISTRIES_NAME_INDEX does.
 	CargoIndex map[string]string
+	// CargoTokens gives the token of a registry likewise, as
+	// CARGO_REGISTRIES_NAME_TOKEN does.
+	CargoTokens map[string]string
 
 	// SSH is how git repositories are reached by ssh.
 	SSH gitfetch.SSH
@@ -105,7 +108,7 @@ func (c Config) withDefaults() Config {
 
 // EnvConfig reads the environment as go, cargo and curl read it: GOPROXY,
 // GONOPROXY, GOPRIVATE, GOSUMDB and GONOSUMDB, with what `go env -w` wrote;
-// CARGO_HOME and CARGO_REGISTRIES_NAME_INDEX; HTTP_PROXY, HTTPS_PROXY and
+// CARGO_HOME, CARGO_REGISTRIES_NAME_INDEX and _TOKEN; HTTP_PROXY, HTTPS_PROXY and
 // NO_PROXY; NETRC; the files and helpers in which docker and podman keep their
 // logins. dir is the project's folder.
 func EnvConfig(version, dir string) (Config, error) {
@@ -127,10 +130,10 @@ func EnvConfig(version, dir string) (Config, error) {
 		GoSumDB:    goEnv("GOSUMDB"),
 		GoNoSumDB:  goEnv("GONOSUMDB"),
 		CargoHome:  os.Getenv("CARGO_HOME"),
-		CargoIndex: make(map[string]string),
-		Proxy:      proxies.ProxyFunc(),
-		Netrc:      os.Getenv("NETRC"),
-		Keychain:   authn.DefaultKeychain,
+		CargoIndex: make(map[string]string), CargoTokens: make(map[string]string),
+		Proxy:    proxies.ProxyFunc(),
+		Netrc:    os.Getenv("NETRC"),
+		Keychain: authn.DefaultKeychain,
 	}
 	if c.GoNoProxy == "" {
 		c.GoNoProxy = goEnv("GOPRIVATE")
@@ -156,6 +159,9 @@ func EnvConfig(version, dir string) (Config, error) {
 		name, ok := strings.CutPrefix(name, "CARGO_REGISTRIES_")
 		if name, isIndex := strings.CutSuffix(name, "_INDEX"); ok && isIndex {
 			c.CargoIndex[cargoEnvName(name)] = value
+		}
+		if name, isToken := strings.CutSuffix(name, "_TOKEN"); ok && isToken {
+			c.CargoTokens[cargoEnvName(name)] = value
 		}
 	}
 	return c, nil

@@ -55,6 +55,7 @@ type Request struct {
 	// those that have to come again. It may be nil.
 	Progress func(n int64)
 
+	token string  // the whole Authorization header; empty for that of Auth
 	known *answer // an earlier answer: whether it still holds is asked
 	learn *answer // is told of this one; nil where nobody wants to know
 

@@ -31,7 +31,7 @@ type Fetcher struct {
 func NewFetcher(store *cas.Store, client *Client, cfg Config) *Fetcher {
 	f := &Fetcher{store: store, client: client, cfg: cfg.withDefaults()}
 	f.cargo = sync.OnceValues(func() (*cargoConfig, error) {
-		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex)
+		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens)
 	})
 	return f
 }
@@ -161,8 +161,10 @@ func inTurn(ctx context.Context, places []candidate, req Request, to *cas.Temp, 
 		var got brought
 		err := p.err
 		if err == nil {
-			req.URL = p.url
-			if err = to.Restart(); err == nil {
+			req.URL, req.token = p.url, p.token
+			if err = to.Restart(); err == nil && p.get != nil {
+				err = p.bring(ctx, req, to)
+			} else if err == nil {
 				got, err = get(ctx, req, to)
 			}
 		}

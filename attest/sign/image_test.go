@@ -1,6 +1,7 @@
 package sign
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"go/build"
@@ -25,6 +26,7 @@ import (
 	"caisson/lock"
 	"caisson/lock/digest"
 	"caisson/prefetch"
+	"caisson/prefetch/cas"
 )
 
 // cosignCLI is the real cosign, with two key pairs.
@@ -311,6 +313,70 @@ func TestVerifyImageUnreadable(t *testing.T) {
 		_, err := VerifyImage(t.Context(), tt.v, quick())
 		if err == nil || errors.Is(err, ErrSignature) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%+v: got %v, want %q", tt.v, err, tt.want)
+		}
+	}
+}
+
+// TestLockVerified locks an image that cosign has signed and given an SBOM,
+// with the real parts of lock and prefetch.
+func TestLockVerified(t *testing.T) {
+	c := newCosign(t)
+	host := serveRegistry(t, nil)
+	const primary = `<metadata xmlns="http://linux.duke.edu/metadata/common" packages="0"></metadata>`
+	if err := os.Mkdir(filepath.Join(c.dir, "repodata"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c.write("repodata/primary.xml", primary)
+	c.write("repodata/repomd.xml", `<repomd xmlns="http://linux.duke.edu/metadata/repo"><data type="primary"><checksum type="sha256">`+digest.Of([]byte(primary)).Hex()+
+		`</checksum><location href="repodata/primary.xml"/></data></repomd>`)
+	resolve := func(image string) (*lock.Lock, error) {
+		text := "version: 1\nname: a\nrpm: {repos: [{id: base, baseurl: 'file://" + c.dir + "', gpgcheck: false}]}\ninputs: {oci: [{name: pause, " + image + "}]}\n"
+		m, err := lock.ParseManifest("caisson.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		store, err := cas.Open(filepath.Join(t.TempDir(), "store"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := prefetch.NewClient(quick().Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lock.Resolve(t.Context(), lock.Options{
+			Dir: c.dir, Manifest: m, Digest: digest.Of([]byte(text)), Fetch: prefetch.NewFetcher(store, client, quick().Config).Fetch,
+			VerifyImage: func(ctx context.Context, v lock.ImageVerify) (lock.Verified, error) {
+				return VerifyImage(ctx, v, quick())
+			},
+		})
+	}
+	ref := push(t, host+"/team/pause", false)
+	c.sign("own", ref)
+	c.run("attach", "sbom", "--sbom", "spdx.json", "--type", "spdx", "--input-format", "json", ref)
+	l, err := resolve("ref: '" + host + "/team/pause:1', verify: {key: own.pub}, sbom: import")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, sbom := l.Find(lock.KindOCI, "pause/manifest"), l.Find(lock.KindOCI, "pause/sbom")
+	if m == nil || !strings.HasSuffix(ref, m.SHA256.String()) || m.Verified == nil || m.Verified.What != "image" {
+		t.Errorf("got %+v", m)
+	}
+	if sbom == nil || sbom.SHA256 != digest.Of(c.read("spdx.json")) || sbom.OCI.MediaType != "text/spdx+json" {
+		t.Errorf("got %+v", sbom)
+	}
+	if _, err := resolve("ref: '" + ref + "', verify: {key: other.pub}"); !errors.Is(err, ErrSignature) {
+		t.Errorf("other key: %v", err)
+	}
+	for _, more := range [][]string{nil, {"--new-bundle-format", "--trusted-root", "root.json"}} {
+		ref := push(t, host+"/team/attested"+strings.Repeat("-bundle", len(more)/2), false)
+		c.attest("own", ref, append(more, "--type", "spdxjson", "--predicate", "spdx.json")...)
+		l, err := resolve("ref: '" + ref + "', verify: {key: own.pub, attestation: '" + spdxType + "'}, sbom: import")
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if in := l.Find(lock.KindOCI, "pause/sbom"); in == nil || in.Size == 0 {
+			t.Errorf("got %+v", in)
 		}
 	}
 }

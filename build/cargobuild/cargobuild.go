@@ -19,13 +19,12 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"caisson/lock/cargo"
-	"caisson/lock/digest"
+	"caisson/prefetch/view"
 )
 
 // File is a locked crate and where its .crate file lies.
@@ -42,7 +41,7 @@ type File struct {
 // crate, and is an error if one is not what its Crate says.
 func LocalRegistry(dir string, files []File) error {
 	for source, files := range bySource(files) {
-		if err := localRegistry(filepath.Join(dir, registryName(source)), files); err != nil {
+		if err := localRegistry(filepath.Join(dir, view.Registry(source)), files); err != nil {
 			return fmt.Errorf("laying out a local registry: %w", err)
 		}
 	}
@@ -86,15 +85,4 @@ func bySource(files []File) map[string][]File {
 		m[f.Crate.Source] = append(m[f.Crate.Source], f)
 	}
 	return m
-}
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-// registryName is the folder of a registry's crates, and the name by which
-// the configuration has it.
-func registryName(source string) string {
-	if source == cargo.CratesIO {
-		return "crates-io"
-	}
-	return "registry-" + digest.Of([]byte(source)).Hex()[:16]
 }

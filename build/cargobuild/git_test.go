@@ -13,6 +13,7 @@ import (
 
 	"caisson/lock/cargo"
 	"caisson/lock/gittree"
+	"caisson/prefetch/view"
 )
 
 // git runs git in a folder, with no configuration but the test's.
@@ -122,14 +123,14 @@ func TestOfflineGit(t *testing.T) {
 			if err != nil || len(locked.Git) != 2 {
 				t.Fatalf("got %+v, %v, want two repositories", locked, err)
 			}
-			var repos []Repo
+			var repos []view.GitRepo
 			for _, g := range locked.Git {
 				from := strings.TrimPrefix(g.URL, "file://")
 				var b bytes.Buffer
 				if err := gittree.Write(&b, source(t, from, g.Commit, map[string]string{"sub": sub})); err != nil {
 					t.Fatal(err)
 				}
-				repos = append(repos, Repo{Git: g, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil }})
+				repos = append(repos, view.GitRepo{Git: g, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil }})
 			}
 			hidden := top + "-hidden"
 			if err := os.Rename(top, hidden); err != nil {

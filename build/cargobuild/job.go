@@ -5,11 +5,11 @@ import (
 	"cmp"
 	"fmt"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 
 	"caisson/lock/cargo"
+	"caisson/prefetch/view"
 )
 
 // Job is one program to build. Paths are absolute, as the command sees them;
@@ -38,23 +38,12 @@ type Job struct {
 // repositories by those of job.Git, and that keeps paths out of the program. It is given with --config, and so wins over
 // the source's own, whose rustflags stay in force.
 func Config(registries string, job Job, lock *cargo.Lock) []byte {
-	sources := []string{cargo.CratesIO}
+	var sources []string
 	for _, c := range lock.Crates {
 		sources = append(sources, c.Source)
 	}
-	slices.Sort(sources)
-	var b bytes.Buffer
-	for _, source := range slices.Compact(sources) {
-		name := registryName(source)
-		if source == cargo.CratesIO {
-			fmt.Fprintf(&b, "[source.crates-io]\n")
-		} else {
-			fmt.Fprintf(&b, "[source.%s]\nregistry = %s\n", name, quote(strings.TrimPrefix(source, "registry+")))
-		}
-		fmt.Fprintf(&b, "replace-with = \"caisson-%s\"\n\n", name)
-		fmt.Fprintf(&b, "[source.caisson-%s]\nlocal-registry = %s\n\n", name, quote(path.Join(registries, name)))
-	}
-	writeGit(&b, job.Git, lock.Git)
+	b := bytes.NewBuffer(view.CargoSources(registries, sources))
+	b.Write(view.CargoGitSources(job.Git, lock.Git))
 	// rustc takes the last one that matches: Source may be below Tmp.
 	remap := []string{
 		"--remap-path-prefix=" + job.target() + "=/target",
@@ -63,32 +52,13 @@ func Config(registries string, job Job, lock *cargo.Lock) []byte {
 		"--remap-path-prefix=" + job.Source + "=/source",
 	}
 	for i := range remap {
-		remap[i] = quote(remap[i])
+		remap[i] = view.TOMLString(remap[i])
 	}
-	fmt.Fprintf(&b, "[build]\nincremental = false\nrustflags = [%s]\n\n", strings.Join(remap, ", "))
+	fmt.Fprintf(b, "[build]\nincremental = false\nrustflags = [%s]\n\n", strings.Join(remap, ", "))
 	// Cargo takes nothing from a git repository, not even one on its own disk,
 	// where it is to be offline.
-	fmt.Fprintf(&b, "[net]\noffline = %t\ngit-fetch-with-cli = false\nretry = 0\n", job.Git == "")
+	fmt.Fprintf(b, "[net]\noffline = %t\ngit-fetch-with-cli = false\nretry = 0\n", job.Git == "")
 	return b.Bytes()
-}
-
-// quote writes a TOML basic string.
-func quote(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r < 0x20 || r == 0x7f:
-			fmt.Fprintf(&b, "\\u%04X", r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
 }
 
 // Args is the command: its path and its arguments.
@@ -99,11 +69,11 @@ func (j Job) Args() []string {
 		"--manifest-path", path.Join(j.Source, "Cargo.toml"),
 		"--target-dir", j.target(),
 		"--release", "--locked",
-		"--bin", j.Bin,
 	}
 	if j.Git == "" {
 		args = append(args, "--offline")
 	}
+	args = append(args, "--bin", j.Bin)
 	if len(j.Features) > 0 {
 		args = append(args, "--features", strings.Join(j.Features, ","))
 	}

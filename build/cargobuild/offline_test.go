@@ -13,6 +13,7 @@ import (
 
 	"caisson/lock/cargo"
 	"caisson/lock/digest"
+	"caisson/prefetch/view"
 )
 
 // missing skips a test that wants a tool; where tools are required it fails.
@@ -76,7 +77,7 @@ func realCargo(t *testing.T) string {
 // build lays out crates and builds the program bin of a source folder, at
 // paths that are the same for every build as in the sandbox, and with no
 // network. It returns the program or, with the error, what cargo said.
-func build(t *testing.T, source, bin string, features []string, files []File, repos ...Repo) ([]byte, error) {
+func build(t *testing.T, source, bin string, features []string, files []File, repos ...view.GitRepo) ([]byte, error) {
 	t.Helper()
 	if out, err := exec.Command("unshare", "-rmn", "mount", "-t", "tmpfs", "none", "/mnt").CombinedOutput(); err != nil {
 		missing(t, "no user namespace: "+string(out))
@@ -98,7 +99,7 @@ func build(t *testing.T, source, bin string, features []string, files []File, re
 	}
 	if len(repos) > 0 {
 		j.Git = "/mnt/in/git"
-		if err := Repositories(dir+"/git", j.Git, repos); err != nil {
+		if err := view.GitRepositories(dir+"/git", j.Git, repos); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -60,6 +60,8 @@ type Package struct {
 	Files []PackageFile
 	// Compression is the payload's, as RPMTAG_PAYLOADCOMPRESSOR has it.
 	Compression string
+	// Scripts are what the package runs when it, or another one, is installed.
+	Scripts []Script
 }
 
 // PackageFile is one file as the header has it.
@@ -109,6 +111,9 @@ func parsePackage(h *header) (*Package, error) {
 	l, err := readFileLists(h)
 	if err == nil {
 		p.Files, err = l.files()
+	}
+	if err == nil {
+		p.Scripts, err = readScripts(h)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.NEVRA, err)

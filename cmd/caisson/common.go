@@ -224,7 +224,7 @@ func packTree(project string) func(in *lock.Input) (io.ReadCloser, error) {
 			return nil, err
 		}
 		r, w := io.Pipe()
-		go func() { w.CloseWithError(lock.Pack(w, dir)) }()
+		go func() { w.CloseWithError(lock.PackInput(w, project, in.URL)) }()
 		return r, nil
 	}
 }

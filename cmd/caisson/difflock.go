@@ -34,7 +34,8 @@ type lockChange struct {
 	Old   string `json:"old"`
 	New   string `json:"new"`
 	// Direction is "upgraded" or "downgraded" where the versions have an
-	// order, and empty where something else is different.
+	// order, "moved" where a git tag or branch names another commit, and empty
+	// where something else is different.
 	Direction string `json:"direction,omitempty"`
 	// Advisories are what the new lock's repositories say of an upgrade.
 	Advisories []lock.Advisory `json:"advisories,omitempty"`
@@ -120,16 +121,29 @@ func describeChange(a, b *lock.Input) (was, is string) {
 			return was, is
 		}
 	}
-	return "another entry", "the same bytes for the same sets"
+	// The same bytes for the same sets: something else is said of them.
+	x, errA := parts(a)
+	y, errB := parts(b)
+	if errA != nil || errB != nil {
+		return "one entry", "another for the same bytes"
+	}
+	for _, k := range slices.Sorted(maps.Keys(y)) {
+		if string(x[k]) != string(y[k]) {
+			return k + " " + cmp.Or(string(x[k]), "none"), string(y[k])
+		}
+	}
+	return "more is said of it", "less"
 }
 
 // The directions of a change.
 const (
 	upgraded   = "upgraded"
 	downgraded = "downgraded"
+	moved      = "moved"
 )
 
-// direction tells an upgrade from a downgrade.
+// direction tells an upgrade from a downgrade, and a ref that has moved from
+// one that was changed.
 func direction(a, b *lock.Input) string {
 	c := 0
 	switch {
@@ -141,6 +155,8 @@ func direction(a, b *lock.Input) string {
 		c = semver.Compare("v"+versionOf(a), "v"+versionOf(b))
 	}
 	switch {
+	case a.Git != nil && b.Git != nil && a.Git.Ref == b.Git.Ref && a.Git.Commit != b.Git.Commit:
+		return moved
 	case c < 0:
 		return upgraded
 	case c > 0:
@@ -172,6 +188,8 @@ func identity(in *lock.Input) string {
 		return in.Go.Module + path.Ext(in.Name)
 	case in.Kind == lock.KindCrate:
 		return strings.TrimSuffix(strings.TrimSuffix(in.Name, ".crate"), "-"+versionOf(in))
+	case in.Git != nil:
+		return strings.TrimSuffix(in.Name, "@"+in.Git.Commit)
 	}
 	return in.Name
 }
@@ -185,6 +203,8 @@ func versionOf(in *lock.Input) string {
 		return in.Go.Version
 	case in.Kind == lock.KindCrate:
 		return crateVersion(strings.TrimSuffix(in.Name, ".crate"))
+	case in.Git != nil:
+		return in.Git.Commit
 	case in.OCI != nil:
 		return in.SHA256.String()
 	}
@@ -261,8 +281,8 @@ func differing(prefix string, x, y map[string]json.RawMessage) []string {
 	return out
 }
 
-// parts is a lock by its top-level keys.
-func parts(l *lock.Lock) (map[string]json.RawMessage, error) {
+// parts is a value by the top-level keys of its JSON.
+func parts(l any) (map[string]json.RawMessage, error) {
 	b, err := json.Marshal(l)
 	if err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ type lockOptions struct {
 	update   string
 	dryRun   bool
 	replay   bool
+	konflux  konfluxOptions
 	json     bool
 }
 
@@ -40,7 +41,10 @@ func newLockCommand(ui *ui) *cobra.Command {
 		Short: "Choose every input of the image and pin it",
 		Long: `Lock reads the manifest, chooses the packages of every set as dnf would, and
 pins every input by its SHA-256 in the lock. What an existing lock chose is
-kept as long as it satisfies the manifest; --update chooses anew.`,
+kept as long as it satisfies the manifest; --update chooses anew.
+
+Where the manifest is an rpms.in.yaml of Konflux it is locked on its own, on top
+of its context, into an rpms.lock.yaml that Hermeto reads.`,
 		Example: "  caisson lock\n  caisson lock --update=openssl,systemd\n  caisson lock --check\n  caisson lock --replay",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runLock(cmd.Context(), ui, &o) },
@@ -54,57 +58,73 @@ kept as long as it satisfies the manifest; --update chooses anew.`,
 	f.BoolVar(&o.replay, "replay", false, "only make the choice of packages again from the metadata that the lock pins, with no network, and compare")
 	f.BoolVar(&o.dryRun, "dry-run", false, "tell what would change, and write no lock")
 	f.BoolVar(&o.json, "json", false, "print a summary as JSON")
+	o.konflux.flags(f)
 	c.MarkFlagsMutuallyExclusive("check", "update", "replay")
 	c.MarkFlagsMutuallyExclusive("check", "dry-run", "replay")
 	o.storeFlag(c)
 	return c
 }
 
+// manifest is what is to be locked: a manifest, or an rpms.in.yaml alone.
+type manifest struct {
+	*lock.Manifest // nil for an rpms.in.yaml
+	digest         digest.Digest
+}
+
 // readManifest reads and checks the manifest.
-func readManifest(name string) (*lock.Manifest, digest.Digest, error) {
+func readManifest(name string) (m manifest, err error) {
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, digest.Digest{}, &codeError{fmt.Errorf("%s: there is no manifest", name), exitError, "name it with -f, or write one: README.md shows how"}
+		return m, &codeError{fmt.Errorf("%s: there is no manifest", name), exitError, "name it with -f, or write one: README.md shows how"}
 	}
 	if err != nil {
-		return nil, digest.Digest{}, err
+		return m, err
 	}
-	m, err := lock.ParseManifest(name, b)
-	return m, digest.Of(b), err
+	m.digest = digest.Of(b)
+	if !lock.IsKonfluxIn(b) {
+		m.Manifest, err = lock.ParseManifest(name, b)
+	}
+	return m, err
+}
+
+// names sets how the lock is called, unless that is given.
+func (o *lockOptions) names(m manifest) {
+	if o.out == "" {
+		name := lockName
+		if m.Manifest == nil && m.digest != (digest.Digest{}) {
+			name = konfluxLockName
+		}
+		o.out = filepath.Join(filepath.Dir(o.manifest), name)
+	}
+	o.lockFile = o.out
 }
 
 func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	began := time.Now()
-	if o.out == "" {
-		o.out = filepath.Join(filepath.Dir(o.manifest), lockName)
-	}
-	o.lockFile = o.out
 	if o.replay {
+		o.names(manifest{})
 		return replayLock(ctx, ui, o)
 	}
-	m, sum, err := readManifest(o.manifest)
+	m, err := readManifest(o.manifest)
 	if err != nil {
 		return err
 	}
+	o.names(m)
+	if err := o.fits(m); err != nil {
+		return err
+	}
 	if o.check {
-		return checkLock(ui, o, sum)
+		return checkLock(ui, o, m.digest)
 	}
 	old, before, err := o.oldLock()
 	if err != nil {
 		return err
 	}
-	store, err := o.makeStore()
+	l, err := o.resolve(ctx, ui, m, old)
 	if err != nil {
 		return err
 	}
-	l, err := resolveLock(ctx, ui, lock.Options{
-		Dir: filepath.Dir(o.manifest), Manifest: m, Digest: sum, Old: old, UpdateAll: o.update == updateAll,
-		Update: strings.FieldsFunc(strings.Trim(o.update, updateAll), func(r rune) bool { return r == ',' }),
-	}, store)
-	if err != nil {
-		return err
-	}
-	b, err := lock.Format(l)
+	b, err := o.format(l)
 	if err != nil {
 		return err
 	}
@@ -127,6 +147,48 @@ func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	}
 	showLock(ui, o, l, summary, began)
 	return nil
+}
+
+// fits refuses options that the manifest cannot have.
+func (o *lockOptions) fits(m manifest) error {
+	switch {
+	case m.Manifest != nil && o.konflux.given():
+		return usageError{fmt.Errorf("--arch, --var, --image, --bare, --local-system and --allow-missing-sources are for an rpms.in.yaml; %s says that itself", o.manifest)}
+	case m.Manifest != nil && isYAML(o.out):
+		return usageError{fmt.Errorf("-o %s: what %s asks for does not fit into an rpms.lock.yaml; make a lock, and use `caisson convert`", o.out, o.manifest)}
+	case o.check && isYAML(o.out):
+		return &codeError{fmt.Errorf("%s: an rpms.lock.yaml does not say what it was made from", o.out), exitError,
+			"see with `caisson lock --dry-run` what would change, or keep a lock as JSON with -o " + lockName}
+	}
+	return nil
+}
+
+// resolve makes the choice.
+func (o *lockOptions) resolve(ctx context.Context, ui *ui, m manifest, old *lock.Lock) (*lock.Lock, error) {
+	store, err := o.makeStore()
+	if err != nil {
+		return nil, err
+	}
+	opts := lock.Options{
+		Dir: filepath.Dir(o.manifest), Manifest: m.Manifest, Digest: m.digest, Old: old, UpdateAll: o.update == updateAll,
+		Update: strings.FieldsFunc(strings.Trim(o.update, updateAll), func(r rune) bool { return r == ',' }),
+	}
+	if m.Manifest != nil {
+		return resolveLock(ctx, ui, opts, store)
+	}
+	k, err := o.konflux.options(o.manifest)
+	if err != nil {
+		return nil, err
+	}
+	return resolveKonflux(ctx, ui, opts, k, store)
+}
+
+// format is the lock's text, in the form that its name says.
+func (o *lockOptions) format(l *lock.Lock) ([]byte, error) {
+	if isYAML(o.out) {
+		return konfluxForm(l, "")
+	}
+	return lock.Format(l)
 }
 
 // showDryRun tells what a lock that is not written would change.
@@ -162,6 +224,18 @@ func showLock(ui *ui, o *lockOptions, l *lock.Lock, s lockSummary, began time.Ti
 	}
 	if n := len(l.MissingSources); n > 0 {
 		ui.stage("warning: no repository has %s: %s", count(n, "source package"), strings.Join(l.MissingSources, ", "))
+	}
+	unproved := 0
+	for i := range l.Inputs {
+		if g := l.Inputs[i].Go; g != nil && g.Unproved {
+			unproved++
+		}
+	}
+	if unproved > 0 {
+		ui.stage("warning: %s of Go modules that no sum file and no checksum database vouches for, locked as found", count(unproved, "file"))
+	}
+	if isYAML(o.out) {
+		return
 	}
 	next := append([]string{"prefetch"}, o.args()...)
 	if project := filepath.Dir(o.manifest); project != filepath.Dir(o.out) {

@@ -113,6 +113,9 @@ func TestExtractIsWhatGitChecksOut(t *testing.T) {
 	want := t.TempDir()
 	for path, repo := range map[string]string{"": dir, "ext/sub": filepath.Join(dir, "ext/sub"), "ext/sub/third%/party": filepath.Join(dir, "ext/sub/third%/party")} {
 		at := filepath.Join(want, path)
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
 		git(t, repo, "-c", "core.attributesFile=/dev/null", "--work-tree="+at, "checkout", "-q", "-f", "HEAD", "--", ".")
 		// .gitattributes asks for CRLF in *.txt: write those as they are in git.
 		for _, name := range []string{"crlf.txt", "subst.txt"} {

@@ -355,59 +355,76 @@ func (t *treeReader) finish(f frame) (string, error) {
 
 // file reads one entry of the tree and returns its line in the tree object.
 func (t *treeReader) file(h *tar.Header, at, base string) (entry, error) {
-	e := entry{name: base}
-	f := File{Module: t.module, Path: at, Size: h.Size, Target: h.Linkname}
-	switch {
-	case h.Typeflag == tar.TypeDir && h.PAXRecords[gitlinkRecord] != "":
-		e.mode, e.id = modeGitlink, h.PAXRecords[gitlinkRecord]
-		if !IsID(e.id) || len(e.id) != t.hexLen {
-			return e, fmt.Errorf("%s: %q is no commit's id", at, e.id)
-		}
-	case h.Typeflag == tar.TypeDir:
-		e.mode = modeDir
-	case h.Typeflag == tar.TypeSymlink:
-		e.mode, f.Size = modeLink, int64(len(h.Linkname))
-	case h.Mode == 0o755:
-		e.mode = modeExec
-	case h.Mode == 0o664:
-		e.mode = modeGroup
-	default:
-		e.mode = modeFile
-	}
-	f.Mode = e.mode
+	e := entry{mode: headerMode(h), name: base}
 	if err := checkEntry(e); err != nil {
 		return e, err
 	}
-	if f.Target != "" && (e.mode != modeLink || len(f.Target) > maxPath) || f.Target == "" && e.mode == modeLink {
+	f := File{Module: t.module, Path: at, Mode: e.mode, Size: h.Size, Target: h.Linkname}
+	if isLink := e.mode == modeLink; isLink != (f.Target != "") || len(f.Target) > maxPath {
 		return e, fmt.Errorf("%s: %.80q is no target of a symbolic link", at, f.Target)
+	}
+	if e.mode == modeGitlink {
+		e.id = h.PAXRecords[gitlinkRecord]
 	}
 	if err := t.d.out.WriteHeader(treeHeader(t.prefix+at, e, h.Size, f.Target)); err != nil {
 		return e, fmt.Errorf("%s: %w", at, err)
 	}
-	t.info.Files++
 	var err error
 	switch e.mode {
 	case modeGitlink:
-		if t.d.links++; t.d.links > maxLinks {
-			return e, fmt.Errorf("more than %d places of submodules", maxLinks)
-		}
-		t.info.Links = append(t.info.Links, Submodule{Path: at, Commit: e.id})
-		return e, t.show(f, bytes.NewReader(nil))
+		err = t.link(f, e.id)
 	case modeDir:
-		t.info.Files--
-		if e.id, err = hashObject(t.hexLen, typeTree, nil); err != nil {
-			return e, err
-		}
-		if err := t.show(f, bytes.NewReader(nil)); err != nil {
-			return e, err
-		}
-		return e, t.d.tell(t.module, typeTree, e.id, nil)
+		e.id, err = t.emptyDir(f)
 	case modeLink:
+		f.Size = int64(len(f.Target))
 		e.id, err = t.blob(f, strings.NewReader(f.Target), io.Discard)
 	default:
 		e.id, err = t.blob(f, t.d.tr, t.d.out)
 	}
 	return e, err
+}
+
+// headerMode is the mode in git of an entry of the archive. What else the
+// header says is compared with what Write makes of this.
+func headerMode(h *tar.Header) string {
+	switch {
+	case h.Typeflag == tar.TypeDir && h.PAXRecords[gitlinkRecord] != "":
+		return modeGitlink
+	case h.Typeflag == tar.TypeDir:
+		return modeDir
+	case h.Typeflag == tar.TypeSymlink:
+		return modeLink
+	case h.Mode == 0o755:
+		return modeExec
+	case h.Mode == 0o664:
+		return modeGroup
+	}
+	return modeFile
+}
+
+// link keeps the place of a submodule.
+func (t *treeReader) link(f File, id string) error {
+	if !IsID(id) || len(id) != t.hexLen {
+		return fmt.Errorf("%s: %.80q is no commit's id", f.Path, id)
+	}
+	if t.d.links++; t.d.links > maxLinks {
+		return fmt.Errorf("more than %d places of submodules", maxLinks)
+	}
+	t.info.Files++
+	t.info.Links = append(t.info.Links, Submodule{Path: f.Path, Commit: id})
+	return t.show(f, bytes.NewReader(nil))
+}
+
+// emptyDir is the id of a folder with nothing in it.
+func (t *treeReader) emptyDir(f File) (string, error) {
+	id, err := hashObject(t.hexLen, typeTree, nil)
+	if err != nil {
+		return "", err
+	}
+	if err := t.show(f, bytes.NewReader(nil)); err != nil {
+		return "", err
+	}
+	return id, t.d.tell(t.module, typeTree, id, nil)
 }
 
 func (t *treeReader) show(f File, r io.Reader) error {
@@ -440,6 +457,7 @@ func (t *treeReader) blob(f File, r io.Reader, again io.Writer) (string, error) 
 	if _, err := io.Copy(io.Discard, body); err != nil {
 		return "", fmt.Errorf("reading %s: %w", f.Path, err)
 	}
+	t.info.Files++
 	t.info.Bytes += f.Size
 	id, err := h.id()
 	if err != nil {

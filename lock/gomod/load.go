@@ -25,7 +25,8 @@ type Options struct {
 	Packages []Package
 	// Arches are the machines they are built for, as GOARCH has them.
 	Arches []string
-	// Toolchain compiles them, such as "go1.26.0".
+	// Toolchain compiles them, such as "go1.26.0"; where it is empty, one that
+	// is new enough for all of them.
 	Toolchain string
 	// Fetch brings a file of a module, ext being ".mod" or ".zip", and returns
 	// where it lies. Its h1 must be the one given, unless that is empty. It is

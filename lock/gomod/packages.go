@@ -68,6 +68,10 @@ func (l *loader) loadPackages(ctx context.Context) error {
 	return nil
 }
 
+// newestGo stands for a toolchain that is not known: no source asks for a
+// later release of Go.
+const newestGo = "go1.99"
+
 // buildContext is what decides which files belong to a package.
 func (l *loader) buildContext(arch string, cgo bool) build.Context {
 	c := build.Context{GOARCH: arch, GOOS: "linux", Compiler: "gc", CgoEnabled: cgo, JoinPath: path.Join}
@@ -75,7 +79,7 @@ func (l *loader) buildContext(arch string, cgo bool) build.Context {
 	if level := map[string]string{"amd64": "v1", "arm64": "v8.0", "ppc64le": "power8"}[arch]; level != "" {
 		c.ToolTags = []string{arch + "." + level}
 	}
-	minor, err := strconv.Atoi(strings.TrimPrefix(version.Lang(l.o.Toolchain), "go1."))
+	minor, err := strconv.Atoi(strings.TrimPrefix(version.Lang(cmp.Or(l.o.Toolchain, newestGo)), "go1."))
 	for i := 1; err == nil && i <= minor; i++ {
 		c.ReleaseTags = append(c.ReleaseTags, "go1."+strconv.Itoa(i))
 	}

@@ -74,7 +74,7 @@ func ParseContainerfile(name string, b []byte, args map[string]string) (*Contain
 			s := c.stages[len(c.stages)-1]
 			s.nodes = append(s.nodes, n)
 		case strings.EqualFold(n.Value, "arg"):
-			err = c.globalArg(n)
+			c.globalArg(n)
 		default:
 			err = fmt.Errorf("%s before the first FROM", strings.ToUpper(n.Value))
 		}
@@ -97,26 +97,20 @@ func texts(n *parser.Node) []string {
 	return out
 }
 
-// globalArg reads an ARG before the first FROM.
-func (c *Containerfile) globalArg(n *parser.Node) error {
+// globalArg reads an ARG before the first FROM. One whose value cannot be told
+// has none: nothing is lost unless it is used.
+func (c *Containerfile) globalArg(n *parser.Node) {
 	for _, w := range texts(n) {
 		name, value, ok := strings.Cut(w, "=")
 		a := argument{}
-		if ok {
-			v, err := c.expand(value, c.global)
-			if err != nil {
-				// Nothing is lost unless it is used.
-				a = argument{}
-			} else {
-				a = argument{v, true}
-			}
+		if v, err := c.expand(value, c.global); ok && err == nil {
+			a = argument{v, true}
 		}
 		if v, ok := c.args[name]; ok {
 			a = argument{v, true}
 		}
 		c.global[name] = a
 	}
-	return nil
 }
 
 // argEnv gives the values of ARGs to the expansion.
@@ -248,7 +242,7 @@ func (w *stageWalk) stage(s *Stage) error {
 		var err error
 		switch strings.ToLower(n.Value) {
 		case "arg":
-			err = w.arg(n)
+			w.arg(n)
 		case "env":
 			err = w.setEnv(n)
 		case "copy", "add":
@@ -267,7 +261,7 @@ func (w *stageWalk) stage(s *Stage) error {
 
 // platform are the values of the ARGs that a builder itself sets.
 func platform(name, arch string) (string, bool) {
-	goArch := GoArch(arch)
+	goArch := goArch(arch)
 	plain, variant, _ := strings.Cut(goArch, "/")
 	switch name {
 	case "TARGETPLATFORM", "BUILDPLATFORM":
@@ -282,9 +276,9 @@ func platform(name, arch string) (string, bool) {
 	return "", false
 }
 
-// GoArch is what container images call an arch of rpm: its GOARCH, with a
+// goArch is what container images call an arch of rpm: its GOARCH, with a
 // variant after a slash for some.
-func GoArch(arch string) string {
+func goArch(arch string) string {
 	switch arch {
 	case "x86_64":
 		return "amd64"
@@ -298,7 +292,7 @@ func GoArch(arch string) string {
 	return arch // ppc64le, s390x, riscv64 …
 }
 
-func (w *stageWalk) arg(n *parser.Node) error {
+func (w *stageWalk) arg(n *parser.Node) {
 	for _, text := range texts(n) {
 		name, value, has := strings.Cut(text, "=")
 		a := w.c.global[name]
@@ -317,7 +311,6 @@ func (w *stageWalk) arg(n *parser.Node) error {
 			w.vars[name] = a
 		}
 	}
-	return nil
 }
 
 // setEnv reads an ENV: its values see what was there before it.

@@ -82,7 +82,11 @@ func (r *Requests) addDNF(tool string, args []string, at string) error {
 	if l.installRoot && r.InstallRoot == "" {
 		r.InstallRoot = at
 	}
-	cmd, rest := l.words[0], l.words[1:]
+	return r.addCommand(l.words[0], l.words[1:])
+}
+
+// addCommand notes what one command of the package manager asks for.
+func (r *Requests) addCommand(cmd string, rest []string) error {
 	switch cmd {
 	case "install", "localinstall", "install-n", "install-na", "install-nevra", "in":
 		r.Install = append(r.Install, rest...)

@@ -84,6 +84,18 @@ type scalarShape struct {
 	plain, single bool // whether it may be written so
 }
 
+// indicates tells whether a character means something to YAML where it is.
+func indicates(rs []rune, i int) bool {
+	blank := func(i int) bool {
+		return i < 0 || i >= len(rs) || strings.ContainsRune("\x00 \t\r\n\u0085\u2028\u2029", rs[i])
+	}
+	r := rs[i]
+	if i == 0 {
+		return strings.ContainsRune("#,[]{}&*!|>'\"%@`", r) || strings.ContainsRune("?:-", r) && blank(1)
+	}
+	return r == ':' && blank(i+1) || r == '#' && blank(i-1)
+}
+
 // shape follows what PyYAML's emitter looks at: indicators, spaces at the
 // ends and beside line breaks, and characters that need an escape.
 func shape(text string) scalarShape {
@@ -92,16 +104,9 @@ func shape(text string) scalarShape {
 	if strings.HasPrefix(text, "---") || strings.HasPrefix(text, "...") {
 		out.plain = false
 	}
-	blank := func(i int) bool {
-		return i < 0 || i >= len(rs) || strings.ContainsRune("\x00 \t\r\n\x85\u2028\u2029", rs[i])
-	}
 	spaceBefore, breakBefore := false, false
 	for i, r := range rs {
-		switch {
-		case i == 0 && strings.ContainsRune("#,[]{}&*!|>'\"%@`", r),
-			i == 0 && strings.ContainsRune("?:-", r) && blank(i+1),
-			i > 0 && r == ':' && blank(i+1),
-			i > 0 && r == '#' && blank(i-1):
+		if indicates(rs, i) {
 			out.plain = false
 		}
 		if r != '\n' && (r < ' ' || r > '~') {

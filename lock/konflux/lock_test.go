@@ -132,6 +132,32 @@ json.dump(out, sys.stdout)
 	}
 }
 
+// TestHermetoRules has what is written checked by the rules of Hermeto's model
+// (hermeto/core/package_managers/rpm/redhat.py), over what its YAML reader
+// reads.
+func TestHermetoRules(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for range 20 {
+		python(t, `
+import sys, yaml
+data = yaml.safe_load(sys.stdin.buffer)
+def text(v): assert isinstance(v, str), v
+assert data["lockfileVersion"] == 1 and type(data["lockfileVersion"]) is int
+assert data["lockfileVendor"] == "redhat"
+for arch in data["arches"]:
+    text(arch["arch"])
+    for key in ("packages", "source", "module_metadata"):
+        assert isinstance(arch[key], list)
+        for e in arch[key]:
+            text(e["url"])
+            if key == "module_metadata": text(e["repoid"])
+            for k in ("repoid", "checksum"):
+                if e.get(k) is not None: text(e[k])
+            if e.get("size") is not None: assert type(e["size"]) is int
+`, FormatLock(randomLock(rnd)))
+	}
+}
+
 func TestParseLock(t *testing.T) {
 	// All of this Hermeto accepts too.
 	const text = `lockfileVersion: "1"

@@ -115,8 +115,8 @@ func (s *shell) call(args []string, c *syntax.CallExpr) outcome {
 		return s.manager(args[i:], pos) // timeout 60 dnf install …
 	}
 	if strings.ContainsAny(name, "/.") {
-		if o, ok := s.scriptFile(name, args[1:]); ok {
-			return o
+		if s.scriptFile(name, args[1:]) {
+			return runs
 		}
 	}
 	s.out.unknown("what " + name + " writes")
@@ -187,7 +187,8 @@ func (s *shell) builtin(args []string, pos syntax.Pos) (outcome, bool) {
 		}
 		return runs, true
 	case "sh", "bash", "dash", "ksh":
-		return s.shellProgram(args), true
+		s.shellProgram(args)
+		return runs, true
 	case "xargs":
 		return s.xargs(args, pos), true
 	}
@@ -212,19 +213,11 @@ func (s *shell) writer(args []string) (outcome, bool) {
 		flags++
 	}
 	words := rest[flags:]
+	if arch, ok := s.archOf(path.Base(args[0]), rest); ok {
+		s.write(arch + "\n")
+		return succeeds, true
+	}
 	switch path.Base(args[0]) {
-	case "arch":
-		s.write(s.w.arch + "\n")
-	case "uname":
-		if len(rest) != 1 || !slices.Contains([]string{"-m", "-p", "-i", "--machine"}, rest[0]) {
-			return depends, false
-		}
-		s.write(s.w.arch + "\n")
-	case "go":
-		if !slices.Equal(rest, []string{"env", "GOARCH"}) {
-			return depends, false
-		}
-		s.write(strings.Split(GoArch(s.w.arch), "/")[0] + "\n")
 	case "echo":
 		text := strings.Join(words, " ")
 		if flags == 0 || !strings.Contains(rest[0], "n") {
@@ -253,6 +246,18 @@ func (s *shell) writer(args []string) (outcome, bool) {
 		return depends, false
 	}
 	return succeeds, true
+}
+
+// archOf is what a program writes that only tells the arch.
+func (s *shell) archOf(program string, args []string) (string, bool) {
+	switch {
+	case program == "arch",
+		program == "uname" && len(args) == 1 && slices.Contains([]string{"-m", "-p", "-i", "--machine"}, args[0]):
+		return s.w.arch, true
+	case program == "go" && slices.Equal(args, []string{"env", "GOARCH"}):
+		return strings.Split(goArch(s.w.arch), "/")[0], true
+	}
+	return "", false
 }
 
 func (s *shell) printf(format string, words []string) {
@@ -345,7 +350,7 @@ func (s *shell) xargs(args []string, pos syntax.Pos) outcome {
 }
 
 // shellProgram is sh -c TEXT or sh FILE.
-func (s *shell) shellProgram(args []string) outcome {
+func (s *shell) shellProgram(args []string) {
 	for i := 1; i < len(args); i++ {
 		a := args[i]
 		switch {
@@ -358,13 +363,11 @@ func (s *shell) shellProgram(args []string) outcome {
 				c.args = args[min(i+3, len(args)):]
 				c.nested(func(c *shell) { c.script(args[i+1]) })
 				s.err = c.err
-				return runs
+				return
 			}
 		default:
-			if o, ok := s.scriptFile(a, args[i+1:]); ok {
-				return o
-			}
-			return runs
+			s.scriptFile(a, args[i+1:])
+			return
 		}
 	}
 	if s.in != nil && s.in.why == "" { // bash <<EOF
@@ -374,21 +377,21 @@ func (s *shell) shellProgram(args []string) outcome {
 		c.nested(func(c *shell) { c.script(text) })
 		s.err = c.err
 	}
-	return runs
 }
 
-// scriptFile runs a script of the build's folder, in a shell of its own.
-func (s *shell) scriptFile(name string, args []string) (outcome, bool) {
+// scriptFile runs a script of the build's folder, in a shell of its own, and
+// tells whether there is one.
+func (s *shell) scriptFile(name string, args []string) bool {
 	b, ok := s.w.file(name)
 	if !ok || !isScript(name, b) {
-		return runs, false
+		return false
 	}
 	c := s.child()
 	c.file, c.line, c.args, c.in = path.Base(name), 0, args, nil
 	c.nested(func(c *shell) { c.script(string(b)) })
 	s.err = c.err
 	s.out.unknown("what " + name + " writes")
-	return runs, true
+	return true
 }
 
 // source runs a script of the build's folder in this shell.

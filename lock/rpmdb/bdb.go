@@ -32,7 +32,7 @@ type bdbFile struct {
 }
 
 // readBDB reads the packages of a hash file, in the order of its pages.
-func readBDB(ctx context.Context, r io.ReaderAt, size int64, f func([]byte) error) error {
+func readBDB(ctx context.Context, r io.ReaderAt, size int64, f visit) error {
 	d, err := openBDB(r, size)
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func openBDB(r io.ReaderAt, size int64) (*bdbFile, error) {
 // items gives the packages of a page of a hash to f. Keys and values take
 // turns. The key of a package is its number; what has the key 0 is the next
 // number that is free.
-func (d *bdbFile) items(page []byte, f func([]byte) error) error {
+func (d *bdbFile) items(page []byte, f visit) error {
 	n := int(d.order.Uint16(page[20:]))
 	if n%2 != 0 || bdbPageHeader+2*n > len(page) {
 		return fmt.Errorf("%d items", n)
@@ -96,7 +96,11 @@ func (d *bdbFile) items(page []byte, f func([]byte) error) error {
 		}
 		k, v := page[key:end], page[value:key]
 		end = value
-		if k[0] == bdbKeyData && len(k) == 5 && d.order.Uint32(k[1:]) == 0 {
+		if k[0] != bdbKeyData || len(k) != 5 {
+			return fmt.Errorf("item %d has a key of type %d and %d bytes", i, k[0], len(k)-1)
+		}
+		number := d.order.Uint32(k[1:])
+		if number == 0 {
 			continue
 		}
 		if v[0] == bdbKeyData {
@@ -107,7 +111,7 @@ func (d *bdbFile) items(page []byte, f func([]byte) error) error {
 				return fmt.Errorf("item %d: %w", i, err)
 			}
 		}
-		if err := f(v); err != nil {
+		if err := f(number, v); err != nil {
 			return err
 		}
 	}

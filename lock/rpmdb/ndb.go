@@ -25,7 +25,7 @@ const (
 )
 
 // readNDB reads the packages of a Packages.db in the order of its slots.
-func readNDB(ctx context.Context, r io.ReaderAt, size int64, f func([]byte) error) error {
+func readNDB(ctx context.Context, r io.ReaderAt, size int64, f visit) error {
 	var head [ndbHeader]byte
 	if _, err := r.ReadAt(head[:], 0); err != nil {
 		return err
@@ -62,7 +62,7 @@ func readNDB(ctx context.Context, r io.ReaderAt, size int64, f func([]byte) erro
 			if err != nil {
 				return fmt.Errorf("package %d at %d: %w", pkg, at, err)
 			}
-			if err := f(blob); err != nil {
+			if err := f(pkg, blob); err != nil {
 				return err
 			}
 		}

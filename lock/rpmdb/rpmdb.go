@@ -18,6 +18,7 @@ package rpmdb
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,8 +61,9 @@ const (
 // ErrNone says that a root has no database.
 var ErrNone = errors.New("no rpm database")
 
-// FromRoot reads the database below a folder. It is copied first, so that
-// nothing is written there.
+// FromRoot reads the database below a folder: its packages in the order in
+// which they were installed. It is copied first, so that nothing is written
+// there.
 func FromRoot(ctx context.Context, root string) ([]rpmmd.Package, error) {
 	tmp, err := os.MkdirTemp("", "caisson-rpmdb-")
 	if err != nil {
@@ -129,15 +131,17 @@ func read(ctx context.Context, dir string) ([]rpmmd.Package, error) {
 		if err := readFile(ctx, at, st.Size(), c.add); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		slices.SortFunc(c.packages, func(a, b rpmmd.Package) int { return strings.Compare(a.String(), b.String()) })
-		return c.packages, nil
+		return c.sorted(), nil
 	}
 	return nil, ErrNone
 }
 
+// visit is called for each package of a database, with its number there.
+type visit func(number uint32, header []byte) error
+
 // readFile gives each header of a database to f, whatever its format: files
 // are not always called what they are.
-func readFile(ctx context.Context, name string, size int64, f func(header []byte) error) error {
+func readFile(ctx context.Context, name string, size int64, f visit) error {
 	file, err := os.Open(name)
 	if err != nil {
 		return err
@@ -159,26 +163,42 @@ func readFile(ctx context.Context, name string, size int64, f func(header []byte
 // collector makes packages of headers.
 type collector struct {
 	packages []rpmmd.Package
+	numbers  []uint32
 	left     int64 // bytes of headers that the file can still hold
 	paths    int   // bytes of paths that may still come
 }
 
-func (c *collector) add(header []byte) error {
+func (c *collector) add(number uint32, header []byte) error {
 	if c.left -= int64(len(header)); c.left < 0 {
 		return errors.New("its headers are larger than the file that they are in")
 	}
 	h, err := parseHeader(header)
 	if err != nil {
-		return fmt.Errorf("package %d: %w", len(c.packages)+1, err)
+		return fmt.Errorf("package %d: %w", number, err)
 	}
 	p, err := h.pkg(&c.paths)
 	if err != nil {
-		return fmt.Errorf("package %d: %w", len(c.packages)+1, err)
+		return fmt.Errorf("package %d: %w", number, err)
 	}
 	if p.Name != "gpg-pubkey" {
-		c.packages = append(c.packages, *p)
+		c.packages, c.numbers = append(c.packages, *p), append(c.numbers, number)
 	}
 	return nil
+}
+
+// sorted is the packages in the order of their numbers, which is that in
+// which they were installed.
+func (c *collector) sorted() []rpmmd.Package {
+	order := make([]int, len(c.packages))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(c.numbers[a], c.numbers[b]) })
+	var out []rpmmd.Package
+	for _, i := range order {
+		out = append(out, c.packages[i])
+	}
+	return out
 }
 
 // ReleaseVer is the value of dnf's $releasever in a root with these packages:

@@ -16,7 +16,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/knqyf263/go-rpmdb/pkg"
+	rpmdb "github.com/knqyf263/go-rpmdb/pkg"
 
 	"caisson/lock/rpmmd"
 )
@@ -111,7 +111,7 @@ func install(t testing.TB, rpms []string) string {
 func headersOf(t testing.TB, root string) [][]byte {
 	t.Helper()
 	var out [][]byte
-	err := readSQLite(context.Background(), filepath.Join(root, "usr/lib/sysimage/rpm", fileSQLite), func(b []byte) error {
+	err := readSQLite(context.Background(), filepath.Join(root, "usr/lib/sysimage/rpm", fileSQLite), func(_ uint32, b []byte) error {
 		out = append(out, slices.Clone(b))
 		return nil
 	})
@@ -326,6 +326,7 @@ func TestSamples(t *testing.T) {
 		for i := range got {
 			names = append(names, got[i].String())
 		}
+		slices.Sort(names)
 		for _, p := range theirs {
 			if p.Name != "gpg-pubkey" {
 				want = append(want, (&rpmmd.Package{Name: p.Name, Arch: p.Arch, EVR: rpmmd.EVR{Epoch: p.EpochNum(), Version: p.Version, Release: p.Release}}).String())
@@ -393,7 +394,7 @@ func readBytes(b []byte) error {
 func TestSQLiteTricks(t *testing.T) {
 	for _, tt := range []struct{ sql, want string }{
 		{"CREATE VIEW Packages AS WITH RECURSIVE c(blob) AS (SELECT zeroblob(9) UNION ALL SELECT blob FROM c) SELECT blob FROM c;", "no table Packages"},
-		{"CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB AS (zeroblob(1000000000))); INSERT INTO Packages (hnum) VALUES (1);", "reading a row: "},
+		{"CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB AS (zeroblob(1000000000))); INSERT INTO Packages (hnum) VALUES (1);", "too big"},
 		{"CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB AS (zeroblob(60000000))); INSERT INTO Packages (hnum) VALUES (1);", "larger than the file"},
 		{"CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob TEXT); INSERT INTO Packages VALUES (1, NULL);", "a header of 0 bytes"},
 	} {
@@ -408,7 +409,7 @@ func TestSQLiteTricks(t *testing.T) {
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := read(context.Background(), dir); err == nil || !strings.Contains(err.Error(), tt.want) && !(tt.want == "reading a row: " && strings.Contains(err.Error(), "too big")) {
+		if _, err := read(context.Background(), dir); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s\ngot  %v\nwant %s", tt.sql, err, tt.want)
 		}
 	}
@@ -422,7 +423,7 @@ func FuzzHeader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c := collector{left: int64(len(b)), paths: 1 << 20}
-		if err := c.add(b); err == nil && len(c.packages) == 1 && c.packages[0].Version == "" {
+		if err := c.add(1, b); err == nil && len(c.packages) == 1 && c.packages[0].Version == "" {
 			t.Error("a package without a version")
 		}
 	})

@@ -15,7 +15,7 @@ import (
 
 // readSQLite reads rpm's table Packages. The file lies in a folder of ours:
 // with a write-ahead log beside it, SQLite writes there.
-func readSQLite(ctx context.Context, name string, f func([]byte) error) error {
+func readSQLite(ctx context.Context, name string, f visit) error {
 	q := url.Values{"mode": {"ro"}, "immutable": {"1"}, "_pragma": {"trusted_schema(0)"}}
 	if st, err := os.Stat(name + "-wal"); err == nil && st.Size() > 0 {
 		q.Set("mode", "rw")
@@ -47,17 +47,18 @@ func readSQLite(ctx context.Context, name string, f func([]byte) error) error {
 	if plain != 1 {
 		return errors.New("no table Packages")
 	}
-	rows, err := conn.QueryContext(ctx, `SELECT blob FROM Packages ORDER BY rowid`)
+	rows, err := conn.QueryContext(ctx, `SELECT rowid, blob FROM Packages ORDER BY rowid`)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
+		var number uint32
 		var blob sql.RawBytes
-		if err := rows.Scan(&blob); err != nil {
+		if err := rows.Scan(&number, &blob); err != nil {
 			return fmt.Errorf("reading a row: %w", err)
 		}
-		if err := f(blob); err != nil {
+		if err := f(number, blob); err != nil {
 			return err
 		}
 	}

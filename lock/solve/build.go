@@ -1,37 +1,43 @@
 package solve
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // newSolver prepares a request: what is excluded and preferred, the jobs of
-// its specs, the packages that may come in, and the rules.
-func (p *Pool) newSolver(req *Request) (*solver, error) {
-	s, err := p.collect(req)
+// its specs, the packages that may come in, of which more are given, and the
+// rules.
+func (p *Pool) newSolver(req *Request, more []id) (*solver, error) {
+	s, err := p.collect(req, more)
 	if err != nil {
 		return nil, err
 	}
 	n := len(p.pkgs)
 	s.rules = append(s.rules, rule{}) // they count from 1
 	s.pkgRules()
+	s.keepRules()
 	s.jobRules = int32(len(s.rules))
 	s.addJobs()
 	s.jobEnd = int32(len(s.rules))
 	s.archRules()
-	if req.Best {
-		s.bestRules()
-	}
+	s.bestRules()
+	s.heirRules()
+	s.choiceRules()
 	s.learnt = int32(len(s.rules))
 	s.offset = int32(n)
 	s.watches = zeroed(s.watches, 2*n+1)
 	for i := len(s.rules) - 1; i > 0; i-- {
 		s.watch(int32(i))
 	}
+	s.silenceKeepRules()
 	return s, nil
 }
 
 // collect finds the jobs and the packages that may come in. Where that needed
 // the filelists for the first time, what was found without them may be
 // incomplete, and is found again.
-func (p *Pool) collect(req *Request) (*solver, error) {
+func (p *Pool) collect(req *Request, more []id) (*solver, error) {
 	for {
 		had := p.paths.loaded
 		modules, err := p.requestModules(req)
@@ -42,20 +48,43 @@ func (p *Pool) collect(req *Request) (*solver, error) {
 		s.req, s.modules = req, modules
 		s.exclude()
 		s.preferences()
-		for _, spec := range req.Specs {
-			jobs, err := s.jobsOf(spec)
-			if err != nil {
-				return nil, err
+		s.excludeFromWeak()
+		s.upgradeSpec = map[id]string{}
+		s.updates.downgrade = len(req.Specs)+len(req.Reinstall) > 0
+		for _, kind := range []struct {
+			specs []string
+			jobs  func(string) ([]job, error)
+		}{{groupsFirst(req.Specs), s.jobsOf}, {req.Reinstall, s.reinstallJobs}, {req.Upgrade, s.addUpgrade}} {
+			for _, spec := range kind.specs {
+				jobs, err := kind.jobs(spec)
+				if err != nil {
+					return nil, err
+				}
+				s.jobs = append(s.jobs, jobs...)
 			}
-			s.jobs = append(s.jobs, jobs...)
 		}
-		if err := s.findMembers(); err != nil {
+		if err := s.findMembers(more); err != nil {
 			return nil, err
 		}
 		if p.paths.loaded == had {
 			return s, nil
 		}
 	}
+}
+
+// groupsFirst puts groups and modules before packages, as dnf does.
+func groupsFirst(specs []string) []string {
+	list := slices.Clone(specs)
+	slices.SortStableFunc(list, func(a, b string) int {
+		switch group := strings.HasPrefix(a, "@"); {
+		case group == strings.HasPrefix(b, "@"):
+			return 0
+		case group:
+			return -1
+		}
+		return 1
+	})
+	return list
 }
 
 // blankSolver returns a solver without a request, in the memory of the last one.
@@ -101,7 +130,7 @@ func (s *solver) preferences() {
 
 // findMembers collects the packages that may come in: those of the jobs, all
 // that they may need or wish for, and what may supplement those.
-func (s *solver) findMembers() error {
+func (s *solver) findMembers(more []id) error {
 	p := s.p
 	s.followed = zeroed(s.followed, len(p.deps))
 	var todo []id
@@ -113,9 +142,14 @@ func (s *solver) findMembers() error {
 			}
 		}
 	}
+	for n := firstID; n < p.available; n++ {
+		push([]id{n})
+		push(s.updatesOf(n, true))
+	}
 	for _, j := range s.jobs {
 		push(j.list)
 	}
+	push(more)
 	for {
 		for len(todo) > 0 {
 			q := todo[len(todo)-1]
@@ -158,9 +192,15 @@ func (s *solver) findMembers() error {
 func (s *solver) pkgRules() {
 	var clauses [][]id
 	above := map[id][]id{} // by the higher of two packages in conflict: the lower one, which says so
+	forgotten := s.forgotten()
 	for _, q := range s.members {
+		for _, o := range forgotten {
+			if _, in := slices.BinarySearch(s.p.pkgs[q].rules.conflicts, o); in || s.p.pkgs[q].name == s.p.pkgs[o].name && s.p.alternates(q, o) {
+				clauses = append(clauses, []id{-max(q, o), -min(q, o)})
+			}
+		}
 		r := s.p.pkgs[q].rules
-		if r.broken || s.excluded[q] {
+		if s.out(q) && s.p.available == firstID {
 			continue
 		}
 		clauses = append(clauses, r.clauses...)
@@ -191,13 +231,21 @@ func (s *solver) pkgRules() {
 	}
 }
 
+// barred reports whether a package may not come in. What is installed already
+// may stay in any case.
+func (s *solver) barred(q id) bool { return s.excluded[q] && !s.p.isInstalled(q) }
+
+// out reports whether a package can never come in.
+func (s *solver) out(q id) bool { return s.p.pkgs[q].rules.broken || s.barred(q) }
+
 // rulesFrom adds the rules that begin with a package: conflicts with those
 // before it, and its requirements, with which clauses are merged.
 func (s *solver) rulesFrom(q id, others []id, clauses [][]id) {
 	r := s.p.pkgs[q].rules
-	if r.broken || s.excluded[q] {
-		s.add(-q, nil)
-		return
+	if s.out(q) {
+		if s.add(-q, nil); s.p.available == firstID {
+			return
+		} // choices over what it requires count even so
 	}
 	at, _ := slices.BinarySearch(r.conflicts, q)
 	less := append(others, r.conflicts[:at]...)
@@ -254,78 +302,4 @@ func (s *solver) addJobs() {
 func (s *solver) addJob(i int, p id, rest []id) {
 	s.add(p, rest)
 	s.jobOf = append(s.jobOf, i)
-}
-
-// archRules forbids packages of a worse architecture than the best that their
-// name has, unless the better one of the same version comes with them. A spec
-// that such a package is a candidate of lifts this for its name.
-func (s *solver) archRules() {
-	asked := map[id]bool{}
-	for _, j := range s.jobs {
-		if j.rich == 0 {
-			for _, q := range j.list {
-				asked[q] = true
-			}
-		}
-	}
-	done := map[int32]bool{}
-	for _, q := range s.members {
-		name := s.p.pkgs[q].name
-		if list := s.p.byName[name]; len(list) > 1 && !done[name] {
-			done[name] = true
-			s.archRulesOf(list, asked)
-		}
-	}
-}
-
-func (s *solver) archRulesOf(list []id, asked map[id]bool) {
-	best := uint8(0)
-	for _, q := range list {
-		if a := s.p.pkgs[q].arch; s.member[q] && a > noarchScore && (best == 0 || a < best) {
-			best = a
-		}
-	}
-	inferior := func(q id) bool {
-		a := s.p.pkgs[q].arch
-		return s.member[q] && a != noarchScore && a != best
-	}
-	if slices.ContainsFunc(list, func(q id) bool { return inferior(q) && asked[q] }) {
-		return
-	}
-	for _, q := range list {
-		if !inferior(q) {
-			continue
-		}
-		k := &s.p.pkgs[q]
-		var partners []id
-		for _, o := range list {
-			x := &s.p.pkgs[o]
-			if x.evr == k.evr && x.Arch != k.Arch && (x.arch == noarchScore || x.arch == best) && (s.member[o] || !s.p.alternates(q, o)) {
-				partners = append(partners, o)
-			}
-		}
-		s.add(-q, partners)
-	}
-}
-
-// bestRules forbids all but the best candidates of each job.
-func (s *solver) bestRules() {
-	for _, j := range s.jobs {
-		if j.rich != 0 {
-			continue
-		}
-		list := slices.Clone(j.list)
-		list = slices.DeleteFunc(list, func(q id) bool { return s.excluded[q] })
-		best := s.filter(slices.Clone(list), recommend)
-		if s.prefer != nil {
-			for _, q := range list {
-				if s.prefer[q] && !slices.Contains(best, q) {
-					best = append(best, q)
-				}
-			}
-		}
-		if len(best) > 0 && len(best) < len(j.list) {
-			s.add(best[0], best[1:])
-		}
-	}
 }

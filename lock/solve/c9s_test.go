@@ -3,6 +3,8 @@ package solve
 import (
 	"bufio"
 	"errors"
+	"flag"
+	"math/rand"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -89,4 +91,68 @@ func TestC9S(t *testing.T) {
 	if agreed != asked || asked < 2850 {
 		t.Errorf("%d of %d requests agree with dnf, want all of 2850", agreed, asked)
 	}
+}
+
+var c9sRequests = flag.Int("c9s-requests", 120, "how many requests TestC9SBesideDNF makes of each kind")
+
+// TestC9SBesideDNF asks dnf's library and us: single names without weak
+// dependencies and with best, several names in one request, and names that
+// cannot be installed, of which the problems are compared.
+func TestC9SBesideDNF(t *testing.T) {
+	dnf := newOracle(t)
+	p := c9sPool(t, true)
+	w := &world{rand: rand.New(rand.NewSource(1))}
+	for _, id := range []string{"baseos", "appstream"} {
+		path, err := filepath.Abs(filepath.Join(shared, "rpm-md/c9s-"+id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Repos = append(w.Repos, worldRepo{ID: id, Path: path, Priority: 99, Cost: 1000})
+	}
+	names := p.visibleNames()
+	some := func(n int) []string {
+		var list []string
+		for range n {
+			list = append(list, names[w.rand.Intn(len(names))])
+		}
+		return list
+	}
+	for range *c9sRequests {
+		w.Requests = append(w.Requests,
+			worldRequest{Specs: some(1)},
+			worldRequest{Specs: some(1), Weak: w.chance(50), Best: true},
+			worldRequest{Specs: some(2 + w.rand.Intn(6)), Weak: w.chance(50), Best: w.chance(50)})
+	}
+	for _, name := range unsolvable(t, *c9sRequests/3) {
+		w.Requests = append(w.Requests, worldRequest{Specs: []string{name}, Weak: true})
+	}
+	problems := 0
+	for i, answer := range dnf.ask(t, w) {
+		if answer[0] == '"' {
+			problems++
+		}
+		w.compare(t, p, w.Requests[i], answer, "c9s")
+	}
+	t.Logf("%d requests, of which dnf finds %d unsolvable", len(w.Requests), problems)
+}
+
+// unsolvable returns names that dnf cannot install, spread over all of them.
+func unsolvable(t *testing.T, n int) []string {
+	t.Helper()
+	f, err := os.Open(filepath.Join(shared, "rpm-md/c9s-dnf-weak-even.tsv"))
+	if err != nil {
+		t.Skip("no shared data rpm-md")
+	}
+	defer f.Close()
+	var all []string
+	for in := bufio.NewScanner(f); in.Scan(); {
+		if name, rest, _ := strings.Cut(in.Text(), "\t"); strings.HasPrefix(rest, "fail") {
+			all = append(all, name)
+		}
+	}
+	var some []string
+	for i := 0; i < len(all); i += max(1, len(all)/n) {
+		some = append(some, all[i])
+	}
+	return some
 }

@@ -2,6 +2,8 @@ package solve
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 
 	"caisson/lock/rpmmd"
@@ -18,7 +20,7 @@ const (
 	opOr                //
 	opIf                // left if right; right may be opElse
 	opUnless            // left unless right; right may be opElse
-	opElse              // only as the right of opIf and opUnless
+	opElse              // only as the right of opIf and opUnless; elsewhere it is never met
 	opWith              // one package that is both
 	opWithout           // one package that is left and not right
 	opNever             // what no package ever meets
@@ -56,32 +58,53 @@ func (p *Pool) simpleDep(name string, flags rpmmd.Flags, evr rpmmd.EVR) depID {
 // parseDep interns a dependency of the metadata. ok is false for a rich
 // dependency that cannot be parsed, which is left out as libsolv leaves it out.
 func (p *Pool) parseDep(d rpmmd.Dep) (n depID, ok bool) {
-	switch {
-	case d.Flags == 0 && strings.HasPrefix(d.Name, "("):
+	if d.Flags == 0 && strings.HasPrefix(d.Name, "(") {
 		n, err := p.parseRich(d.Name)
 		return n, err == nil
-	case d.Flags == 0 && strings.HasSuffix(d.Name, ")") && strings.Contains(d.Name, "("):
-		return p.parseNamespace(d.Name), true
 	}
 	return p.simpleDep(d.Name, d.Flags, d.EVR), true
 }
 
-// parseNamespace reads the notations that came before rich dependencies:
-// packageand(a:b), which is (a and b), and locale(…), which never holds here
-// since an image has no language of its own. All else is a plain name.
-func (p *Pool) parseNamespace(s string) depID {
-	if args, ok := strings.CutPrefix(s, "packageand("); ok {
-		parts := strings.Split(strings.TrimSuffix(args, ")"), ":")
-		n := p.simpleDep(parts[0], 0, rpmmd.EVR{})
-		for _, part := range parts[1:] {
-			n = p.depNumber(dep{op: opAnd, left: n, right: p.simpleDep(part, 0, rpmmd.EVR{})})
+// parseSupplement is parseDep for Supplements, in which notations still hold
+// that came before rich dependencies: packageand(a:b), which is (a and b), and
+// what depends on the machine and never holds here: languages, hardware and
+// file systems.
+func (p *Pool) parseSupplement(d rpmmd.Dep) (depID, bool) {
+	if d.Flags == 0 {
+		for _, prefix := range []string{"modalias(", "system:modalias(", "filesystem("} {
+			if strings.HasPrefix(d.Name, prefix) {
+				return p.depNumber(dep{op: opNever}), true
+			}
 		}
-		return n
+		if args, ok := strings.CutPrefix(d.Name, "packageand("); ok && len(args) > 1 {
+			return p.parsePackageAnd(args[:len(args)-1]), true
+		}
 	}
-	if strings.HasPrefix(s, "locale(") {
-		return p.depNumber(dep{op: opNever})
+	return p.parseDep(d)
+}
+
+func (p *Pool) parsePackageAnd(args string) depID {
+	n := depID(-1)
+	for part := range strings.SplitSeq(args, ":") {
+		if part == "" {
+			continue
+		}
+		o := p.simpleDep(part, 0, rpmmd.EVR{})
+		if n >= 0 {
+			o = p.depNumber(dep{op: opAnd, left: n, right: o})
+		}
+		n = o
 	}
-	return p.simpleDep(s, 0, rpmmd.EVR{})
+	return max(n, 0)
+}
+
+// parseConflict is parseDep for Conflicts: otherproviders(a) is a, as a
+// package never conflicts with itself.
+func (p *Pool) parseConflict(d rpmmd.Dep) (depID, bool) {
+	if args, ok := strings.CutPrefix(d.Name, "otherproviders("); ok && d.Flags == 0 && strings.HasSuffix(args, ")") {
+		d.Name = strings.TrimSuffix(args, ")")
+	}
+	return p.parseDep(d)
 }
 
 // maxRichDepth bounds how deep parentheses nest in a rich dependency, and
@@ -92,8 +115,9 @@ const (
 )
 
 // parseRich interns a rich dependency, such as "(a or b >= 2)". Its grammar
-// is rpm's: one operator a parenthesis, repeated; if and unless once, with an
-// optional else.
+// is libsolv's: one operator a parenthesis, repeated; after if and unless there
+// may be an else. It is wider than rpm's: an else alone is never met, and
+// versions are whatever stands there.
 func (p *Pool) parseRich(s string) (depID, error) {
 	if len(s) > maxRichLength {
 		return 0, fmt.Errorf("rich dependency %.40q… is longer than %d bytes", s, maxRichLength)
@@ -143,8 +167,7 @@ func (r *richParser) chain(chained op, depth int) (depID, error) {
 	switch {
 	case !ok:
 		return 0, fmt.Errorf("%q is not an operator", word)
-	case o == opElse && chained != opIf && chained != opUnless,
-		o != opElse && chained != opName && (o != chained || o == opIf || o == opUnless):
+	case o != chained && chained != opName && (o != opElse || chained != opIf && chained != opUnless):
 		return 0, fmt.Errorf("operator %q cannot follow here", word)
 	}
 	r.s = rest
@@ -162,7 +185,7 @@ func (r *richParser) operand(depth int) (depID, error) {
 		return r.parens(depth + 1)
 	}
 	name := r.word()
-	if name == "" || strings.Count(name, "(") != strings.Count(name, ")") {
+	if name == "" {
 		return 0, fmt.Errorf("want a name at %q", name+r.s)
 	}
 	r.s = strings.TrimLeft(r.s, " ")
@@ -171,11 +194,28 @@ func (r *richParser) operand(depth int) (depID, error) {
 		return r.p.simpleDep(name, 0, rpmmd.EVR{}), nil
 	}
 	r.s = strings.TrimLeft(r.s, " ")
-	evr, err := rpmmd.ParseEVR(r.word())
-	if err != nil {
-		return 0, err
+	version := r.word()
+	if version == "" {
+		return 0, fmt.Errorf("want a version at %q", r.s)
 	}
-	return r.p.simpleDep(name, flags, evr), nil
+	return r.p.simpleDep(name, flags, looseEVR(version)), nil
+}
+
+// looseEVR reads any text as "[epoch:]version[-release]", as libsolv does: what
+// is not digits before a colon is part of the version.
+func looseEVR(s string) (e rpmmd.EVR) {
+	if epoch, rest, ok := strings.Cut(s, ":"); ok && epoch != "" && strings.Trim(epoch, "0123456789") == "" {
+		n, err := strconv.ParseUint(epoch, 10, 31)
+		if err != nil {
+			n = math.MaxInt32
+		}
+		e.Epoch, s = int(n), rest
+	}
+	if version, release, ok := cutLast(s, "-"); ok {
+		e.Release, s = release, version
+	}
+	e.Version = s
+	return e
 }
 
 // word cuts off a name or version. Parentheses that open inside of it belong
@@ -225,23 +265,29 @@ func (p *Pool) text(n depID) string {
 	case opName:
 		return rpmmd.Dep{Name: p.nameText[d.name], Flags: d.flags, EVR: p.evrText[d.evr]}.String()
 	case opNever:
-		return "locale()"
+		return "nothing"
 	}
 	return "(" + p.chainText(n) + ")"
 }
 
-// chainText is text without the outer parentheses.
+// chainText is text without the outer parentheses. As libsolv writes it, an
+// operand with the same operator has none either, conditions excepted.
 func (p *Pool) chainText(n depID) string {
 	d := p.deps[n]
 	for word, o := range opWords {
 		if o != d.op {
 			continue
 		}
-		right := p.deps[d.right]
-		if right.op == opElse || right.op == d.op && d.op != opIf && d.op != opUnless {
-			return p.text(d.left) + " " + word + " " + p.chainText(d.right)
+		operand := func(n depID) string {
+			if p.deps[n].op == o && o != opIf && o != opUnless && o != opElse {
+				return p.chainText(n)
+			}
+			return p.text(n)
 		}
-		return p.text(d.left) + " " + word + " " + p.text(d.right)
+		if p.deps[d.right].op == opElse {
+			return operand(d.left) + " " + word + " " + p.chainText(d.right)
+		}
+		return operand(d.left) + " " + word + " " + operand(d.right)
 	}
 	return p.text(n)
 }

@@ -37,8 +37,8 @@ func TestParseRich(t *testing.T) {
 		t.Errorf("spaces: got %q, %v", p.text(n), err)
 	}
 	for _, bad := range []string{
-		"", "a", "(", "()", "(a", "(a or", "(a or )", "(a xor b)", "(a or b and c)", "(a else b)", "(a if b if c)", "(a) b", "(a or b) c",
-		"(a >= or b)", "(a if b else c else d)", strings.Repeat("(", 200), "(" + strings.Repeat("a or ", 1<<15) + "a)",
+		"", "a", "(", "()", "(a", "(a or", "(a or )", "(a xor b)", "(a or b and c)", "(a) b", "(a or b) c",
+		"(a >= or b)", "(a >= )", strings.Repeat("(", 200), "(" + strings.Repeat("a or ", 1<<15) + "a)",
 	} {
 		if n, err := p.parseRich(bad); err == nil {
 			t.Errorf("%.40q is read as %q, want an error", bad, p.text(n))

@@ -115,3 +115,47 @@ func TestMicro(t *testing.T) {
 		})
 	}
 }
+
+// TestMicroProblems compares the problems of the tiny questions with dnf's:
+// ours name all that dnf's name.
+func TestMicroProblems(t *testing.T) {
+	dnf := newOracle(t)
+	f, err := os.Open(filepath.Join(shared, "solver-micro/cases.jsonl"))
+	if err != nil {
+		t.Skip("no shared data solver-micro")
+	}
+	defer f.Close()
+	for in := bufio.NewScanner(f); in.Scan(); {
+		var c microCase
+		if err := json.Unmarshal(in.Bytes(), &c); err != nil {
+			t.Fatal(err)
+		}
+		w := &world{}
+		for _, v := range c.Variants {
+			if v.P > 0 {
+				w.Requests = append(w.Requests, worldRequest{Specs: c.Request, Weak: v.Weak, Best: v.Best})
+			}
+		}
+		if len(w.Requests) == 0 {
+			continue
+		}
+		var repos []Repo
+		for _, r := range c.Repos {
+			repo := loadRepo(t, r.ID, filepath.Join(shared, "solver-micro", r.Path))
+			repo.Priority = r.Priority
+			repos = append(repos, repo)
+			path, err := filepath.Abs(filepath.Join(shared, "solver-micro", r.Path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Repos = append(w.Repos, worldRepo{ID: r.ID, Path: path, Priority: r.Priority, Cost: 1000})
+		}
+		p, err := NewPool(repos, Options{Arch: c.Arch})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, answer := range dnf.ask(t, w) {
+			w.compare(t, p, w.Requests[i], answer, c.Name)
+		}
+	}
+}

@@ -189,7 +189,7 @@ func (s *solver) profileJobs(a moduleAsk) ([]job, error) {
 			return nil, err
 		}
 		for _, k := range packages {
-			jobs = append(jobs, job{spec: a.spec, list: s.moduleCandidates(k, builds)})
+			jobs = append(jobs, job{spec: a.spec, list: s.moduleCandidates(k)})
 		}
 	}
 	return jobs, nil
@@ -227,8 +227,9 @@ func (m *modularity) profilePackages(a moduleAsk, b *moduleBuild) ([]string, err
 }
 
 // moduleCandidates are the packages of a name that a profile means: those of
-// the builds and of repositories with hotfixes, or else any.
-func (s *solver) moduleCandidates(name string, builds []int) []id {
+// the active builds of all modules that are asked for, and of repositories with
+// hotfixes, or else any.
+func (s *solver) moduleCandidates(name string) []id {
 	p := s.p
 	n, ok := p.names[name]
 	if !ok {
@@ -236,9 +237,11 @@ func (s *solver) moduleCandidates(name string, builds []int) []id {
 	}
 	visible := slices.DeleteFunc(slices.Clone(p.byName[n]), func(q id) bool { return s.excluded[q] })
 	own := slices.DeleteFunc(slices.Clone(visible), func(q id) bool {
-		return !p.repos[p.pkgs[q].repo].ModuleHotfixes && !slices.ContainsFunc(builds, func(i int) bool {
-			_, in := slices.BinarySearch(p.modules.builds[i].artifacts, q)
-			return in
+		return !p.repos[p.pkgs[q].repo].ModuleHotfixes && !slices.ContainsFunc(s.modules.asked, func(a moduleAsk) bool {
+			return slices.ContainsFunc(a.builds, func(i int) bool {
+				_, in := slices.BinarySearch(p.modules.builds[i].artifacts, q)
+				return in && s.modules.active[i]
+			})
 		})
 	})
 	if len(own) > 0 {

@@ -336,6 +336,7 @@ func (p *Pool) moduleState(active []bool) *moduleState {
 			}
 		}
 	}
+	clear(st.hidden[:p.available])
 	for q := range st.of {
 		st.hidden[q] = false
 	}

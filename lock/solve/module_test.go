@@ -76,7 +76,7 @@ func TestModules(t *testing.T) {
 		{"tool", Request{}, "perl-5-1.x86_64 tool-1-1.noarch"},
 		{"perl", Request{EnableModules: []string{"perl:6"}}, "perl-6-1.x86_64"},
 		{"perl", Request{EnableModules: []string{"perl"}}, "perl-5-1.x86_64"},
-		{"perl", Request{DisableModules: []string{"perl"}}, `every package that matches "perl" is hidden by a module`},
+		{"perl", Request{DisableModules: []string{"perl"}}, `every package that matches "perl" is filtered out by modular filtering`},
 		{"db", Request{}, "db-1-1.x86_64"},
 		{"@db:2/server", Request{}, "db-2-1.x86_64 perl-6-1.x86_64"},
 		{"@perl", Request{}, "perl-5-1.x86_64"},
@@ -85,7 +85,7 @@ func TestModules(t *testing.T) {
 		{"@perl:5:1:c:x86_64/a*", Request{}, "perl-5-1.x86_64 tool-1-1.noarch"},
 		// What provides the name of an active stream's package is hidden too.
 		{"perl-old", Request{}, "perl-old-5-1.x86_64"},
-		{"perl-old", Request{EnableModules: []string{"perl:6"}}, `every package that matches "perl-old" is hidden by a module`},
+		{"perl-old", Request{EnableModules: []string{"perl:6"}}, `every package that matches "perl-old" is filtered out by modular filtering`},
 		{"@perl:5 @perl:6", Request{}, "two streams of module perl are asked for: 5 and 6"},
 		{"@perl:6/none", Request{}, `"@perl:6/none": module perl:6 has no profile "none", only: common`},
 		{"@db", Request{}, `"@db": module db:2 has no default profile; name one of: server`},
@@ -93,7 +93,7 @@ func TestModules(t *testing.T) {
 		{"tool", Request{EnableModules: []string{"nosuch:1"}}, `no module matches "nosuch:1"`},
 		{"tool", Request{EnableModules: []string{"perl:5"}, DisableModules: []string{"perl"}}, "module perl is to be enabled and disabled"},
 		// A default stream that cannot be active is left out, an enabled one is a problem.
-		{"other", Request{}, `every package that matches "other" is hidden by a module`},
+		{"other", Request{}, `every package that matches "other" is filtered out by modular filtering`},
 		{"@far:1/common", Request{}, "module streams that are asked for cannot be active together"},
 	} {
 		c.req.Specs = strings.Fields(c.specs)

@@ -2,6 +2,7 @@ package solve
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -27,13 +28,34 @@ func inPrimary(path string) bool {
 // dependency.
 func (p *Pool) indexPaths() {
 	p.byPath = map[int32][]id{}
+	odd := p.oddPaths()
 	for i := int(firstID); i < len(p.pkgs); i++ {
 		for _, path := range p.pkgs[i].Files {
 			if n, ok := p.names[path]; ok {
 				p.addPath(n, id(i))
 			}
+			for _, n := range odd[path] {
+				p.addPath(n, id(i))
+			}
 		}
 	}
+}
+
+// oddPaths returns the names of dependencies that are paths with doubled
+// slashes, by the path that they mean.
+func (p *Pool) oddPaths() map[string][]int32 {
+	var odd map[string][]int32
+	for n, text := range p.nameText {
+		if !strings.HasPrefix(text, "/") || !strings.Contains(text, "//") || strings.HasSuffix(text, "/") {
+			continue
+		}
+		if odd == nil {
+			odd = map[string][]int32{}
+		}
+		clean := path.Clean(text)
+		odd[clean] = append(odd[clean], int32(n))
+	}
+	return odd
 }
 
 func (p *Pool) addPath(name int32, q id) {
@@ -104,8 +126,13 @@ func (p *Pool) readFilelists(visit func(q id, path []byte)) error {
 // loadFilelists finds the packages that have a path of some dependency, and
 // forgets what was worked out without them.
 func (p *Pool) loadFilelists() error {
+	p.indexPaths() // again: there may be more names by now
+	odd := p.oddPaths()
 	err := p.readFilelists(func(q id, path []byte) {
 		if n, ok := p.names[string(path)]; ok {
+			p.addPath(n, q)
+		}
+		for _, n := range odd[string(path)] {
 			p.addPath(n, q)
 		}
 	})

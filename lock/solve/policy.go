@@ -2,6 +2,7 @@ package solve
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 
@@ -36,7 +37,7 @@ func (s *solver) filter(list []id, m mode) []id {
 	if len(list) > 1 && m != recommend {
 		list = s.onlyRecommended(list)
 		if len(list) > 1 && m == choose {
-			s.order(list)
+			s.order(list, m)
 		}
 	}
 	return list
@@ -77,11 +78,13 @@ func (s *solver) onlyPreferred(list []id, m mode) []id {
 }
 
 func (s *solver) bestPriority(list []id) []id {
-	best := s.p.priority(list[0])
+	best := math.MaxInt
 	for _, q := range list {
-		best = min(best, s.p.priority(q))
+		if !s.p.isInstalled(q) {
+			best = min(best, s.p.priority(q))
+		}
 	}
-	return keep(list, func(q id) bool { return s.p.priority(q) == best })
+	return keep(list, func(q id) bool { return s.p.isInstalled(q) || s.p.priority(q) == best })
 }
 
 func (p *Pool) priority(q id) int { return p.repos[p.pkgs[q].repo].Priority }
@@ -116,8 +119,8 @@ func (s *solver) bestVersion(list []id) []id {
 	return s.p.pruneObsoleted(list[:n+1])
 }
 
-// byNameArchRepo orders packages by name, better architecture, cheaper
-// repository and id.
+// byNameArchRepo orders packages by name, better architecture, installed ones
+// first, cheaper repository and id.
 func (p *Pool) byNameArchRepo(a, b id) int {
 	x, y := &p.pkgs[a], &p.pkgs[b]
 	if x.name != y.name {
@@ -125,6 +128,12 @@ func (p *Pool) byNameArchRepo(a, b id) int {
 	}
 	if x.arch != y.arch && x.arch > noarchScore && y.arch > noarchScore {
 		return cmp.Compare(x.arch, y.arch)
+	}
+	if i := p.isInstalled(a); i != p.isInstalled(b) {
+		if i {
+			return -1
+		}
+		return 1
 	}
 	return cmp.Or(cmp.Compare(p.repos[x.repo].Cost, p.repos[y.repo].Cost), cmp.Compare(a, b))
 }
@@ -184,23 +193,46 @@ func reachable(edges map[int][]int, from int) map[int]bool {
 }
 
 // onlyRecommended leaves only what the chosen packages recommend, or what
-// supplements them, where there is any.
+// supplements them, where there is any; and what is installed.
 func (s *solver) onlyRecommended(list []id) []id {
+	fresh := 0
+	for _, q := range list {
+		if !s.p.isInstalled(q) {
+			fresh++
+		}
+	}
+	if fresh < 2 {
+		return list
+	}
 	s.updateWeak()
-	return keep(list, func(q id) bool { return s.weak.recommended[q] || s.supplementing(q) })
+	wanted := func(q id) bool { return !s.p.isInstalled(q) && (s.weak.recommended[q] || s.supplementing(q)) }
+	if fresh < len(list) && !slices.ContainsFunc(list, wanted) {
+		return list
+	}
+	return keep(list, func(q id) bool { return s.p.isInstalled(q) || wanted(q) })
 }
 
 // order puts the best first: up-to-date packages, then those with the newest
-// of a common provide, then the suggested and enhancing ones, the later
-// criterion being the stronger.
-func (s *solver) order(list []id) {
+// of a common provide, then those that take the place of an installed one,
+// then the suggested and enhancing ones, the later criterion being the
+// stronger.
+func (s *solver) order(list []id, m mode) {
 	toBack(list, s.p.outdated)
 	s.p.newestProvideFirst(list)
+	if m == choose {
+		toBack(list, func(q id) bool { return !s.p.hasInstalledName(q) })
+	}
 	s.updateWeak()
-	toBack(list, func(q id) bool { return !s.weak.suggested[q] && !s.enhancing(q) })
+	toBack(list, func(q id) bool { return !s.p.isInstalled(q) && !s.weak.suggested[q] && !s.enhancing(q) })
 	if s.prefer != nil {
 		toBack(list, func(q id) bool { return !s.prefer[q] })
 	}
+}
+
+// hasInstalledName reports whether a package of that name is installed.
+func (p *Pool) hasInstalledName(q id) bool {
+	list := p.byName[p.pkgs[q].name]
+	return len(list) > 0 && p.isInstalled(list[0])
 }
 
 // toBack moves what is bad to the back, otherwise keeping the order.
@@ -222,6 +254,9 @@ func toBack(list []id, bad func(id) bool) {
 // a repository of higher priority, or newer in one of the same priority.
 func (p *Pool) outdated(q id) bool {
 	k := &p.pkgs[q]
+	if p.isInstalled(q) {
+		return false
+	}
 	for _, o := range p.byName[k.name] {
 		if x := &p.pkgs[o]; o != q && x.Arch == k.Arch {
 			switch a, b := p.priority(o), p.priority(q); {
@@ -309,6 +344,11 @@ func (p *Pool) newestProvideFirst(list []id) {
 			bad++
 		}
 		badness[v.entry] += bad
+	}
+	for i, q := range list {
+		if p.isInstalled(q) {
+			badness[i] = 0
+		}
 	}
 	order := make([]int, len(list))
 	for i := range order {

@@ -49,13 +49,14 @@ type provide struct {
 // what it worked out, so asking again is quicker; it is not safe for
 // concurrent use.
 type Pool struct {
-	repos    []Repo
-	scores   map[string]uint8
-	pkgs     []pkg // by id
-	names    map[string]int32
-	nameText []string
-	evrs     map[rpmmd.EVR]int32
-	evrText  []rpmmd.EVR // by number; 0 is the empty one
+	repos     []Repo
+	scores    map[string]uint8
+	pkgs      []pkg // by id: first those that are installed
+	available id    // the first package that is not installed
+	names     map[string]int32
+	nameText  []string
+	evrs      map[rpmmd.EVR]int32
+	evrText   []rpmmd.EVR // by number; 0 is the empty one
 
 	deps       []dep
 	depIDs     map[dep]depID
@@ -65,12 +66,15 @@ type Pool struct {
 	provide    []provide
 	byPath     map[int32][]id // by name of a path: the packages that have it
 	paths      pathState
+	left       []id // packages that their repositories leave out
 	weak       []id // packages with Supplements or Enhances
 	modules    modularity
 	foreign    map[string]string // names that other machines have packages of, with an architecture
 	obsoleters map[int32][]id    // by name; made when first needed
 	versions   [][]provided      // by id: see versioned; made when first needed
 	spare      *solver           // the last one, for its memory
+
+	literals, steps int // what normalize has done so far
 }
 
 // NewPool indexes repositories. Packages for other machines and source
@@ -103,6 +107,7 @@ func NewPool(repos []Repo, opts Options) (*Pool, error) {
 	slices.SortStableFunc(p.repos, func(a, b Repo) int {
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Cost, b.Cost))
 	})
+	p.addInstalled(opts.Installed)
 	p.evrNumber(rpmmd.EVR{})
 	p.depNumber(dep{op: opNever}) // so that no real one is 0
 	p.addPackages()
@@ -120,33 +125,55 @@ func NewPool(repos []Repo, opts Options) (*Pool, error) {
 			p.pkgs[q].installOnly = true
 		}
 	}
+	p.leaveOut()
 	if err := p.indexModules(); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// addPackages fills pkgs, in an order that does not depend on that of the
-// metadata, but is that of createrepo: by repository and file name.
+// named is a package with the name of its file.
+type named struct {
+	*rpmmd.Package
+	file string
+}
+
+// byFile is createrepo's order.
+func byFile(a, b named) int {
+	if c := strings.Compare(a.file, b.file); c != 0 {
+		return c
+	}
+	return cmp.Or(strings.Compare(a.Location, b.Location),
+		strings.Compare(a.String(), b.String()), strings.Compare(a.Checksum.Hex, b.Checksum.Hex))
+}
+
+// addPackages fills pkgs: the installed ones, then the others in an order
+// that does not depend on that of the metadata, but is that of createrepo: by
+// repository and file name.
 func (p *Pool) addPackages() {
 	p.pkgs = make([]pkg, firstID)
 	for r := range p.repos {
-		start := len(p.pkgs)
+		here := len(p.pkgs) < int(p.available)
+		var list []named
 		for i := range p.repos[r].Packages {
 			k := &p.repos[r].Packages[i]
-			score := p.scores[k.Arch]
-			if score == 0 {
+			if p.scores[k.Arch] == 0 && !here {
 				if a := p.foreign[k.Name]; a == "" || k.Arch < a {
 					p.foreign[k.Name] = k.Arch
 				}
 				continue
 			}
-			p.pkgs = append(p.pkgs, pkg{Package: k, repo: int32(r), arch: score, width: archWidth(k.Arch)})
+			list = append(list, named{k, path.Base(k.Location)})
 		}
-		slices.SortFunc(p.pkgs[start:], func(a, b pkg) int {
-			return cmp.Or(strings.Compare(path.Base(a.Location), path.Base(b.Location)), strings.Compare(a.Location, b.Location),
-				strings.Compare(a.Package.String(), b.Package.String()), strings.Compare(a.Checksum.Hex, b.Checksum.Hex))
-		})
+		if here { // the order of the rpmdb's index
+			slices.SortStableFunc(list, func(a, b named) int { return strings.Compare(a.Name, b.Name) })
+		} else {
+			slices.SortFunc(list, byFile)
+		}
+		p.pkgs = slices.Grow(p.pkgs, len(list))
+		for _, k := range list {
+			p.pkgs = append(p.pkgs, pkg{Package: k.Package, repo: int32(r), arch: p.scores[k.Arch], width: archWidth(k.Arch)})
+		}
 	}
 	for i := int(firstID); i < len(p.pkgs); i++ {
 		k := &p.pkgs[i]
@@ -182,12 +209,14 @@ func (p *Pool) addDeps() {
 	for i := int(firstID); i < len(p.pkgs); i++ {
 		k := &p.pkgs[i]
 		for _, l := range []struct {
-			from []rpmmd.Dep
-			to   *[]depID
+			from  []rpmmd.Dep
+			to    *[]depID
+			parse func(rpmmd.Dep) (depID, bool)
 		}{
-			{k.Package.Requires, &k.requires}, {k.Package.Conflicts, &k.conflicts}, {k.Package.Obsoletes, &k.obsoletes},
-			{k.Package.Recommends, &k.recommends}, {k.Package.Suggests, &k.suggests},
-			{k.Package.Supplements, &k.supplements}, {k.Package.Enhances, &k.enhances},
+			{k.Package.Requires, &k.requires, p.parseDep}, {k.Package.Conflicts, &k.conflicts, p.parseConflict},
+			{k.Package.Obsoletes, &k.obsoletes, p.parseDep}, {k.Package.Recommends, &k.recommends, p.parseDep},
+			{k.Package.Suggests, &k.suggests, p.parseDep}, {k.Package.Supplements, &k.supplements, p.parseSupplement},
+			{k.Package.Enhances, &k.enhances, p.parseDep},
 		} {
 			if len(l.from) == 0 {
 				continue
@@ -197,7 +226,7 @@ func (p *Pool) addDeps() {
 			}
 			start := len(block)
 			for _, d := range l.from {
-				if n, ok := p.parseDep(d); ok {
+				if n, ok := l.parse(d); ok {
 					block = append(block, n)
 				}
 			}

@@ -23,7 +23,7 @@ func (e *Problem) Error() string {
 	return "no solution: " + strings.Join(lines, "; ")
 }
 
-// explainer writes the tree.
+// explainer writes the tree of one problem.
 type explainer struct {
 	*solver
 	of    map[id][]int32 // the rules that speak against a package
@@ -32,50 +32,34 @@ type explainer struct {
 	lines []string
 }
 
-// problem explains the rules that cannot be met together.
+// problem explains the rules that cannot be met together: those of each
+// problem on their own, each rule at least once.
 func (s *solver) problem() *Problem {
-	rules := s.proof()
-	x := &explainer{solver: s, of: map[id][]int32{}, told: map[id]bool{}, used: map[int32]bool{}}
-	for _, n := range rules {
-		s.rules[n].literals(func(l id) bool {
-			if l < 0 {
-				x.of[-l] = append(x.of[-l], n)
+	var lines []string
+	for _, proof := range s.problems {
+		x := &explainer{solver: s, of: map[id][]int32{}, told: map[id]bool{}, used: map[int32]bool{}, lines: lines}
+		rules := slices.Sorted(slices.Values(proof))
+		for _, n := range rules {
+			s.rules[n].literals(func(l id) bool {
+				if l < 0 {
+					x.of[-l] = append(x.of[-l], n)
+				}
+				return true
+			})
+		}
+		for _, n := range rules {
+			if n >= s.keeps {
+				x.request(n)
 			}
-			return true
-		})
-	}
-	for _, n := range rules {
-		if n >= s.jobRules {
-			x.job(n)
 		}
-	}
-	for _, n := range rules {
-		if !x.used[n] && n < s.jobRules {
-			x.packages([]id{-s.rules[n].p}, 0)
+		for _, n := range rules {
+			if !x.used[n] && n < s.keeps {
+				x.packages([]id{-s.rules[n].p}, 0)
+			}
 		}
+		lines = x.lines
 	}
-	return &Problem{Lines: x.lines}
-}
-
-// proof returns the rules behind the conflict, learnt ones replaced by those
-// that they were learnt from, in the order of the rules.
-func (s *solver) proof() []int32 {
-	seen := map[int32]bool{}
-	var rules []int32
-	for todo := slices.Clone(s.conflict); len(todo) > 0; {
-		n := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		switch {
-		case seen[n]:
-		case n >= s.learnt:
-			todo = append(todo, s.learntWhy[n-s.learnt]...)
-		default:
-			rules = append(rules, n)
-		}
-		seen[n] = true
-	}
-	slices.Sort(rules)
-	return rules
+	return &Problem{Lines: lines}
 }
 
 func (x *explainer) line(depth int, format string, args ...any) {
@@ -85,22 +69,33 @@ func (x *explainer) line(depth int, format string, args ...any) {
 	}
 }
 
-// job writes what was asked for by a rule of the request, of best or of the
-// architectures.
-func (x *explainer) job(n int32) {
+// request writes a rule that is not of packages alone, and what is behind it.
+func (x *explainer) request(n int32) {
 	r := &x.rules[n]
+	if r.p < 0 && r.p != -system && x.used[n] {
+		return // said of the package
+	}
 	x.used[n] = true
 	switch {
-	case n >= x.jobEnd && r.p < 0:
-		x.line(0, "%s has an inferior architecture", x.p.label(-r.p))
+	case n < x.jobRules:
+		x.line(0, "%s is installed", x.p.label(firstID+n-x.keeps))
+	case n < x.jobEnd:
+		j := x.jobs[x.jobOf[n-x.jobRules]]
+		switch {
+		case r.p == -system && j.why != "":
+			x.line(0, "%s", j.why)
+		case r.p == -system:
+			x.line(0, "%s", x.noMatch(j.spec))
+		default:
+			x.line(0, "%q is asked for", j.spec)
+		}
+	case r.p < 0:
+		x.packages([]id{-r.p}, 0)
 		return
-	case n >= x.jobEnd:
+	case n < x.bestUp:
 		x.line(0, "only the best candidate may be installed")
-	case r.p == -system:
-		x.line(0, "%s", x.noMatch(x.jobs[x.jobOf[n-x.jobRules]].spec))
-		return
 	default:
-		x.line(0, "%q is asked for", x.jobs[x.jobOf[n-x.jobRules]].spec)
+		x.line(0, "only the best update of %s may be installed", x.p.label(x.bestOf[n-x.best]))
 	}
 	x.packages(positives(r), 1)
 }
@@ -146,21 +141,28 @@ func (x *explainer) packages(list []id, depth int) {
 		falls[same].next = append(falls[same].next, f.next...)
 	}
 	for _, f := range falls {
-		who := x.p.label(f.pkgs[0])
-		if more := len(f.pkgs) - 1; more > 0 {
-			who += fmt.Sprintf(" (and %d other versions)", more)
-		}
-		if x.told[f.pkgs[0]] && len(f.next) > 0 {
-			x.line(depth, "%s %s, see above", who, strings.Join(f.text, ", "))
-			continue
-		}
-		for _, q := range f.pkgs {
-			x.told[q] = true
-		}
-		x.line(depth, "%s %s", who, strings.Join(f.text, ", "))
-		slices.Sort(f.next)
-		x.packages(slices.Compact(f.next), depth+1)
+		x.fallen(f, depth)
 	}
+}
+
+// fallen writes why some packages fall, and what is behind that.
+func (x *explainer) fallen(f *fall, depth int) {
+	var names []string
+	for _, q := range f.pkgs {
+		names = append(names, x.p.label(q))
+	}
+	who := strings.Join(names, ", ")
+	known := !slices.ContainsFunc(f.pkgs, func(q id) bool { return !x.told[q] })
+	if known && len(f.next) > 0 {
+		x.line(depth, "%s %s, see above", who, strings.Join(f.text, ", "))
+		return
+	}
+	for _, q := range f.pkgs {
+		x.told[q] = true
+	}
+	x.line(depth, "%s %s", who, strings.Join(f.text, ", "))
+	slices.Sort(f.next)
+	x.packages(slices.Compact(f.next), depth+1)
 }
 
 func (x *explainer) sameNames(a, b []id) bool {
@@ -175,23 +177,24 @@ func (x *explainer) sameNames(a, b []id) bool {
 	return slices.Equal(names(a), names(b))
 }
 
-// maxReasons bounds how many dependencies one line names.
-const maxReasons = 4
-
 // fallOf finds why a package cannot be installed.
 func (x *explainer) fallOf(q id) *fall {
 	f := &fall{pkgs: []id{q}}
 	for _, n := range x.of[q] {
-		x.used[n] = true
 		r := &x.rules[n]
-		if n >= x.jobRules {
+		x.used[n] = true
+		switch {
+		case n >= x.arch && n < x.archEnd:
 			f.text = append(f.text, "has an inferior architecture")
-			continue
+		case n >= x.heirs && n < x.heirsEnd:
+			f.text = append(f.text, fmt.Sprintf("obsoletes %q, as others do that must come with it", x.p.text(x.heirOf[n-x.heirs])))
+		case n >= x.bestUp && n < x.bestEnd:
+			f.text = append(f.text, "is not the best update of "+x.p.label(x.bestOf[n-x.best]))
+		case len(r.rest) == 0:
+			f.text = append(f.text, x.broken(q)...)
+		default:
+			f.text = append(f.text, x.against(q, r)...)
 		}
-		if len(r.rest) == 0 {
-			return &fall{pkgs: f.pkgs, text: x.broken(q)}
-		}
-		f.text = append(f.text, x.against(q, r))
 		f.next = append(f.next, positives(r)...)
 	}
 	if len(f.text) == 0 {
@@ -199,19 +202,17 @@ func (x *explainer) fallOf(q id) *fall {
 	}
 	slices.Sort(f.text)
 	f.text = slices.Compact(f.text)
-	if more := len(f.text) - maxReasons; more > 0 {
-		f.text = append(f.text[:maxReasons], fmt.Sprintf("and %d more reasons", more))
-	}
 	return f
 }
 
 // broken says why a package can never be installed.
 func (x *explainer) broken(q id) []string {
+	var out []string
 	switch {
-	case x.modules.hidden[q]:
-		return []string{"is hidden by a module"}
+	case x.named[q]:
+		out = []string{"is filtered out by exclude filtering"}
 	case x.excluded[q]:
-		return []string{"is excluded"}
+		out = []string{"is filtered out by modular filtering"}
 	}
 	var missing []string
 	for _, d := range x.p.pkgs[q].requires {
@@ -221,68 +222,81 @@ func (x *explainer) broken(q id) []string {
 		}
 	}
 	if len(missing) > 0 {
-		return []string{"requires what nothing provides: " + strings.Join(missing, ", ")}
+		out = append(out, "requires what nothing provides: "+strings.Join(missing, ", "))
 	}
 	for _, d := range x.p.pkgs[q].conflicts {
 		var alone pkgRules
 		if x.p.addConflict(&alone, q, d); alone.broken {
-			return []string{fmt.Sprintf("conflicts with %q, which always holds", x.p.text(d))}
+			out = append(out, fmt.Sprintf("conflicts with %q, which always holds", x.p.text(d)))
 		}
 	}
-	return []string{"cannot be installed"}
+	if len(out) == 0 {
+		out = []string{"cannot be installed"}
+	}
+	return out
 }
 
-// against says which dependency a rule stands for, seen from package q.
-func (x *explainer) against(q id, r *rule) string {
+// against says which dependencies a rule stands for, seen from package q.
+func (x *explainer) against(q id, r *rule) []string {
 	all := append([]id{r.p}, r.rest...)
 	slices.Sort(all)
-	if d, ok := x.madeBy(q, all, x.p.pkgs[q].requires, x.p.addRequire); ok {
-		return fmt.Sprintf("requires %q", x.p.text(d))
+	var out []string
+	for _, d := range x.madeBy(q, all, x.p.pkgs[q].requires, x.p.addRequire) {
+		out = append(out, fmt.Sprintf("requires %q", x.p.text(d)))
 	}
-	if d, ok := x.madeBy(q, all, x.p.pkgs[q].conflicts, x.p.addConflict); ok {
-		return fmt.Sprintf("conflicts with %q", x.p.text(d)) + x.others(all, q)
+	for _, d := range x.madeBy(q, all, x.p.pkgs[q].conflicts, x.p.addConflict) {
+		out = append(out, fmt.Sprintf("conflicts with %q", x.p.text(d))+x.others(all, q))
 	}
 	for _, l := range all {
 		if o := -l; o > 0 && o != q {
-			if d, ok := x.madeBy(o, all, x.p.pkgs[o].conflicts, x.p.addConflict); ok {
-				return fmt.Sprintf("is what %s conflicts with (%q)", x.p.label(o), x.p.text(d))
-			}
-			for _, pair := range [][2]id{{q, o}, {o, q}} {
-				for _, d := range x.p.pkgs[pair[0]].obsoletes {
-					if x.p.matchesName(pair[1], d) && pair[0] == q {
-						return fmt.Sprintf("obsoletes %s", x.p.label(o))
-					} else if x.p.matchesName(pair[1], d) {
-						return fmt.Sprintf("is obsoleted by %s", x.p.label(o))
-					}
-				}
-			}
+			out = append(out, x.between(q, o, all)...)
 		}
 	}
-	return "cannot be installed" + x.others(all, q)
+	if len(out) == 0 {
+		out = []string{"cannot be installed" + x.others(all, q)}
+	}
+	return out
 }
 
-// madeBy finds the dependency of a list that makes a rule of package q.
-func (x *explainer) madeBy(q id, all []id, deps []depID, add func(*pkgRules, id, depID)) (depID, bool) {
+// between says what package o of a rule has against q.
+func (x *explainer) between(q, o id, all []id) []string {
+	var out []string
+	for _, d := range x.madeBy(o, all, x.p.pkgs[o].requires, x.p.addRequire) {
+		out = append(out, fmt.Sprintf("stands against what %s requires (%q)", x.p.label(o), x.p.text(d)))
+	}
+	for _, d := range x.madeBy(o, all, x.p.pkgs[o].conflicts, x.p.addConflict) {
+		out = append(out, fmt.Sprintf("is what %s conflicts with (%q)", x.p.label(o), x.p.text(d)))
+	}
+	if len(all) > 2 {
+		return out
+	}
+	for _, d := range x.p.pkgs[q].obsoletes {
+		if x.p.matchesName(o, d) {
+			out = append(out, fmt.Sprintf("obsoletes %q, which is %s", x.p.text(d), x.p.label(o)))
+		}
+	}
+	for _, d := range x.p.pkgs[o].obsoletes {
+		if x.p.matchesName(q, d) {
+			out = append(out, fmt.Sprintf("is obsoleted by %s (%q)", x.p.label(o), x.p.text(d)))
+		}
+	}
+	return out
+}
+
+// madeBy finds the dependencies of a list that make a rule of package q.
+func (x *explainer) madeBy(q id, all []id, deps []depID, add func(*pkgRules, id, depID)) []depID {
+	var found []depID
 	for _, d := range deps {
 		var alone pkgRules
 		add(&alone, q, d)
-		for _, list := range alone.requires {
-			if slices.Equal(append([]id{-q}, list...), all) {
-				return d, true
-			}
-		}
-		for _, c := range alone.clauses {
-			if slices.Equal(c, all) {
-				return d, true
-			}
-		}
-		for _, o := range alone.conflicts {
-			if len(all) == 2 && slices.Contains(all, -o) {
-				return d, true
-			}
+		mine := slices.ContainsFunc(alone.requires, func(list []id) bool { return slices.Equal(append([]id{-q}, list...), all) }) ||
+			slices.ContainsFunc(alone.clauses, func(c []id) bool { return slices.Equal(c, all) }) ||
+			slices.ContainsFunc(alone.conflicts, func(o id) bool { return len(all) == 2 && slices.Contains(all, -o) })
+		if mine && !slices.Contains(found, d) {
+			found = append(found, d)
 		}
 	}
-	return 0, false
+	return found
 }
 
 // others names the packages that a rule excludes beside q.

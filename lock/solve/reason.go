@@ -4,13 +4,15 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"caisson/lock/rpmmd"
 )
 
 // solution returns the chosen packages with their reasons.
 func (s *solver) solution() *Solution {
 	var chosen []id
 	for _, q := range s.decided {
-		if q >= firstID {
+		if q >= s.p.available {
 			chosen = append(chosen, q)
 		}
 	}
@@ -28,17 +30,32 @@ func (s *solver) solution() *Solution {
 			out.Packages[i].Module = s.p.modules.builds[b].ID()
 		}
 	}
+	out.Erased = s.erased()
 	return out
+}
+
+// erased returns the installed packages that are gone for good.
+func (s *solver) erased() []*rpmmd.Package {
+	var list []*rpmmd.Package
+	for n := firstID; n < s.p.available; n++ {
+		k := &s.p.pkgs[n]
+		stays := func(q id) bool { return s.level[q] > 0 && s.p.sameColor(n, q) && !s.p.isInstalled(q) && !k.installOnly }
+		if s.level[n] < 0 && !slices.ContainsFunc(s.p.byName[k.name], stays) {
+			list = append(list, k.Package)
+		}
+	}
+	return list
 }
 
 // reasons finds for each chosen package the shortest way from a spec: first
 // over requirements alone, then over recommendations, then over supplements,
-// and from what these bring over requirements again.
+// then from installed packages that are replaced, and from what these bring
+// over requirements again.
 func (s *solver) reasons(chosen []id) map[id]Reason {
 	reasons := make(map[id]Reason, len(chosen))
 	var todo []id
 	explain := func(q id, r Reason) {
-		if _, known := reasons[q]; !known && s.level[q] > 0 {
+		if _, known := reasons[q]; !known && s.level[q] > 0 && !s.p.isInstalled(q) {
 			reasons[q] = r
 			todo = append(todo, q)
 		}
@@ -48,7 +65,12 @@ func (s *solver) reasons(chosen []id) map[id]Reason {
 			explain(q, Reason{Kind: Requested, Spec: j.spec})
 		}
 	}
-	known := func(o id) bool { _, known := reasons[o]; return known }
+	for _, q := range chosen {
+		if spec, ok := s.upgradeSpec[q]; ok {
+			explain(q, Reason{Kind: Requested, Spec: spec})
+		}
+	}
+	known := func(o id) bool { _, known := reasons[o]; return known || s.p.isInstalled(o) && s.level[o] > 0 }
 	brings := func(q id, kind Kind, deps []depID) {
 		for _, d := range deps {
 			if !s.p.isRich(d) && slices.ContainsFunc(s.p.providers(d), known) {
@@ -77,6 +99,7 @@ func (s *solver) reasons(chosen []id) map[id]Reason {
 				}
 			},
 			func(q id) { s.explainSupplement(q, reasons, explain) },
+			func(q id) { s.explainUpdate(q, explain) },
 			func(q id) { s.explainAny(q, reasons, explain) },
 		} {
 			for _, q := range chosen {
@@ -127,6 +150,16 @@ func (s *solver) explainSupplement(q id, reasons map[id]Reason, explain func(id,
 		})
 		if by != nil {
 			explain(q, Reason{Kind: Supplements, By: by.Package, Dep: s.p.text(d)})
+			return
+		}
+	}
+}
+
+// explainUpdate explains a package by an installed one in whose place it is.
+func (s *solver) explainUpdate(q id, explain func(id, Reason)) {
+	for _, n := range s.p.replaced(q) {
+		if s.level[n] < 0 {
+			explain(q, Reason{Kind: Updates, By: s.p.pkgs[n].Package})
 			return
 		}
 	}

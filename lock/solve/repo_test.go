@@ -111,7 +111,7 @@ func parseLine(t testing.TB, line string) *linePackage {
 func writeEntry(t testing.TB, b *strings.Builder, d string) {
 	t.Helper()
 	fields := strings.Fields(d)
-	if strings.HasPrefix(d, "(") || len(fields) == 1 {
+	if strings.HasPrefix(d, "(") || len(fields) != 3 {
 		fmt.Fprintf(b, `<rpm:entry name="%s"/>`, html.EscapeString(d))
 		return
 	}

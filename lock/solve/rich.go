@@ -2,9 +2,13 @@ package solve
 
 import "slices"
 
-// maxLiterals bounds the normal form of one rich dependency, which can grow
-// exponentially. Real ones stay below a few hundred.
-const maxLiterals = 1 << 16
+// maxLiterals bounds the literals that are written to bring one rich dependency
+// into a normal form, and maxSteps the operands that are looked at: both can
+// grow exponentially. Real ones stay below a few hundred.
+const (
+	maxLiterals = 1 << 18
+	maxSteps    = 1 << 12
+)
 
 // verdict is what is left of a rich dependency once it is normalised.
 type verdict uint8
@@ -19,6 +23,14 @@ const (
 // normalize brings a dependency into conjunctive normal form, or with dnf
 // into disjunctive: blocks of literals, each sorted.
 func (p *Pool) normalize(n depID, dnf bool) ([][]id, verdict) {
+	p.literals, p.steps = 0, 0
+	return p.normalForm(n, dnf)
+}
+
+func (p *Pool) normalForm(n depID, dnf bool) ([][]id, verdict) {
+	if p.steps++; p.steps > maxSteps {
+		return nil, tooLarge
+	}
 	d := p.deps[n]
 	switch d.op {
 	case opAnd:
@@ -45,7 +57,10 @@ func (p *Pool) normalize(n depID, dnf bool) ([][]id, verdict) {
 			joined(p.join(p.half(right.left, dnf, false), p.half(right.right, dnf, false), dnf, dnf)), dnf, !dnf)
 	}
 	list := p.providers(n)
+	p.literals += len(list)
 	switch {
+	case p.literals > maxLiterals:
+		return nil, tooLarge
 	case len(list) == 0:
 		return nil, never
 	case list[0] == system:
@@ -71,7 +86,7 @@ func joined(blocks [][]id, v verdict) operand { return operand{blocks, v} }
 // half normalises an operand, negated where not is set: the other normal form
 // with every literal inverted.
 func (p *Pool) half(n depID, dnf, not bool) operand {
-	blocks, v := p.normalize(n, dnf != not)
+	blocks, v := p.normalForm(n, dnf != not)
 	if not {
 		blocks, v = invert(blocks, v)
 	}
@@ -120,14 +135,14 @@ func (p *Pool) join(a, b operand, dnf, product bool) ([][]id, verdict) {
 		return slices.Concat(a.blocks, b.blocks), depends
 	}
 	var out [][]id
-	total := 0
 	for _, x := range a.blocks {
 		for _, y := range b.blocks {
 			block, trivial := mix(x, y)
 			if trivial {
+				p.literals++
 				continue
 			}
-			if total += len(block); total > maxLiterals {
+			if p.literals += len(block); p.literals > maxLiterals {
 				return nil, tooLarge
 			}
 			out = append(out, block)

@@ -34,12 +34,10 @@ func (p *Pool) rulesOf(n id) (*pkgRules, error) {
 	}
 	slices.SortFunc(r.requires, slices.Compare)
 	r.requires = slices.CompactFunc(r.requires, slices.Equal)
-	if !k.installOnly {
-		for _, d := range k.obsoletes {
-			for _, q := range p.obsoleted(d) {
-				if q != n {
-					r.conflicts = append(r.conflicts, q)
-				}
+	for _, d := range k.obsoletes {
+		for _, q := range p.obsoleted(d) {
+			if q != n && !(p.isInstalled(n) && p.isInstalled(q)) {
+				r.conflicts = append(r.conflicts, q)
 			}
 		}
 	}
@@ -65,9 +63,10 @@ func (p *Pool) addRequire(r *pkgRules, n id, d depID) {
 	if !p.isRich(d) {
 		list := p.providers(d)
 		switch {
+		case len(list) > 0 && list[0] == system:
+		case p.isInstalled(n) && !p.holdsNow(list):
 		case len(list) == 0:
 			r.broken = true
-		case list[0] == system:
 		default:
 			if _, self := slices.BinarySearch(list, n); !self {
 				r.requires = append(r.requires, list)
@@ -77,9 +76,14 @@ func (p *Pool) addRequire(r *pkgRules, n id, d depID) {
 		return
 	}
 	blocks, v := p.normalize(d, false)
+	p.addBlocks(r, n, blocks, v)
+}
+
+// addBlocks adds the normal form of a rich dependency.
+func (p *Pool) addBlocks(r *pkgRules, n id, blocks [][]id, v verdict) {
 	switch v {
 	case never, tooLarge:
-		r.broken = true
+		r.broken = r.broken || !p.isInstalled(n)
 	case depends:
 		for _, b := range blocks {
 			p.addClause(r, n, b)
@@ -91,7 +95,7 @@ func (p *Pool) addRequire(r *pkgRules, n id, d depID) {
 func (p *Pool) addClause(r *pkgRules, n id, b []id) {
 	clause, trivial := mix(b, []id{-n})
 	switch {
-	case trivial:
+	case trivial, p.isInstalled(n) && !p.holdsNow(b):
 	case clause[0] == -n && len(clause) > 1 && clause[1] > 0:
 		r.requires = append(r.requires, clause[1:])
 		r.wanted = append(r.wanted, clause[1:]...)
@@ -110,31 +114,22 @@ func (p *Pool) addClause(r *pkgRules, n id, b []id) {
 func (p *Pool) addConflict(r *pkgRules, n id, d depID) {
 	if !p.isRich(d) {
 		for _, q := range p.providers(d) {
-			if q != n && q != system { // a conflict with oneself is ignored
+			if q != n && q != system && !(p.isInstalled(n) && p.isInstalled(q)) { // a conflict with oneself is ignored
 				r.conflicts = append(r.conflicts, q)
 			}
 		}
 		return
 	}
 	blocks, v := invert(p.normalize(d, true))
-	switch v {
-	case never, tooLarge:
-		r.broken = true
-	case depends:
-		for _, b := range blocks {
-			if len(b) == 1 && b[0] == -n {
-				continue
-			}
-			p.addClause(r, n, b) // a conflict with "a unless b" can ask for b
-		}
-	}
+	blocks = slices.DeleteFunc(blocks, func(b []id) bool { return len(b) == 1 && b[0] == -n })
+	p.addBlocks(r, n, blocks, v) // a conflict with "a unless b" can ask for b
 }
 
 // alternates reports whether two packages of one name exclude each other:
 // those of disjoint width do not, nor do two versions of an install-only package.
 func (p *Pool) alternates(a, b id) bool {
 	x, y := &p.pkgs[a], &p.pkgs[b]
-	if x.Arch != y.Arch && x.width&y.width == 0 {
+	if !p.sameColor(a, b) || p.isInstalled(a) && p.isInstalled(b) {
 		return false
 	}
 	return !x.installOnly || !y.installOnly || x.evr == y.evr && x.Arch == y.Arch

@@ -20,6 +20,54 @@ func (s *solver) pick(level int32, list []id, n int32) int32 {
 	return s.try(level, list[0], n)
 }
 
+// pickEarly is pick as long as nothing is decided about installed packages: as
+// if they stayed, what they recommend or suggest comes first.
+func (s *solver) pickEarly(level int32, list []id, n int32) int32 {
+	list = s.filter(list, choose)
+	if len(list) > 1 && s.p.available > firstID {
+		s.orderAsIfKept(list)
+	}
+	s.addBranch(level, list)
+	return s.try(level, list[0], n)
+}
+
+func (s *solver) orderAsIfKept(list []id) {
+	p := s.p
+	decided := len(s.decided)
+	var kept []id
+	for n := firstID; n < p.available; n++ {
+		if s.level[n] == 0 && !s.noUpdate[n-firstID] {
+			s.level[n] = 1
+			kept = append(kept, n)
+		}
+	}
+	if len(kept) == 0 {
+		return
+	}
+	s.decided = append(s.decided, kept...)
+	s.updateWeak()
+	toBack(list, func(q id) bool { return !p.isInstalled(q) && !s.weak.suggested[q] && !s.enhancing(q) })
+	toBack(list, func(q id) bool { return !p.isInstalled(q) && !s.weak.recommended[q] && !s.supplementing(q) })
+	for _, n := range kept {
+		s.level[n] = 0
+	}
+	s.decided = s.decided[:decided]
+	s.weak.reverted(decided)
+	if s.prefer != nil {
+		toBack(list, func(q id) bool { return !s.prefer[q] })
+	}
+}
+
+// onlyInstalled leaves only installed packages, if there are any and none of
+// them is to be updated.
+func (s *solver) onlyInstalled(list []id) []id {
+	p := s.p
+	if len(list) < 2 || slices.ContainsFunc(list, func(q id) bool { return p.isInstalled(q) && s.updates.wanted(q) }) {
+		return list
+	}
+	return keep(list, p.isInstalled)
+}
+
 // candidates returns the undecided packages of a rule that is not yet met, or
 // none where it is met or does not apply.
 func (s *solver) candidates(r *rule, list []id) []id {
@@ -46,12 +94,15 @@ func (s *solver) resolveJobs(level int32) int32 {
 	start := level
 	var buf []id
 	for n := s.jobRules; n < s.jobEnd; n++ {
-		buf = s.candidates(&s.rules[n], buf)
-		if len(buf) == 0 {
+		if s.rules[n].off {
 			continue
 		}
+		if buf = s.candidates(&s.rules[n], buf); len(buf) == 0 {
+			continue
+		}
+		buf = s.onlyInstalled(buf)
 		was := level
-		switch level = s.pick(level, buf, n); {
+		switch level = s.pickEarly(level, buf, n); {
 		case level > was:
 		case level < start:
 			return level
@@ -81,7 +132,7 @@ func (s *solver) resolveDeps(level int32) int32 {
 			i = 1
 		}
 		r := &s.rules[i]
-		if r.w2 == 0 || r.p < 0 && s.level[-r.p] <= 0 || r.p < 0 && len(r.rest) < 2 {
+		if r.off || r.w2 == 0 || r.p < 0 && s.level[-r.p] <= 0 || r.p < 0 && len(r.rest) < 2 {
 			continue
 		}
 		if buf = s.candidates(r, buf[:0]); len(buf) < 2 {
@@ -158,60 +209,61 @@ func (s *solver) betterChoice(b *branch) int {
 
 // run decides everything. It reports whether there is a solution.
 func (s *solver) run(weak bool) bool {
-	level := s.assertions()
-	if level < 0 {
-		return false
-	}
-	if broken := s.spread(level); broken != 0 {
-		s.unsolvable(broken)
-		return false
-	}
-	jobsDone := level + 1
-	for level > 0 {
-		if level < jobsDone {
+	level, base := int32(0), int32(0)
+	for {
+		if level <= 0 {
+			if level < 0 {
+				return false
+			}
+			level = s.assertions()
+			if broken := s.spread(level); broken != 0 {
+				level = s.giveUp(broken)
+				continue
+			}
+			base = level + 1
+		}
+		if level < base {
 			was := level
 			if level = s.resolveJobs(level); level < was {
 				continue
 			}
-			jobsDone = level
+			base = level + 1
+			was = level
+			if level = s.resolveInstalled(level); level < was {
+				continue
+			}
+			base = level
 		}
 		was := level
 		if level = s.resolveDeps(level); level < was {
 			continue
 		}
-		if weak {
-			var again bool
-			if level, again = s.resolveWeak(level); again {
-				continue
-			}
+		if len(s.problems) > 0 {
+			return false
 		}
 		var again bool
-		if level, again = s.minimize(level); !again {
+		if level, again = s.resolveRest(level, weak); !again {
 			return true
 		}
 	}
-	return false
 }
 
-// assertions decides, at level 1, what stands in rules of one literal. It
-// returns -1 where two of them contradict each other.
-func (s *solver) assertions() int32 {
-	s.decide(system, 1, 0)
-	by := map[id]int32{}
-	for _, n := range s.asserts {
-		l := s.rules[n].p
-		switch s.holds(l) {
-		case 0:
-			s.decide(l, 1, n)
-			by[l] = n
-		case -1:
-			if why, ok := by[-l]; ok {
-				s.conflict = []int32{n, why}
-			} else {
-				s.conflict = []int32{n}
-			}
-			return -1
+// resolveRest adds what is recommended and drops what is needless. It reports
+// whether it decided anything.
+func (s *solver) resolveRest(level int32, weak bool) (int32, bool) {
+	if weak {
+		var again bool
+		if level, again = s.resolveWeak(level); again {
+			return level, true
 		}
 	}
-	return 1
+	level, again := s.removeRest(level)
+	if again {
+		return level, true
+	}
+	if s.dropNeedless() {
+		s.reset()
+		return 0, true
+	}
+	return s.minimize(level)
 }

@@ -8,6 +8,7 @@ type rule struct {
 	w1, w2 id
 	n1, n2 int32
 	rest   []id
+	off    bool // does not count any more
 }
 
 // literals calls visit with each literal of the rule until it returns false.
@@ -35,22 +36,30 @@ type solver struct {
 	p        *Pool
 	req      *Request
 	modules  *moduleState
-	excluded []bool // by id
-	prefer   []bool // by id; nil where nothing is preferred
-	members  []id   // the packages that may come in, ascending
-	member   []bool // by id
-	followed []bool // by depID: its providers are members
+	excluded []bool      // by id: it is hidden by a module, or …
+	named    map[id]bool // … excluded by its repository or by the request
+	prefer   []bool      // by id; nil where nothing is preferred
+	members  []id        // the packages that may come in, ascending
+	member   []bool      // by id
+	followed []bool      // by depID: its providers are members
 
-	rules     []rule // from 1
-	jobRules  int32  // start of the rules of the request …
-	jobEnd    int32
-	jobOf     []int // by rule from jobRules to jobEnd: which job
-	learnt    int32 // start of the learnt rules
-	learntWhy [][]int32
-	asserts   []int32 // rules that are assertions
-	watches   []int32 // by literal + offset: first rule that watches it
-	offset    int32
-	jobs      []job
+	rules                 []rule  // from 1: those of packages …
+	keeps                 int32   // one for each installed package …
+	jobRules, jobEnd      int32   // of the request …
+	arch, archEnd         int32   // of architectures …
+	best, bestUp, bestEnd int32   // of best, for jobs, then for updates …
+	heirs, heirsEnd       int32   // of Obsoletes that several packages have …
+	choices, choicesEnd   int32   // weak ones, for what is installed …
+	learnt                int32   // and learnt ones
+	jobOf                 []int   // by rule from jobRules to jobEnd: which job
+	bestOf                []id    // by rule from best to bestEnd: -job-1, or the installed package
+	heirOf                []depID // by rule from heirs to heirsEnd: the Obsoletes
+	choiceOf              []int32 // by rule from choices to choicesEnd: the rule of a package
+	learntWhy             [][]int32
+	asserts               []int32 // rules that are assertions
+	watches               []int32 // by literal + offset: first rule that watches it
+	offset                int32
+	jobs                  []job
 
 	level     []int32 // by id: the level at which it was decided; negative: not to be installed
 	decided   []id    // literals in the order of their decision
@@ -58,9 +67,18 @@ type solver struct {
 	propagate int     // how many of decided have been propagated
 	branches  []branch
 
-	weak weakState
+	weak    weakState
+	notWeak []bool // by id: what no recommendation may bring
 
-	conflict []int32 // the rules that cannot be met together, once that is found
+	updates     updates
+	upgradeSpec map[id]string // by what an update was asked for
+	feature     [][]id        // by installed package: what may come in its place in any way, where that is more
+	later       map[id][]id   // by installed package: updates that are installed beside it
+	keepFrom    id            // the installed package to begin with: the one that gave trouble the last time
+	noUpdate    []bool        // by installed package: it is replaced in any case
+
+	done     <-chan struct{} // closed when nobody waits for the answer any more
+	problems [][]int32       // the rules that cannot be met together, if there are any
 }
 
 // holds returns 1 where a literal is true, -1 where it is false, 0 where it
@@ -124,7 +142,7 @@ func (s *solver) spread(level int32) int32 {
 			if now == r.w1 {
 				other, next = r.w2, &r.n1
 			}
-			if s.holds(other) > 0 {
+			if r.off || s.holds(other) > 0 {
 				at = next
 				continue
 			}
@@ -263,8 +281,13 @@ func (s *solver) analyze(level, broken int32) (int32, int32) {
 
 // try decides a literal at a new level (0: nothing new) and propagates,
 // learning from conflicts. It returns the level that was reached, or -1 where
-// there is no solution.
+// there is no solution, or 0 where all begins anew without some rules.
 func (s *solver) try(level int32, l id, why int32) int32 {
+	select {
+	case <-s.done:
+		return -1
+	default:
+	}
 	if l != 0 {
 		level++
 		s.decide(l, level, -why)
@@ -275,32 +298,10 @@ func (s *solver) try(level int32, l id, why int32) int32 {
 			return level
 		}
 		if level == 1 {
-			s.unsolvable(broken)
-			return -1
+			return s.giveUp(broken)
 		}
 		var n int32
 		level, n = s.analyze(level, broken)
 		s.decide(s.rules[n].p, level, n)
-	}
-}
-
-// unsolvable records the rules that led to a conflict at level 1.
-func (s *solver) unsolvable(broken ...int32) {
-	involved := map[id]bool{}
-	take := func(n int32) {
-		s.conflict = append(s.conflict, n)
-		s.rules[n].literals(func(l id) bool {
-			involved[max(l, -l)] = true
-			return true
-		})
-	}
-	for _, n := range broken {
-		take(n)
-	}
-	for idx := len(s.decided) - 1; idx >= 0; idx-- {
-		q := max(s.decided[idx], -s.decided[idx])
-		if involved[q] && s.why[idx] > 0 {
-			take(s.why[idx])
-		}
 	}
 }

@@ -22,6 +22,7 @@
 package solve
 
 import (
+	"context"
 	"io"
 
 	"caisson/lock/rpmmd"
@@ -32,16 +33,17 @@ type Repo struct {
 	ID       string
 	Priority int // as dnf's: the lower number wins; 0 stands for 99
 	Cost     int // as dnf's: breaks ties between equal packages; 0 stands for 1000
-	Packages []rpmmd.Package
+	// ExcludePkgs are names, NEVRA forms or globs of packages that are as if not
+	// there, IncludePkgs, where there are any, of those that are alone there, as
+	// dnf's excludepkgs and includepkgs have them. Problems name them.
+	ExcludePkgs, IncludePkgs []string
+	Packages                 []rpmmd.Package
 	// Modules is modules.yaml; may be nil. What is not of an active stream is
 	// hidden, in all repositories. As with dnf, hidden packages still count when
 	// old versions are disliked.
-	Modules *rpmmd.Modules
-	// ExcludePkgs and IncludePkgs are dnf's excludepkgs and includepkgs: names,
-	// NEVRA forms or globs.
-	ExcludePkgs, IncludePkgs []string
-	ModuleHotfixes           bool         // its packages are never hidden: dnf's module_hotfixes
-	Comps                    *rpmmd.Comps // groups and environments; may be nil
+	Modules        *rpmmd.Modules
+	ModuleHotfixes bool         // its packages are never hidden: dnf's module_hotfixes
+	Comps          *rpmmd.Comps // groups and environments; may be nil
 	// Filelists opens the repository's filelists.xml, compressed or not. It is
 	// called only if a path is asked for that primary.xml does not answer: once
 	// for all paths in dependencies, and once for each other path of a spec.
@@ -52,6 +54,10 @@ type Repo struct {
 // Options are what is fixed for a pool.
 type Options struct {
 	Arch string // the machine's: "x86_64", "aarch64" …
+	// Installed are the packages of an image's rpmdb with all their paths in
+	// Files: what is asked for is solved on top of them. Their order matters, as
+	// for dnf, only between packages of one name.
+	Installed []rpmmd.Package
 	// InstallOnly are provides whose packages are installed beside each other
 	// instead of replacing each other. nil stands for dnf's list (kernels).
 	InstallOnly []string
@@ -63,9 +69,15 @@ type Request struct {
 	// a NEVRA, a glob, a provide ("cap", "cap >= 2"), a path, "@group",
 	// "@environment", or "@module", "@module:stream/profile", which enables the
 	// stream and installs its default profiles or the one named. All must be met.
-	Specs    []string
-	WeakDeps bool // install what is recommended and supplemented
-	Best     bool // a spec must get its best candidate, or it is a problem
+	Specs []string
+	// Upgrade are installed packages to be updated, in the same forms, Reinstall
+	// those that are to come again in the version that is installed. Specs that
+	// nothing installed answers are a problem.
+	Upgrade, Reinstall []string
+	// AllowErasing lets installed packages go where they stand in the way.
+	AllowErasing bool
+	WeakDeps     bool // install what is recommended and supplemented
+	Best         bool // a spec must get its best candidate, or it is a problem
 	// KeepObsoleted takes a name at its word, as dnf does with obsoletes=0.
 	// Otherwise a package that obsoletes the named one is a candidate too.
 	KeepObsoleted bool
@@ -83,7 +95,12 @@ type Request struct {
 // Solution is the chosen packages, sorted by name, EVR, architecture and
 // repository.
 type Solution struct {
+	// Packages are those that come: new ones, other versions of installed ones,
+	// and those that come again. What stays as it is is not among them.
 	Packages []Choice
+	// Erased are the installed packages that go, without one of the same name
+	// in their place.
+	Erased []*rpmmd.Package
 }
 
 // Choice is one chosen package and why it is there.
@@ -103,27 +120,52 @@ const (
 	Requires    Kind = "requires"    // a chosen package requires it
 	Recommends  Kind = "recommends"  // a chosen package recommends it
 	Supplements Kind = "supplements" // it supplements chosen packages
+	Updates     Kind = "updates"     // it takes the place of an installed package, which could not stay
 )
 
 // Reason says why a package is there. Following By from package to package
-// always ends at a request.
+// always ends at a request or at an installed package.
 type Reason struct {
 	Kind Kind
 	Spec string         // Requested: the spec that asked for it
-	By   *rpmmd.Package // otherwise: the package that brought it
-	Dep  string         // otherwise: the dependency: of By, or for Supplements of the package itself
+	By   *rpmmd.Package // otherwise: the package that brought it; for Updates, the installed one
+	Dep  string         // otherwise: the dependency: of By, or for Supplements of the package itself; none for Updates
 }
 
 // Solve answers a request. Where it cannot be met, the error is a *Problem;
 // other errors are those of reading filelists.
 func (p *Pool) Solve(req Request) (*Solution, error) {
-	s, err := p.newSolver(&req)
-	if err != nil {
-		return nil, err
+	return p.SolveContext(context.Background(), req)
+}
+
+// SolveContext is Solve, and gives up with the context's error when that is
+// done. Real requests take milliseconds; there are repositories made to keep
+// any solver busy.
+func (p *Pool) SolveContext(ctx context.Context, req Request) (*Solution, error) {
+	var more []id // packages that libsolv forgets, see strays
+	for {
+		s, err := p.newSolver(&req, more)
+		if err != nil {
+			return nil, err
+		}
+		s.done = ctx.Done()
+		ok := s.run(req.WeakDeps)
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		strays, err := s.strays()
+		switch {
+		case err != nil:
+			return nil, err
+		case ok && len(strays) > 0:
+			more = append(more, strays...)
+			p.spare = s
+			continue
+		}
+		p.spare = s
+		if !ok {
+			return nil, s.problem()
+		}
+		return s.solution(), nil
 	}
-	defer func() { p.spare = s }()
-	if !s.run(req.WeakDeps) {
-		return nil, s.problem()
-	}
-	return s.solution(), nil
 }

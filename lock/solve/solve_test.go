@@ -100,11 +100,11 @@ func TestRequests(t *testing.T) {
 				"\"right\" is asked for\n  right-1-1.x86_64@r is what left-1-1.x86_64@r conflicts with (\"right\")"},
 		{"missing", Request{Specs: []string{"needs-broken"}},
 			"\"needs-broken\" is asked for\n  needs-broken-1-1.x86_64@r requires \"broken\"\n" +
-				"    broken-2-1.x86_64@r (and 1 other versions) requires what nothing provides: \"nothing >= 3\""},
-		{"everything excluded", Request{Specs: []string{"lib"}, Exclude: []string{"lib"}}, `every package that matches "lib" is excluded`},
+				"    broken-2-1.x86_64@r, broken-1-1.x86_64@r requires what nothing provides: \"nothing >= 3\""},
+		{"everything excluded", Request{Specs: []string{"lib"}, Exclude: []string{"lib"}}, `every package that matches "lib" is filtered out by exclude filtering`},
 		{"no match", Request{Specs: []string{"nosuch"}}, `nothing matches "nosuch"`},
 		{"dependency excluded", Request{Specs: []string{"app"}, Exclude: []string{"data"}},
-			"\"app\" is asked for\n  app-1-1.x86_64@r requires \"/usr/share/data\"\n    data-1-1.noarch@r is excluded"},
+			"\"app\" is asked for\n  app-1-1.x86_64@r requires \"/usr/share/data\"\n    data-1-1.noarch@r is filtered out by exclude filtering"},
 		{"two versions", Request{Specs: []string{"lib-1", "lib-2"}},
 			"\"lib-1\" is asked for\n  lib-1-1.x86_64@r cannot be installed together with lib-2-1.x86_64@r\n" +
 				"\"lib-2\" is asked for\n  lib-2-1.x86_64@r cannot be installed together with lib-1-1.x86_64@r"},
@@ -166,7 +166,7 @@ func TestHiddenAndPools(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := ask(t, p, Request{Specs: []string{"lib"}}), `every package that matches "lib" is hidden by a module`; got != want {
+	if got, want := ask(t, p, Request{Specs: []string{"lib"}}), `every package that matches "lib" is filtered out by modular filtering`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if _, err := NewPool([]Repo{r, r}, Options{Arch: "x86_64"}); err == nil || !strings.Contains(err.Error(), `"r" is there twice`) {

@@ -15,6 +15,7 @@ type job struct {
 	spec string
 	list []id // ascending; empty: nothing matches
 	rich depID
+	why  string // why the list is empty, where that is known
 }
 
 // nevra is a spec read as a package's name and what may follow it. Each part
@@ -186,18 +187,9 @@ func (s *solver) jobsOf(spec string) ([]job, error) {
 	if group, ok := strings.CutPrefix(spec, "@"); ok {
 		return s.groupJobs(group)
 	}
-	p, visible := s.p, func(q id) bool { return !s.excluded[q] }
-	list, form := p.selectNEVRA(spec, visible)
-	if len(list) == 0 {
-		list = p.selectProvides(spec, visible)
-	}
-	isPath := strings.HasPrefix(spec, "/") || strings.HasPrefix(spec, "*/")
-	if len(list) == 0 && isPath {
-		found, err := p.havePath(spec)
-		if err != nil {
-			return nil, err
-		}
-		list = slices.DeleteFunc(slices.Clone(found), func(q id) bool { return !visible(q) })
+	list, form, err := s.selectSpec(spec)
+	if err != nil {
+		return nil, err
 	}
 	withHeirs := form != nil && form.justName()
 	one := func(list []id) job {
@@ -207,14 +199,62 @@ func (s *solver) jobsOf(spec string) ([]job, error) {
 		return job{spec: spec, list: list}
 	}
 	if form != nil && isGlob(form.arch) {
+		list = s.notInstalledYet(list)
 		return s.splitJobs(list, func(k *pkg) string { return k.Name + "." + k.Arch }, func(l []id) job {
 			return job{spec: spec, list: s.withObsoleters(l)}
 		}), nil
 	}
-	if isGlob(spec) && !isPath && len(list) > 0 {
+	if isGlob(spec) && !isPath(spec) && len(list) > 0 {
+		if list = s.available(list); len(list) == 0 {
+			return []job{{spec: spec, why: fmt.Sprintf("no repository has a package that matches %q", spec)}}, nil
+		}
 		return s.splitJobs(list, func(k *pkg) string { return k.Name }, one), nil
 	}
 	return []job{one(list)}, nil
+}
+
+func isPath(spec string) bool { return strings.HasPrefix(spec, "/") || strings.HasPrefix(spec, "*/") }
+
+// selectSpec returns the packages that a spec names, installed ones too, and
+// how it was read where it was read as a NEVRA.
+func (s *solver) selectSpec(spec string) ([]id, *nevra, error) {
+	visible := func(q id) bool { return !s.excluded[q] }
+	list, form := s.p.selectNEVRA(spec, visible)
+	if len(list) == 0 {
+		list = s.p.selectProvides(spec, visible)
+	}
+	if len(list) == 0 && isPath(spec) {
+		found, err := s.p.havePath(spec)
+		if err != nil {
+			return nil, nil, err
+		}
+		list = slices.DeleteFunc(slices.Clone(found), func(q id) bool { return !visible(q) })
+	}
+	return list, form, nil
+}
+
+// available leaves out the installed packages of which no other version is in
+// the list.
+func (s *solver) available(list []id) []id {
+	names := map[int32]bool{}
+	for _, q := range list {
+		if !s.p.isInstalled(q) {
+			names[s.p.pkgs[q].name] = true
+		}
+	}
+	return slices.DeleteFunc(list, func(q id) bool { return !names[s.p.pkgs[q].name] })
+}
+
+// notInstalledYet leaves out the packages of which a version is installed, of
+// the same architecture.
+func (s *solver) notInstalledYet(list []id) []id {
+	here := map[string]bool{}
+	for _, q := range list {
+		if s.p.isInstalled(q) {
+			here[s.p.pkgs[q].Name+"."+s.p.pkgs[q].Arch] = true
+		}
+	}
+	return slices.DeleteFunc(list, func(q id) bool { return here[s.p.pkgs[q].Name+"."+s.p.pkgs[q].Arch] })
 }
 
 // splitJobs makes one job of all packages that have the same key, in the order
@@ -275,17 +315,55 @@ func (p *Pool) indexObsoletes() {
 	}
 }
 
-// exclude marks the packages that are hidden, and those that the request
-// excludes: by NEVRA forms, as dnf's exclude option has them.
+// exclude marks the packages that are hidden, and those that repositories or
+// the request exclude: by NEVRA forms, as dnf's exclude option has them.
 func (s *solver) exclude() {
-	all := func(id) bool { return true }
-	if s.excluded = s.modules.hidden; len(s.req.Exclude) > 0 {
-		s.excluded = slices.Clone(s.excluded)
+	s.excluded = slices.Clone(s.modules.hidden)
+	s.named = map[id]bool{}
+	for _, q := range s.p.left {
+		s.named[q] = true
 	}
 	for _, spec := range s.req.Exclude {
-		list, _ := s.p.selectNEVRA(spec, all)
-		for _, q := range list {
-			s.excluded[q] = true
+		for _, q := range s.p.selectAny(spec) {
+			s.named[q] = true
+		}
+	}
+	for q := range s.named {
+		s.excluded[q] = true
+	}
+}
+
+// selectAny is selectNEVRA among all packages.
+func (p *Pool) selectAny(spec string) []id {
+	list, _ := p.selectNEVRA(spec, func(id) bool { return true })
+	return list
+}
+
+// leaveOut finds the packages that repositories exclude or do not include.
+func (p *Pool) leaveOut() {
+	for r := range p.repos {
+		repo := &p.repos[r]
+		mine := func(q id) bool { return int(p.pkgs[q].repo) == r }
+		for _, spec := range repo.ExcludePkgs {
+			for _, q := range p.selectAny(spec) {
+				if mine(q) {
+					p.left = append(p.left, q)
+				}
+			}
+		}
+		if len(repo.IncludePkgs) == 0 {
+			continue
+		}
+		included := map[id]bool{}
+		for _, spec := range repo.IncludePkgs {
+			for _, q := range p.selectAny(spec) {
+				included[q] = true
+			}
+		}
+		for i := int(firstID); i < len(p.pkgs); i++ {
+			if q := id(i); mine(q) && !included[q] {
+				p.left = append(p.left, q)
+			}
 		}
 	}
 }
@@ -293,12 +371,12 @@ func (s *solver) exclude() {
 // noMatch says why a spec matches nothing.
 func (s *solver) noMatch(spec string) string {
 	list, _ := s.p.selectNEVRA(spec, func(id) bool { return true })
-	hidden := func(q id) bool { return s.modules.hidden[q] }
+	hidden := func(q id) bool { return s.modules.hidden[q] && !s.named[q] }
 	switch {
 	case len(list) > 0 && !slices.ContainsFunc(list, func(q id) bool { return !hidden(q) }):
-		return fmt.Sprintf("every package that matches %q is hidden by a module", spec)
+		return fmt.Sprintf("every package that matches %q is filtered out by modular filtering", spec)
 	case len(list) > 0:
-		return fmt.Sprintf("every package that matches %q is excluded", spec)
+		return fmt.Sprintf("every package that matches %q is filtered out by exclude filtering", spec)
 	}
 	for _, n := range forms(spec) {
 		if arch := s.p.foreign[n.name]; arch != "" {

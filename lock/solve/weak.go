@@ -147,7 +147,7 @@ func (s *solver) holding(n depID) how {
 	for _, q := range s.p.providers(n) {
 		switch {
 		case s.level[q] <= 0:
-		case q != system:
+		case q >= s.p.available:
 			return brought
 		default:
 			best = met
@@ -255,7 +255,7 @@ func (s *solver) resolveWeak(level int32) (int32, bool) {
 	}
 	supplements = slices.DeleteFunc(supplements, func(q id) bool { return !best[q] })
 	if len(supplements) > 1 {
-		s.order(supplements)
+		s.order(supplements, recommend)
 	}
 	before := len(s.decided)
 	for _, q := range supplements {
@@ -272,7 +272,7 @@ func (s *solver) resolveWeak(level int32) (int32, bool) {
 	}
 	for i := 0; i < before; i++ {
 		q := s.decided[i]
-		if q < firstID {
+		if q < s.p.available {
 			continue
 		}
 		for _, d := range s.p.pkgs[q].recommends {
@@ -292,25 +292,34 @@ func (s *solver) resolveWeak(level int32) (int32, bool) {
 }
 
 // weakCandidates returns all packages that the chosen ones recommend or that
-// supplement them, and the latter on their own.
+// supplement them, and the latter on their own. What installed packages
+// recommend does not count.
 func (s *solver) weakCandidates() (all, supplements []id) {
 	seen := map[id]bool{}
-	for _, q := range s.members {
-		k := &s.p.pkgs[q]
-		switch {
-		case s.level[q] < 0:
-		case s.level[q] > 0:
-			for _, d := range k.recommends {
-				for _, o := range s.open(d) {
-					if !seen[o] {
-						seen[o] = true
-						all = append(all, o)
-					}
+	unwanted := func(q id) bool { return s.notWeak != nil && s.notWeak[q] }
+	chosen := slices.DeleteFunc(slices.Clone(s.decided), func(q id) bool { return q < s.p.available })
+	slices.Sort(chosen)
+	for _, n := range chosen {
+		for _, d := range s.p.pkgs[n].recommends {
+			for _, q := range s.open(d) {
+				if !seen[q] && !unwanted(q) {
+					seen[q] = true
+					all = append(all, q)
 				}
 			}
-		case s.supplementing(q) && slices.ContainsFunc(k.supplements, func(d depID) bool { return s.holding(d) == brought }) && !s.otherVersionChosen(q):
+		}
+	}
+	for _, q := range s.p.weak {
+		k := &s.p.pkgs[q]
+		if s.level[q] == 0 && !s.excluded[q] && !unwanted(q) && s.supplementing(q) &&
+			slices.ContainsFunc(k.supplements, func(d depID) bool { return s.holding(d) == brought }) && !s.otherVersionChosen(q) {
 			supplements = append(supplements, q)
 		}
+	}
+	if s.p.available > firstID && len(all)+len(supplements) > 0 {
+		gone := s.obsoletedByKept()
+		all = slices.DeleteFunc(all, func(q id) bool { return gone[q] })
+		supplements = slices.DeleteFunc(supplements, func(q id) bool { return gone[q] })
 	}
 	for _, q := range supplements {
 		if !seen[q] {
@@ -318,6 +327,22 @@ func (s *solver) weakCandidates() (all, supplements []id) {
 		}
 	}
 	return all, supplements
+}
+
+// obsoletedByKept returns what the installed packages that stay obsolete.
+func (s *solver) obsoletedByKept() map[id]bool {
+	gone := map[id]bool{}
+	for n := firstID; n < s.p.available; n++ {
+		if s.level[n] <= 0 {
+			continue
+		}
+		for _, d := range s.p.pkgs[n].obsoletes {
+			for _, q := range s.p.obsoleted(d) {
+				gone[q] = true
+			}
+		}
+	}
+	return gone
 }
 
 // otherVersionChosen reports whether a package of the same name is chosen, in

@@ -12,13 +12,15 @@
 //
 // Repositories whose object ids are SHA-1, by version 0 or 1 of git's
 // protocol; no bundles, no "dumb" HTTP, no Git LFS: a file that LFS keeps is
-// what git keeps of it, a pointer. An idle server is given up on, a slow one
+// what git keeps of it, a pointer. No file of more than 512 MiB: one at a time
+// is in memory, perhaps with the one that it is a change of. An idle server is given up on, a slow one
 // is not. Of SSH, the agent's keys and key files without a passphrase are
 // used, a server's key has to be among the known hosts.
 package gitfetch
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -31,8 +33,11 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 
 	"caisson/lock/gittree"
@@ -139,12 +144,18 @@ func isHex(s string) bool {
 	return len(s) >= 4 && len(s) <= 64 && strings.Trim(strings.ToLower(s), "0123456789abcdef") == ""
 }
 
-// Refs are the names in full of all tags and branches, with the ids of the
-// commits that they lead to, or what else they are of.
-func (r *Remote) Refs() map[string]string {
-	out := maps.Clone(r.refs)
-	maps.Copy(out, r.peeled)
-	return out
+// FindTip is a commit that a tag or branch names whose id begins so; empty
+// where there is none.
+func (r *Remote) FindTip(prefix string) string {
+	for _, ids := range []map[string]string{r.peeled, r.refs} {
+		for _, name := range slices.Sorted(maps.Keys(ids)) {
+			_, tag := r.peeled[name]
+			if id := ids[name]; strings.HasPrefix(id, prefix) && (!tag || id == r.peeled[name]) {
+				return id
+			}
+		}
+	}
+	return ""
 }
 
 // Fetch brings the object, a commit or an annotated tag, and all that it
@@ -274,6 +285,7 @@ func (r *Remote) request(ids []string, shallow bool) (*packp.UploadPackRequest, 
 
 // Repo is objects in a folder.
 type Repo struct {
+	packs string // the folder of packs; empty where nothing is added
 	store objects
 }
 
@@ -311,9 +323,92 @@ func (p *Repo) has(id string) error {
 	return o.Close()
 }
 
+// File is a file of a commit.
+type File struct {
+	Path string
+	Mode fs.FileMode // 0644, 0755, or fs.ModeSymlink
+	ID   string      // of the blob
+	Size int64       // bytes
+}
+
+// Files lists the files of a commit, or of the commit of an annotated tag, in
+// the order of git, without submodules.
+func (p *Repo) Files(id string) ([]File, error) {
+	h := plumbing.NewHash(id)
+	for range maxTags {
+		tag, err := object.GetTag(p.store, h)
+		if err != nil {
+			break
+		}
+		h = tag.Target
+	}
+	c, err := object.GetCommit(p.store, h)
+	if err != nil {
+		return nil, fmt.Errorf("commit %s: %w", h, err)
+	}
+	tree, err := c.Tree()
+	if err != nil {
+		return nil, fmt.Errorf("commit %s: %w", h, err)
+	}
+	walk := object.NewTreeWalker(tree, true, nil)
+	defer walk.Close()
+	var out []File
+	for {
+		name, e, err := walk.Next()
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("commit %s: %w", h, err)
+		}
+		f := File{Path: name, ID: e.Hash.String(), Mode: 0o644}
+		switch e.Mode {
+		case filemode.Dir, filemode.Submodule:
+			continue
+		case filemode.Executable:
+			f.Mode = 0o755
+		case filemode.Symlink:
+			f.Mode = fs.ModeSymlink
+		}
+		if f.Size, err = p.store.EncodedObjectSize(e.Hash); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		out = append(out, f)
+	}
+}
+
+// maxTags is how many tags may be of each other.
+const maxTags = 8
+
+// Find is the commit whose id begins with so many hex digits, an even number.
+func (p *Repo) Find(prefix string) (string, error) {
+	b, err := hex.DecodeString(prefix)
+	if err != nil {
+		return "", &RefError{Ref: prefix}
+	}
+	all, err := p.store.HashesWithPrefix(b)
+	if err != nil {
+		return "", err
+	}
+	found := ""
+	for _, h := range all {
+		if _, err := object.GetCommit(p.store, h); err != nil {
+			continue
+		}
+		if found != "" && found != h.String() {
+			return "", &RefError{Ref: prefix, Hint: "it is the beginning of several"}
+		}
+		found = h.String()
+	}
+	if found == "" {
+		return "", &RefError{Ref: prefix}
+	}
+	return found, nil
+}
+
 // objects is where objects are kept.
 type objects interface {
-	EncodedObject(plumbing.ObjectType, plumbing.Hash) (plumbing.EncodedObject, error)
-	PackfileWriter() (io.WriteCloser, error)
+	storer.EncodedObjectStorer
+	HashesWithPrefix(prefix []byte) ([]plumbing.Hash, error)
 	Close() error
 }

@@ -9,14 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/go-git/go-billy/v5/osfs"
 	gogit "github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
 	"github.com/go-git/go-git/v5/plumbing/transport"
@@ -24,9 +21,6 @@ import (
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 )
-
-// largeObject is above which size an object is read from disk in pieces.
-const largeObject = 16 << 20
 
 // maxRefs is how many bytes of refs a server may name.
 const maxRefs = 256 << 20
@@ -171,38 +165,6 @@ func demux(caps *capability.List, r io.Reader) io.Reader {
 		return sideband.NewDemuxer(sideband.Sideband, r)
 	}
 	return r
-}
-
-// newRepo makes a folder for objects in dir.
-func newRepo(dir string) (*Repo, error) {
-	dir, err := os.MkdirTemp(dir, "git-")
-	if err != nil {
-		return nil, err
-	}
-	return &Repo{store: storage(dir)}, nil
-}
-
-func storage(dir string) *filesystem.Storage {
-	o := filesystem.Options{KeepDescriptors: true, LargeObjectThreshold: largeObject}
-	return filesystem.NewStorageWithOptions(osfs.New(dir, osfs.WithBoundOS()), cache.NewObjectLRU(32*cache.MiByte), o)
-}
-
-// receive writes a pack that comes and indexes it. Its objects' ids are
-// computed from what they are.
-func (p *Repo) receive(pack io.Reader, w *watch, limit int64) (err error) {
-	out, err := p.store.PackfileWriter()
-	if err != nil {
-		return err
-	}
-	n, err := io.Copy(out, &watchedBody{ReadCloser: io.NopCloser(pack), w: w, left: limit})
-	w.stop() // what follows is our own work
-	if err == nil && n == 0 {
-		err = errors.New("the server has sent nothing")
-	}
-	if cerr := out.Close(); err == nil && cerr != nil {
-		err = fmt.Errorf("reading the pack: %w", cerr)
-	}
-	return err
 }
 
 // openLocal reads a repository of this machine.

@@ -1,13 +1,15 @@
-package cargobuild
+package view
 
 import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"caisson/lock/cargo"
@@ -15,32 +17,32 @@ import (
 	"caisson/lock/gittree"
 )
 
-// Repo is a locked git repository: a file of package gittree.
-type Repo struct {
+// GitRepo is a locked git repository: a file of package gittree.
+type GitRepo struct {
 	Git  cargo.Git
 	Open func() (io.ReadCloser, error)
 }
 
-// Repositories lays out a git repository for each repo below dir, from which
+// GitRepositories lays out a git repository for each repo below dir, from which
 // cargo takes its packages, and dir/git/config, by which the submodules of
 // those are found beside them. target is where dir will lie when cargo reads
 // it. A repository that is not at the commit its Git names is an error.
-func Repositories(dir, target string, repos []Repo) error {
+func GitRepositories(dir, target string, repos []GitRepo) error {
 	var config bytes.Buffer
 	// The files may belong to another user than the one who builds.
 	config.WriteString("[safe]\n\tdirectory = *\n[protocol \"file\"]\n\tallow = always\n")
 	moved := make(map[string]string)
 	for _, r := range repos {
-		info, err := repository(filepath.Join(dir, repoName(r.Git)), r)
+		info, err := gitRepository(filepath.Join(dir, repoName(r.Git)), r)
 		if err != nil {
 			return fmt.Errorf("laying out %s: %w", r.Git.URL, err)
 		}
-		if err := submodules(moved, path.Join(target, repoName(r.Git)), "", fileURL(path.Join(target, repoName(r.Git))), info); err != nil {
+		if err := submodules(moved, path.Join(target, repoName(r.Git)), "", FileURL(path.Join(target, repoName(r.Git))), info); err != nil {
 			return fmt.Errorf("laying out %s: %w", r.Git.URL, err)
 		}
 	}
-	for _, from := range sortedKeys(moved) {
-		fmt.Fprintf(&config, "[url %s]\n\tinsteadOf = %s\n", gitQuote(moved[from]), gitQuote(from))
+	for _, from := range slices.Sorted(maps.Keys(moved)) {
+		fmt.Fprintf(&config, "[url %s]\n\tinsteadOf = %s\n", gitString(moved[from]), gitString(from))
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "git"), 0o755); err != nil {
 		return err
@@ -48,7 +50,7 @@ func Repositories(dir, target string, repos []Repo) error {
 	return os.WriteFile(filepath.Join(dir, "git", "config"), config.Bytes(), 0o644)
 }
 
-func repository(dir string, r Repo) (*gittree.Info, error) {
+func gitRepository(dir string, r GitRepo) (*gittree.Info, error) {
 	f, err := r.Open()
 	if err != nil {
 		return nil, err
@@ -72,7 +74,7 @@ func repository(dir string, r Repo) (*gittree.Info, error) {
 func submodules(moved map[string]string, dir, prefix, base string, info *gittree.Info) error {
 	for _, s := range info.Submodules {
 		full := path.Join(prefix, s.Path)
-		at := fileURL(gittree.ModuleDir(dir, full))
+		at := FileURL(gittree.ModuleDir(dir, full))
 		address := s.URL
 		if strings.HasPrefix(address, "./") || strings.HasPrefix(address, "../") {
 			u, err := url.Parse(strings.TrimSuffix(base, "/") + "/")
@@ -100,23 +102,24 @@ func repoName(g cargo.Git) string {
 	return "git-" + digest.Of([]byte(g.URL + "\x00" + g.Kind + "\x00" + g.Ref + "\x00" + g.Commit)).Hex()[:16]
 }
 
-func fileURL(p string) string { return (&url.URL{Scheme: "file", Path: p}).String() }
-
-// gitQuote writes a value of git's configuration (git-config, "Values").
-func gitQuote(s string) string {
+// gitString writes a value of git's configuration (git-config, "Values").
+func gitString(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
 }
 
-// writeGit writes the configuration that has cargo take repositories from
-// below repositories.
-func writeGit(b *bytes.Buffer, repositories string, repos []cargo.Git) {
+// CargoGitSources is the part of a cargo configuration that replaces git
+// repositories by those that GitRepositories laid out below dir. Cargo takes
+// nothing from them where it is to be offline: it must not be told so.
+func CargoGitSources(dir string, repos []cargo.Git) []byte {
+	var b bytes.Buffer
 	for _, g := range repos {
 		ref := ""
 		if g.Kind != "" {
-			ref = g.Kind + " = " + quote(g.Ref) + "\n"
+			ref = g.Kind + " = " + TOMLString(g.Ref) + "\n"
 		}
 		name := repoName(g)
-		fmt.Fprintf(b, "[source.%s]\ngit = %s\n%sreplace-with = \"caisson-%s\"\n\n", name, quote(g.URL), ref, name)
-		fmt.Fprintf(b, "[source.caisson-%s]\ngit = %s\n%s\n", name, quote(fileURL(path.Join(repositories, name))), ref)
+		fmt.Fprintf(&b, "[source.%s]\ngit = %s\n%sreplace-with = \"caisson-%s\"\n\n", name, TOMLString(g.URL), ref, name)
+		fmt.Fprintf(&b, "[source.caisson-%s]\ngit = %s\n%s\n", name, TOMLString(FileURL(path.Join(dir, name))), ref)
 	}
+	return b.Bytes()
 }
