@@ -48,6 +48,7 @@ type page struct {
 	PCRs, Others                                 []pcrRow
 	Conditions                                   []Condition
 	Varied                                       int
+	Exceptions                                   []Exception
 	Affected                                     []string
 	Compared                                     bool // there was a rebuild to compare with
 	Differences                                  []nodeView
@@ -113,21 +114,20 @@ func newPage(r *Report) page {
 			p.Varied++
 		}
 	}
+	for _, e := range r.Exceptions {
+		p.Exceptions = append(p.Exceptions, Exception{
+			Rule: diff.Printable(e.Rule), Function: diff.Printable(e.Function), Match: diff.Printable(e.Match),
+			Who: diff.Printable(e.Who), Why: diff.Printable(e.Why), Until: diff.Printable(e.Until),
+		})
+	}
 	for _, a := range r.Affected {
 		p.Affected = append(p.Affected, diff.Printable(a))
 	}
 	p.NodeCount = countNodes(r.Differences)
 	p.Differences = nodeViews(r.Differences, 0, p.NodeCount <= openNodes)
-	p.Command = []string{"caisson prefetch --lock caisson.lock", "caisson verify " + diff.Printable(r.Image.Name) + " --lock caisson.lock" + variantFlag(r)}
+	p.Command = []string{"caisson prefetch --lock caisson.lock", "caisson verify " + diff.Printable(r.Image.Name) + " --lock caisson.lock"}
 	p.Started, p.Finished, p.Took = times(r.Started, r.Finished)
 	return p
-}
-
-func variantFlag(r *Report) string {
-	if r.Variant == "" {
-		return ""
-	}
-	return " --variant " + diff.Printable(r.Variant)
 }
 
 func fullName(r *Report) string {

@@ -10,7 +10,7 @@
 // # The policy
 //
 // YAML, strict: an unknown key is an error. Paths are relative to the file. A
-// rule that is not there is not asked; but images of variants are refused
+// rule that is not there is not asked, one that is empty is an error; but images of variants are refused
 // unless the policy names them.
 //
 //	version: 1
@@ -113,51 +113,100 @@ type ExceptionSource struct {
 // Parse reads a policy. name is how errors call the file.
 func Parse(name string, b []byte) (*Policy, error) {
 	var p Policy
+	texts, lists := p.rules()
+	for _, r := range texts {
+		*r.text = absent
+	}
+	for _, r := range lists {
+		*r.list = []string{absent}
+	}
 	errorf, err := lock.DecodeYAML(name, b, &p)
 	if err != nil {
 		return nil, err
 	}
+	for _, r := range texts {
+		switch *r.text {
+		case absent:
+			*r.text = ""
+		case "":
+			return nil, errorf(r.path, "it is empty; a rule that is not wanted is left out")
+		}
+	}
+	for _, r := range lists {
+		switch i := slices.Index(*r.list, ""); {
+		case slices.Equal(*r.list, []string{absent}):
+			*r.list = nil
+		case len(*r.list) == 0:
+			return nil, errorf(r.path, "it is empty; a rule that is not wanted is left out")
+		case i >= 0:
+			return nil, errorf(append(r.path, i), "it is empty")
+		}
+	}
+	if err := p.check(errorf); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// absent stands for a rule that the file does not have: one that it has and
+// leaves empty must not be switched off by that.
+const absent = "\x00"
+
+type textRule struct {
+	path []any
+	text *string
+}
+
+type listRule struct {
+	path []any
+	list *[]string
+}
+
+// rules are those that are a text or a list of texts.
+func (p *Policy) rules() ([]textRule, []listRule) {
+	return []textRule{
+			{[]any{"lock", "maxAge"}, &p.Lock.MaxAge},
+			{[]any{"evidence", "network"}, &p.Evidence.Network},
+			{[]any{"evidence", "sharedProc"}, &p.Evidence.SharedProc},
+		}, []listRule{
+			{[]any{"rpm", "keys"}, &p.RPM.Keys},
+			{[]any{"rpm", "repos"}, &p.RPM.Repos},
+			{[]any{"variants"}, &p.Variants},
+			{[]any{"advisories", "deny"}, &p.Advisories.Deny},
+			{[]any{"builders"}, &p.Builders},
+			{[]any{"verifiers"}, &p.Verifiers},
+		}
+}
+
+// check checks the values.
+func (p *Policy) check(errorf func(path []any, format string, args ...any) error) error {
 	at := func(path ...any) []any { return path }
 	switch {
 	case p.Version != Version:
-		return nil, errorf(at("version"), "got %d, want %d", p.Version, Version)
+		return errorf(at("version"), "got %d, want %d", p.Version, Version)
 	case p.Evidence.Network != "" && p.Evidence.Network != "none":
-		return nil, errorf(at("evidence", "network"), "got %q, want none", p.Evidence.Network)
+		return errorf(at("evidence", "network"), "got %q, want none", p.Evidence.Network)
 	case p.Evidence.SharedProc != "" && p.Evidence.SharedProc != "deny":
-		return nil, errorf(at("evidence", "sharedProc"), "got %q, want deny", p.Evidence.SharedProc)
+		return errorf(at("evidence", "sharedProc"), "got %q, want deny", p.Evidence.SharedProc)
 	case p.Require.Rebuilders < 0:
-		return nil, errorf(at("require", "rebuilders"), "got %d, want a number of signers", p.Require.Rebuilders)
+		return errorf(at("require", "rebuilders"), "got %d, want a number of signers", p.Require.Rebuilders)
 	case p.Require.Rebuilders > len(p.Verifiers):
-		return nil, errorf(at("require", "rebuilders"), "wants %d signers, and there are %d keys in verifiers", p.Require.Rebuilders, len(p.Verifiers))
+		return errorf(at("require", "rebuilders"), "wants %d signers, and there are %d keys in verifiers", p.Require.Rebuilders, len(p.Verifiers))
 	}
 	for i, k := range p.RPM.Keys {
 		if p.RPM.Keys[i] = strings.ToUpper(strings.ReplaceAll(k, " ", "")); !isFingerprint(p.RPM.Keys[i]) {
-			return nil, errorf(at("rpm", "keys", i), "got %q, want a whole fingerprint: 40 or 64 hex digits", k)
+			return errorf(at("rpm", "keys", i), "got %q, want a whole fingerprint: 40 or 64 hex digits", k)
 		}
 	}
 	if p.Lock.MaxAge != "" {
 		if _, err := parseAge(p.Lock.MaxAge); err != nil {
-			return nil, errorf(at("lock", "maxAge"), "%w", err)
+			return errorf(at("lock", "maxAge"), "%w", err)
 		}
 	}
 	if e := p.Exceptions; e != nil && (e.File == "" || e.Signature == "" || len(e.Keys) == 0) {
-		return nil, errorf(at("exceptions"), "want file, signature and keys")
+		return errorf(at("exceptions"), "want file, signature and keys")
 	}
-	for _, list := range []struct {
-		path []any
-		text []string
-	}{
-		{at("rpm", "repos"), p.RPM.Repos},
-		{at("variants"), p.Variants},
-		{at("advisories", "deny"), p.Advisories.Deny},
-		{at("builders"), p.Builders},
-		{at("verifiers"), p.Verifiers},
-	} {
-		if i := slices.Index(list.text, ""); i >= 0 {
-			return nil, errorf(append(list.path, i), "it is empty")
-		}
-	}
-	return &p, nil
+	return nil
 }
 
 func isFingerprint(s string) bool {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,9 @@ exceptions: {file: e.yaml, signature: e.sig, keys: [s.pub]}
 		{", keys: [s.pub]", "", "want file, signature and keys"},
 		{"[debug]", `[""]`, "variants[0]: it is empty"},
 		{"[debug]", "debug", "variants: want a list"},
+		{"[debug]", "[]", "variants: it is empty; a rule that is not wanted is left out"},
+		{"[debug]", "", "variants: it is empty"},
+		{"90d", "''", "lock.maxAge: it is empty"},
 	} {
 		if _, err := Parse("p.yaml", []byte(strings.Replace(whole, tt.old, tt.with, 1))); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.with, err, tt.want)
@@ -219,6 +223,43 @@ func TestExceptions(t *testing.T) {
 		status, details, used := judge(tt.change)
 		if status["policy: exceptions"] != tt.exceptions || status["policy: repositories"] != tt.outcome || used != tt.used || !strings.Contains(details, tt.detail) {
 			t.Errorf("%s: got %v, %d used\n%s", tt.name, status, used, details)
+		}
+	}
+}
+
+const updateinfo = `<updates>
+<update type="security"><id>RHSA-2026:1</id><title>bash</title><severity>Critical</severity><pkglist><collection>
+<package name="bash" version="5" release="2" epoch="0" arch="x86_64"><filename>bash-5-2.x86_64.rpm</filename></package>
+</collection></pkglist></update>
+<update type="security"><id>RHSA-2026:2</id><title>bash</title><severity>Low</severity><pkglist><collection>
+<package name="bash" version="5" release="3" epoch="0" arch="x86_64"><filename>bash-5-3.x86_64.rpm</filename></package>
+</collection></pkglist></update>
+<update type="security"><id>RHSA-2025:9</id><title>bash</title><severity>Critical</severity><pkglist><collection>
+<package name="bash" version="5" release="1" epoch="0" arch="x86_64"><filename>bash-5-1.x86_64.rpm</filename></package>
+</collection></pkglist></update>
+</updates>`
+
+// TestAdvisories finds what a newer version than the locked one fixes, of the
+// severity that is denied.
+func TestAdvisories(t *testing.T) {
+	w := newWorld()
+	var err error
+	w.Facts.Advisories, err = lock.Advisories(w.Facts.Lock, func(digest.Digest) (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader(updateinfo)), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deny, want := range map[string]string{
+		"Critical": "RHSA-2026:1 (Critical) is open for bash-5-1.x86_64", "low": "RHSA-2026:2 (Low) is open for bash-5-1.x86_64", "Important": "none of Important",
+	} {
+		p, err := Parse("p.yaml", []byte("version: 1\nadvisories: {deny: ["+deny+"]}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := p.Judge(w.Facts, w.Findings).Checks[1]
+		if (c.Status == verify.Refused) != (deny != "Important") || !strings.HasPrefix(c.Detail, want) || strings.Contains(c.Detail, ";") {
+			t.Errorf("%s: got %+v, want %q", deny, c, want)
 		}
 	}
 }
