@@ -93,6 +93,18 @@ func (r *ManifestRepo) check() (key string, err error) {
 		return "gpgkey", fmt.Errorf("%q has none; give the key that its metadata is signed by", r.ID)
 	case slices.Contains(r.GPGKey, ""):
 		return "gpgkey", fmt.Errorf("%q has an empty one", r.ID)
+	}
+	for _, f := range []func() (string, error){r.checkChoice, r.checkAddresses, r.checkLogin} {
+		if key, err := f(); err != nil {
+			return key, err
+		}
+	}
+	return "", nil
+}
+
+// checkChoice tells which key of what may be chosen is wrong.
+func (r *ManifestRepo) checkChoice() (key string, err error) {
+	switch {
 	case r.Priority != nil && (*r.Priority < 1 || *r.Priority > math.MaxInt16):
 		return "priority", fmt.Errorf("got %d; want 1 to %d, where a lower number wins", *r.Priority, math.MaxInt16)
 	case r.Cost != nil && (*r.Cost < 1 || *r.Cost > math.MaxInt32):
@@ -102,10 +114,7 @@ func (r *ManifestRepo) check() (key string, err error) {
 	case slices.Contains(r.IncludePkgs, ""):
 		return "includepkgs", errors.New("got an empty one")
 	}
-	if key, err := r.checkAddresses(); err != nil {
-		return key, err
-	}
-	return r.checkLogin()
+	return "", nil
 }
 
 // secretName is an environment variable as a Secret.
