@@ -24,6 +24,9 @@ func TestReadme(t *testing.T) {
 		if !strings.HasPrefix(text, "version:") {
 			text = "version: 1\nname: shown\n" + text
 		}
+		if !strings.Contains(text, "\nrpm:") {
+			text += "rpm: {repos: [{id: base, baseurl: 'https://mirror.example/', gpgkey: [key]}]}\n"
+		}
 		if _, err := lock.ParseManifest("README.md", []byte(text)); err != nil {
 			t.Errorf("%v\n%s", err, text)
 		}
