@@ -30,7 +30,7 @@ var when = time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)
 // Further arguments are files of metadata, of the type that they are called:
 // modules.yaml, updateinfo.xml.
 //
-//	NAME [EPOCH:]VERSION-RELEASE ARCH [requires=A,B] [recommends=A] [conflicts=A] [provides=A] [signed=no|other]
+//	NAME [EPOCH:]VERSION-RELEASE ARCH [requires=A,B] [recommends=A] [conflicts=A] [provides=A] [obsoletes=A] [signed=no|other]
 func cmdMakeRepo(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: mkrepo DIR SPEC [FILE]...")
@@ -128,7 +128,7 @@ func addPackage(ts *testscript.TestScript, primary *bytes.Buffer, dir string, f 
 <time file="%d" build="%d"/><size package="%d" installed="1" archive="1"/><location href=%q/>
 <format><rpm:license>MIT</rpm:license><rpm:vendor/><rpm:group/><rpm:buildhost/><rpm:sourcerpm>%s-%s.src.rpm</rpm:sourcerpm><rpm:header-range start="1" end="2"/>
 `, f[0], f[2], epoch, version, release, sha256.Sum256(b.Bytes()), f[0], when.Unix(), when.Unix(), b.Len(), file, f[0], evr)
-	for _, k := range []string{"provides", "requires", "conflicts", "recommends"} {
+	for _, k := range []string{"provides", "requires", "conflicts", "obsoletes", "recommends"} {
 		if deps[k] != "" {
 			fmt.Fprintf(primary, "<rpm:%s>%s</rpm:%s>", k, deps[k], k)
 		}
