@@ -31,6 +31,9 @@ func (p *Pool) newSolver(req *Request, more []id) (*solver, error) {
 		s.watch(int32(i))
 	}
 	s.silenceKeepRules()
+	if s.full {
+		return nil, errTooLarge
+	}
 	return s, nil
 }
 

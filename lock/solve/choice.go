@@ -29,35 +29,15 @@ func (s *solver) choiceRules() {
 // choiceOver returns the literals of the choice rule of a rule; nil where it
 // has none.
 func (s *solver) choiceOver(r *rule, inferior map[id]bool) []id {
-	p := s.p
 	if r.p >= 0 || len(r.rest) == 0 || len(r.rest) == 1 && r.rest[0] < 0 {
 		return nil
 	}
-	other, ofInstalled := false, false
-	var from, to []id // an installed package, and what may come in its place
-	r.literals(func(l id) bool {
-		switch {
-		case l < 0:
-			ofInstalled = ofInstalled || p.isInstalled(-l) && !s.updates.wanted(-l)
-		case l == system:
-		case p.isInstalled(l):
-			from, to = append(from, l), append(to, l)
-		default:
-			n := s.installedFor(l)
-			switch {
-			case n == 0:
-				other = true
-			case !inferior[l] && s.mayBecome(n, l):
-				from, to = append(from, n), append(to, l)
-			}
-		}
-		return true
-	})
+	from, to, other := s.installedChoices(r, inferior)
 	if !other || len(from) == 0 {
 		return nil
 	}
 	meets := func(q id) bool { return q == r.p || slices.Contains(r.rest, q) }
-	if !ofInstalled {
+	if !s.ofInstalled(r) {
 		n := 0
 		for i := range from {
 			if s.updates.wanted(from[i]) && !s.updateMeets(from[i], meets) {
@@ -80,9 +60,42 @@ func (s *solver) choiceOver(r *rule, inferior map[id]bool) []id {
 	return append(list, to...)
 }
 
+// installedChoices returns the packages of a rule that are installed or may
+// come in the place of one that is, which is in from, and whether there are
+// others.
+func (s *solver) installedChoices(r *rule, inferior map[id]bool) (from, to []id, other bool) {
+	p := s.p
+	for _, l := range positives(r) {
+		switch n := s.installedFor(l); {
+		case l == system:
+		case p.isInstalled(l):
+			from, to = append(from, l), append(to, l)
+		case n == 0:
+			other = true
+		case !inferior[l] && s.mayBecome(n, l):
+			from, to = append(from, n), append(to, l)
+		}
+	}
+	return from, to, other
+}
+
+// ofInstalled reports whether a rule is that of an installed package that is
+// not to be updated.
+func (s *solver) ofInstalled(r *rule) bool {
+	found := false
+	r.literals(func(l id) bool {
+		found = l < 0 && s.p.isInstalled(-l) && !s.updates.wanted(-l)
+		return !found
+	})
+	return found
+}
+
 // installedFor returns an installed package that q replaces, or 0.
 func (s *solver) installedFor(q id) id {
 	p := s.p
+	if q == system {
+		return 0
+	}
 	for _, n := range p.byName[p.pkgs[q].name] {
 		if p.isInstalled(n) && p.sameColor(q, n) {
 			return n

@@ -2,6 +2,7 @@ package solve
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -170,6 +171,19 @@ func FuzzRich(f *testing.F) {
 		n, err := p.parseRich(s)
 		if err != nil {
 			return
+		}
+		words := slices.Clone(p.nameText)
+		for _, d := range p.deps {
+			if e := p.evrText[d.evr]; d.flags != 0 && e.Version == "" {
+				return
+			} else if d.flags != 0 {
+				words = append(words, e.String())
+			}
+		}
+		for _, w := range words {
+			if strings.Count(w, "(") != strings.Count(w, ")") {
+				return // such a word is read only where it was
+			}
 		}
 		text := p.text(n)
 		if p.deps[n].op == opName {

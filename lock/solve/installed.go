@@ -21,6 +21,9 @@ func (p *Pool) addInstalled(installed []rpmmd.Package) {
 // isInstalled reports whether a package is there already.
 func (p *Pool) isInstalled(q id) bool { return q >= firstID && q < p.available }
 
+// bothInstalled reports whether two packages are there already, together.
+func (p *Pool) bothInstalled(a, b id) bool { return p.isInstalled(a) && p.isInstalled(b) }
+
 // holdsNow reports whether one literal of a list is true as long as nothing
 // is changed. Dependencies of installed packages that do not hold are ignored:
 // nothing is repaired that nobody asks about.

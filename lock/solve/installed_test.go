@@ -1,6 +1,7 @@
 package solve
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -119,4 +120,111 @@ func changes(s *Solution) []string {
 	}
 	slices.Sort(gone)
 	return append(lines(s), slices.Compact(gone)...)
+}
+
+// checkReasons follows each reason to a request, or to an installed package.
+func checkReasons(t *testing.T, p *Pool, sol *Solution, what string) {
+	t.Helper()
+	reasons := map[*rpmmd.Package]Reason{}
+	for _, c := range sol.Packages {
+		reasons[c.Package] = c.Reason
+	}
+	for _, c := range sol.Packages {
+		r, steps := c.Reason, 0
+		isHere := func(k *rpmmd.Package) bool {
+			return slices.ContainsFunc(p.pkgs[firstID:p.available], func(o pkg) bool { return o.Package == k })
+		}
+		for ; r.Kind != Requested && r.Kind != Updates && !isHere(r.By); steps++ {
+			if r.By == nil || r.Dep == "" || steps > len(sol.Packages) {
+				t.Errorf("%s: the reason of %s among %v leads nowhere: %+v", what, c.Package, lines(sol), c.Reason)
+				break
+			}
+			r = reasons[r.By]
+		}
+		if r.Kind == Updates && !isHere(r.By) {
+			t.Errorf("%s: %s takes the place of %v, which is not installed", what, c.Package, r.By)
+		}
+	}
+}
+
+// TestInstalledReasons is of what installed packages change, in reasons and
+// problems; that the packages are dnf's is TestWorlds' matter.
+func TestInstalledReasons(t *testing.T) {
+	const available = `
+app-2-1.x86_64 Requires: libapp = 2
+libapp-2-1.x86_64
+libapp-1-1.x86_64
+plugin-2-1.x86_64 Requires: libapp = 2
+heir-1-1.noarch Obsoletes: gone
+rival-1-1.noarch Conflicts: libapp
+plain-1-1.noarch Requires: libapp`
+	const installed = `
+app-1-1.x86_64 Requires: libapp = 1
+libapp-1-1.x86_64
+plugin-1-1.x86_64 Requires: libapp = 1
+gone-1-1.noarch`
+	here, err := rpmmd.ParsePrimary(strings.NewReader(primaryXML(t, installed)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewPool([]Repo{textRepo(t, "r", available, nil)}, Options{Arch: "x86_64", Installed: here})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		req  Request
+		want string
+	}{
+		{Request{Specs: []string{"libapp"}}, ""},
+		{Request{Specs: []string{"plain"}}, "plain-1-1.noarch requested plain"},
+		{Request{Specs: []string{"app-2"}}, "app-2-1.x86_64 requested app-2\nlibapp-2-1.x86_64 requires app-2-1.x86_64: libapp = 2\n" +
+			"plugin-2-1.x86_64 updates plugin-1-1.x86_64"},
+		{Request{Specs: []string{"app"}, Best: true}, "app-2-1.x86_64 requested app\nlibapp-2-1.x86_64 requires app-2-1.x86_64: libapp = 2\n" +
+			"plugin-2-1.x86_64 updates plugin-1-1.x86_64"},
+		{Request{Upgrade: []string{"plugin"}}, "app-2-1.x86_64 updates app-1-1.x86_64\nlibapp-2-1.x86_64 requires plugin-2-1.x86_64: libapp = 2\n" +
+			"plugin-2-1.x86_64 requested plugin"},
+		{Request{Reinstall: []string{"libapp"}}, "libapp-1-1.x86_64 requested libapp"},
+		{Request{Specs: []string{"heir"}}, "heir-1-1.noarch requested heir\n-gone-1-1.noarch"},
+		{Request{Specs: []string{"rival"}, AllowErasing: true}, "rival-1-1.noarch requested rival\n-app-1-1.x86_64\n-libapp-1-1.x86_64\n-plugin-1-1.x86_64"},
+		{Request{Reinstall: []string{"gone"}}, `no repository has the installed version of "gone"`},
+		{Request{Reinstall: []string{"heir"}}, `"heir" is not installed`},
+		{Request{Upgrade: []string{"plain"}}, `"plain" is not installed`},
+		{Request{Upgrade: []string{"nosuch"}}, `nothing matches "nosuch"`},
+		{Request{Specs: []string{"gon*"}}, `no repository has a package that matches "gon*"`},
+	} {
+		sol, err := p.Solve(c.req)
+		var problem *Problem
+		var got string
+		if errors.As(err, &problem) {
+			got = strings.Join(problem.Lines, "\n")
+		} else {
+			got = strings.Join(withReasons(sol), "\n")
+		}
+		if got != c.want {
+			t.Errorf("%+v: got\n%s\nwant\n%s", c.req, got, c.want)
+		}
+	}
+	_, err = p.Solve(Request{Specs: []string{"rival"}})
+	if err == nil || !strings.Contains(err.Error(), "app-1-1.x86_64@System is installed") {
+		t.Errorf("rival: got %v, want that app is installed", err)
+	}
+}
+
+// withReasons returns what comes and why, and then what goes.
+func withReasons(s *Solution) []string {
+	var out []string
+	for _, c := range s.Packages {
+		why := c.Reason.Spec
+		if c.Reason.By != nil {
+			why = c.Reason.By.String()
+		}
+		if c.Reason.Dep != "" {
+			why += ": " + c.Reason.Dep
+		}
+		out = append(out, c.Package.String()+" "+string(c.Reason.Kind)+" "+why)
+	}
+	for _, k := range s.Erased {
+		out = append(out, "-"+k.String())
+	}
+	return out
 }

@@ -83,9 +83,8 @@ func (s *solver) resolveInstalled(level int32) int32 {
 		passLevel := level
 		i, done := s.keepFrom, id(0)
 		for done < count {
-			var trouble bool
-			was := level
-			if level, was, trouble = s.resolveOne(level, firstID+i, pass); !trouble {
+			now, was, trouble := s.resolveOne(level, firstID+i, pass)
+			if level = now; !trouble {
 				i, done = (i+1)%count, done+1
 				continue
 			}

@@ -143,6 +143,7 @@ func (p *Pool) loadFilelists() error {
 		slices.Sort(list)
 	}
 	p.paths.loaded = true
+	p.stored = 0
 	clear(p.found)
 	for i := range p.pkgs {
 		p.pkgs[i].rules = nil

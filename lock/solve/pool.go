@@ -75,6 +75,7 @@ type Pool struct {
 	spare      *solver           // the last one, for its memory
 
 	literals, steps int // what normalize has done so far
+	stored          int // the literals in the rules of packages
 }
 
 // NewPool indexes repositories. Packages for other machines and source

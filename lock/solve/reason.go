@@ -60,47 +60,28 @@ func (s *solver) reasons(chosen []id) map[id]Reason {
 			todo = append(todo, q)
 		}
 	}
-	for _, j := range s.jobs {
-		for _, q := range j.list {
-			explain(q, Reason{Kind: Requested, Spec: j.spec})
-		}
-	}
-	for _, q := range chosen {
-		if spec, ok := s.upgradeSpec[q]; ok {
-			explain(q, Reason{Kind: Requested, Spec: spec})
-		}
-	}
+	s.explainRequest(chosen, explain)
 	known := func(o id) bool { _, known := reasons[o]; return known || s.p.isInstalled(o) && s.level[o] > 0 }
-	brings := func(q id, kind Kind, deps []depID) {
-		for _, d := range deps {
-			if !s.p.isRich(d) && slices.ContainsFunc(s.p.providers(d), known) {
-				continue // there already
-			}
-			list := s.wantedBy(q, d)
-			if slices.ContainsFunc(list, known) {
-				continue
-			}
-			for _, o := range list {
-				explain(o, Reason{Kind: kind, By: s.p.pkgs[q].Package, Dep: s.p.text(d)})
-			}
-		}
-	}
 	for len(reasons) < len(chosen) {
 		for len(todo) > 0 {
 			q := todo[0]
 			todo = todo[1:]
-			brings(q, Requires, s.p.pkgs[q].requires)
+			s.explainBy(q, Requires, s.p.pkgs[q].requires, known, explain)
+			s.explainConflicts(q, known, explain)
 		}
 		before := len(reasons)
 		for _, next := range []func(id){
 			func(q id) {
-				if _, known := reasons[q]; known {
-					brings(q, Recommends, s.p.pkgs[q].recommends)
+				if known(q) {
+					s.explainBy(q, Recommends, s.p.pkgs[q].recommends, known, explain)
 				}
 			},
 			func(q id) { s.explainSupplement(q, reasons, explain) },
 			func(q id) { s.explainUpdate(q, explain) },
+			func(q id) { s.explainKept(q, known, explain) },
+			func(q id) { s.explainPartner(q, known, explain) },
 			func(q id) { s.explainAny(q, reasons, explain) },
+			func(q id) { s.explainDecision(q, known, explain) },
 		} {
 			for _, q := range chosen {
 				next(q)
@@ -116,19 +97,76 @@ func (s *solver) reasons(chosen []id) map[id]Reason {
 	return reasons
 }
 
+// explainRequest explains what specs asked for.
+func (s *solver) explainRequest(chosen []id, explain func(id, Reason)) {
+	for _, j := range s.jobs {
+		for _, q := range j.list {
+			explain(q, Reason{Kind: Requested, Spec: j.spec})
+		}
+	}
+	for _, q := range chosen {
+		if spec, ok := s.upgradeSpec[q]; ok {
+			explain(q, Reason{Kind: Requested, Spec: spec})
+		}
+	}
+}
+
+// explainBy explains what dependencies of a package brought: those that nothing
+// known meets.
+func (s *solver) explainBy(q id, kind Kind, deps []depID, known func(id) bool, explain func(id, Reason)) {
+	for _, d := range deps {
+		if !s.p.isRich(d) && slices.ContainsFunc(s.p.providers(d), known) {
+			continue // there already
+		}
+		for _, list := range s.wantedBy(q, d) {
+			if slices.ContainsFunc(list, known) {
+				continue
+			}
+			for _, o := range list {
+				explain(o, Reason{Kind: kind, By: s.p.pkgs[q].Package, Dep: s.p.text(d)})
+			}
+		}
+	}
+}
+
+// explainConflicts explains what holds off a conflict such as "(a if b)",
+// which is there without b.
+func (s *solver) explainConflicts(q id, known func(id) bool, explain func(id, Reason)) {
+	for _, d := range s.p.pkgs[q].conflicts {
+		if !s.p.isRich(d) {
+			continue
+		}
+		blocks, _ := invert(s.p.normalize(d, true))
+		for _, list := range s.wantedOf(q, blocks) {
+			if slices.ContainsFunc(list, known) {
+				continue
+			}
+			for _, o := range list {
+				explain(o, Reason{Kind: Conflicts, By: s.p.pkgs[q].Package, Dep: s.p.text(d)})
+			}
+		}
+	}
+}
+
 // wantedBy returns the chosen packages that meet a dependency of a chosen
-// package q; none where q meets it itself.
-func (s *solver) wantedBy(q id, d depID) []id {
-	var list []id
-	if s.p.isRich(d) {
-		s.richWanted(d, func(o id) { list = append(list, o) })
-	} else {
-		list = s.p.providers(d)
+// package q, for each part of a rich one; none where q meets it itself.
+func (s *solver) wantedBy(q id, d depID) [][]id {
+	if !s.p.isRich(d) {
+		return s.wantedOf(q, [][]id{s.p.providers(d)})
 	}
-	if slices.Contains(list, q) {
-		return nil
+	blocks, _ := s.p.normalize(d, false)
+	return s.wantedOf(q, blocks)
+}
+
+func (s *solver) wantedOf(q id, blocks [][]id) [][]id {
+	var lists [][]id
+	for _, b := range blocks {
+		if slices.Contains(b, q) || slices.ContainsFunc(b, func(l id) bool { return l < 0 && s.level[-l] <= 0 }) {
+			continue
+		}
+		lists = append(lists, slices.DeleteFunc(slices.Clone(b), func(o id) bool { return o < firstID || s.level[o] <= 0 }))
 	}
-	return slices.DeleteFunc(slices.Clone(list), func(o id) bool { return o < firstID || s.level[o] <= 0 })
+	return lists
 }
 
 // explainSupplement explains a package by its Supplements, if they hold.
@@ -140,27 +178,140 @@ func (s *solver) explainSupplement(q id, reasons map[id]Reason, explain func(id,
 		if !s.fulfilled(d) {
 			continue
 		}
-		var by *pkg
-		s.p.positive(d, false, func(d depID) {
-			for _, o := range s.p.providers(d) {
-				if _, known := reasons[o]; known && by == nil {
-					by = &s.p.pkgs[o]
-				}
-			}
-		})
-		if by != nil {
-			explain(q, Reason{Kind: Supplements, By: by.Package, Dep: s.p.text(d)})
+		if by := s.p.mentioned(d, func(o id) bool { _, known := reasons[o]; return known }); by != 0 {
+			explain(q, Reason{Kind: Supplements, By: s.p.pkgs[by].Package, Dep: s.p.text(d)})
 			return
 		}
 	}
 }
 
+// mentioned returns the first package that is one of some and meets a part of
+// a dependency, or 0.
+func (p *Pool) mentioned(d depID, is func(id) bool) id {
+	found := id(0)
+	p.mentions(d, func(part depID) {
+		for _, o := range p.providers(part) {
+			if found == 0 && o >= firstID && is(o) {
+				found = o
+			}
+		}
+	})
+	return found
+}
+
+// mentions calls visit with each simple dependency inside of a rich one.
+func (p *Pool) mentions(n depID, visit func(depID)) {
+	switch d := p.deps[n]; d.op {
+	case opAnd, opOr, opIf, opUnless, opElse:
+		p.mentions(d.left, visit)
+		p.mentions(d.right, visit)
+	default:
+		visit(n)
+	}
+}
+
 // explainUpdate explains a package by an installed one in whose place it is.
 func (s *solver) explainUpdate(q id, explain func(id, Reason)) {
-	for _, n := range s.p.replaced(q) {
+	same := slices.DeleteFunc(slices.Clone(s.p.byName[s.p.pkgs[q].name]), func(n id) bool { return !s.p.isInstalled(n) })
+	for _, n := range append(s.p.replaced(q), same...) {
 		if s.level[n] < 0 {
 			explain(q, Reason{Kind: Updates, By: s.p.pkgs[n].Package})
 			return
+		}
+	}
+}
+
+// explainPartner explains a package by one of another architecture, which may
+// only come together with it.
+func (s *solver) explainPartner(q id, known func(id) bool, explain func(id, Reason)) {
+	k := &s.p.pkgs[q]
+	for _, o := range s.p.byName[k.name] {
+		if x := &s.p.pkgs[o]; o != q && x.evr == k.evr && known(o) {
+			explain(q, Reason{Kind: Requires, By: x.Package, Dep: k.Name + "." + k.Arch + " = " + k.EVR.String()})
+		}
+	}
+}
+
+// explainKept explains a package by an installed one that needs it in the place
+// of another that went.
+func (s *solver) explainKept(q id, known func(id) bool, explain func(id, Reason)) {
+	if known(q) {
+		return
+	}
+	for n := firstID; n < s.p.available; n++ {
+		if s.level[n] <= 0 {
+			continue
+		}
+		for _, d := range s.p.pkgs[n].requires {
+			if slices.Contains(slices.Concat(s.wantedBy(n, d)...), q) {
+				explain(q, Reason{Kind: Requires, By: s.p.pkgs[n].Package, Dep: s.p.text(d)})
+				return
+			}
+		}
+	}
+}
+
+// explainDecision explains a package by the rule that decided it: one that
+// forbids all other ways.
+func (s *solver) explainDecision(q id, known func(id) bool, explain func(id, Reason)) {
+	at := slices.Index(s.decided, q)
+	if known(q) || at < 0 {
+		return
+	}
+	if s.why[at] == 0 {
+		s.explainWish(q, known, explain)
+	}
+	todo := []int32{max(s.why[at], -s.why[at])}
+	seen := map[int32]bool{0: true}
+	for len(todo) > 0 {
+		n := todo[0]
+		todo = todo[1:]
+		switch {
+		case seen[n]:
+		case n >= s.learnt:
+			todo = append(todo, s.learntWhy[n-s.learnt]...)
+		case n < s.keeps:
+			s.explainRule(q, &s.rules[n], known, explain)
+		}
+		seen[n] = true
+	}
+}
+
+// explainWish explains a package that was recommended, or supplemented others,
+// when it was chosen, but does not any more.
+func (s *solver) explainWish(q id, known func(id) bool, explain func(id, Reason)) {
+	for _, d := range s.p.pkgs[q].supplements {
+		if by := s.p.mentioned(d, known); by != 0 {
+			explain(q, Reason{Kind: Supplements, By: s.p.pkgs[by].Package, Dep: s.p.text(d)})
+		}
+	}
+	for _, o := range s.decided {
+		if o < s.p.available || !known(o) {
+			continue
+		}
+		for _, d := range s.p.pkgs[o].recommends {
+			if s.p.mentioned(d, func(m id) bool { return m == q }) != 0 {
+				explain(q, Reason{Kind: Recommends, By: s.p.pkgs[o].Package, Dep: s.p.text(d)})
+			}
+		}
+	}
+}
+
+// explainRule explains a package by a rule of a known one.
+func (s *solver) explainRule(q id, r *rule, known func(id) bool, explain func(id, Reason)) {
+	all := append([]id{r.p}, r.rest...)
+	slices.Sort(all)
+	x := &explainer{solver: s}
+	for _, l := range all {
+		if l >= 0 || !known(-l) || !slices.Contains(all, q) {
+			continue
+		}
+		k := &s.p.pkgs[-l]
+		for _, d := range x.madeBy(-l, all, k.requires, s.p.addRequire) {
+			explain(q, Reason{Kind: Requires, By: k.Package, Dep: s.p.text(d)})
+		}
+		for _, d := range x.madeBy(-l, all, k.conflicts, s.p.addConflict) {
+			explain(q, Reason{Kind: Conflicts, By: k.Package, Dep: s.p.text(d)})
 		}
 	}
 }
@@ -176,7 +327,7 @@ func (s *solver) explainAny(q id, reasons map[id]Reason, explain func(id, Reason
 		deps []depID
 	}{{Requires, k.requires}, {Recommends, k.recommends}} {
 		for _, d := range w.deps {
-			for _, o := range s.wantedBy(q, d) {
+			for _, o := range slices.Concat(s.wantedBy(q, d)...) {
 				explain(o, Reason{Kind: w.kind, By: k.Package, Dep: s.p.text(d)})
 			}
 		}

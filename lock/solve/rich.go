@@ -6,7 +6,7 @@ import "slices"
 // into a normal form, and maxSteps the operands that are looked at: both can
 // grow exponentially. Real ones stay below a few hundred.
 const (
-	maxLiterals = 1 << 18
+	maxLiterals = 1 << 16
 	maxSteps    = 1 << 12
 )
 

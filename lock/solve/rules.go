@@ -36,7 +36,7 @@ func (p *Pool) rulesOf(n id) (*pkgRules, error) {
 	r.requires = slices.CompactFunc(r.requires, slices.Equal)
 	for _, d := range k.obsoletes {
 		for _, q := range p.obsoleted(d) {
-			if q != n && !(p.isInstalled(n) && p.isInstalled(q)) {
+			if q != n && !p.bothInstalled(n, q) {
 				r.conflicts = append(r.conflicts, q)
 			}
 		}
@@ -54,6 +54,13 @@ func (p *Pool) rulesOf(n id) (*pkgRules, error) {
 				r.likewise = append(r.likewise, q)
 			}
 		}
+	}
+	p.stored += len(r.conflicts) + len(r.wanted)
+	for _, list := range r.clauses {
+		p.stored += len(list)
+	}
+	if p.stored > 4*maxRules {
+		return nil, errTooLarge
 	}
 	k.rules = r
 	return r, nil
@@ -114,7 +121,7 @@ func (p *Pool) addClause(r *pkgRules, n id, b []id) {
 func (p *Pool) addConflict(r *pkgRules, n id, d depID) {
 	if !p.isRich(d) {
 		for _, q := range p.providers(d) {
-			if q != n && q != system && !(p.isInstalled(n) && p.isInstalled(q)) { // a conflict with oneself is ignored
+			if q != n && q != system && !p.bothInstalled(n, q) { // a conflict with oneself is ignored
 				r.conflicts = append(r.conflicts, q)
 			}
 		}
@@ -129,7 +136,7 @@ func (p *Pool) addConflict(r *pkgRules, n id, d depID) {
 // those of disjoint width do not, nor do two versions of an install-only package.
 func (p *Pool) alternates(a, b id) bool {
 	x, y := &p.pkgs[a], &p.pkgs[b]
-	if !p.sameColor(a, b) || p.isInstalled(a) && p.isInstalled(b) {
+	if !p.sameColor(a, b) || p.bothInstalled(a, b) {
 		return false
 	}
 	return !x.installOnly || !y.installOnly || x.evr == y.evr && x.Arch == y.Arch

@@ -77,6 +77,7 @@ type solver struct {
 	keepFrom    id            // the installed package to begin with: the one that gave trouble the last time
 	noUpdate    []bool        // by installed package: it is replaced in any case
 
+	full     bool            // there were too many rules
 	done     <-chan struct{} // closed when nobody waits for the answer any more
 	problems [][]int32       // the rules that cannot be met together, if there are any
 }
@@ -104,9 +105,18 @@ func (s *solver) decide(l id, level, why int32) {
 	s.why = append(s.why, why)
 }
 
-// add appends a rule. Its watches are made by watch.
+// maxRules bounds the rules of one request, and so its memory to some hundred
+// megabytes. All packages of Fedora together make about a million.
+const maxRules = 1 << 23
+
+// add appends a rule. Its watches are made by watch. Beyond maxRules it only
+// notes that there were too many.
 func (s *solver) add(p id, rest []id) int32 {
 	n := int32(len(s.rules))
+	if n >= maxRules {
+		s.full = true
+		return n - 1
+	}
 	r := rule{p: p, w1: p, rest: rest}
 	if len(rest) > 0 {
 		r.w2 = rest[0]
@@ -287,6 +297,9 @@ func (s *solver) try(level int32, l id, why int32) int32 {
 	case <-s.done:
 		return -1
 	default:
+	}
+	if s.full {
+		return -1
 	}
 	if l != 0 {
 		level++

@@ -1,28 +1,48 @@
 // Package solve chooses packages: a pure function of the packages of some
-// repositories, of what is asked for, and of options. It gives the answer that
-// dnf 4.14 gives (libsolv 0.7.23, nothing installed yet), with the reason of
-// each package.
+// repositories and of those that are installed, of what is asked for, and of
+// options. It gives the answer that dnf 4.14 gives (libsolv 0.7.23, with no
+// cache of its own yet), with the reason of each package.
 //
-// Limits first. Nothing is ever installed already, so there are no updates,
-// downgrades or removals. locale() never holds. The platform that module
-// streams are for is taken from the packages (base-module of the one that
-// provides system-release), never from the machine.
+// Limits first. Nothing is repaired: what installed packages miss already, they
+// may go on missing. No package is protected from going where erasing is
+// allowed, and there is no limit to kernels beside each other. What depends on
+// the machine's language, hardware or file systems never holds. The platform
+// that module streams are for is taken from the packages (base-module of the
+// one that provides system-release), never from the machine. One request makes
+// at most 2^23 rules, and a rich dependency of which the normal form has more
+// than 2^16 literals counts as not met; beyond the first limit it is an error.
+//
+// Where it differs from dnf, on purpose: libsolv does not see that a
+// recommendation "(a if b else c)" can ask for b, and may install b without
+// what b needs, or though it is excluded. Here b comes with what it needs, or
+// not at all.
+//
+// What no specification allows is read as libsolv reads it. A rich dependency
+// that does not parse is passed over, as if it were not there. An "else"
+// without "if" or "unless" is never met. A version is any text: what is not
+// digits before a colon belongs to the version, what follows the last dash is
+// the release; such a version compares like any other. Specs of that kind match
+// nothing.
 //
 // The order of the packages in Repo.Packages does not matter, and the same
 // question always gets the same answer. The order of the repositories decides
 // between equal packages in repositories of equal priority and cost.
 //
 // How it chooses. A satisfiability solver that learns from conflicts decides:
-// the specs in their order; then the dependencies that leave one candidate;
-// then the others; then what is recommended or supplements; at last it drops
-// choices that turned out to be needless. Between candidates of one
-// dependency the policy is: repository priority, architecture, EVR, obsoletes,
-// recommendations; among the rest the first, ordered by name, newest provide,
-// and suggestions.
+// the specs in their order, groups and modules first; then that installed
+// packages stay, or become what they are to become; then the dependencies that
+// leave one candidate; then the others; then what is recommended or supplements
+// new packages; at last it drops choices that turned out to be needless.
+// Between candidates of one dependency the policy is: repository priority,
+// architecture, EVR, obsoletes, recommendations; among the rest the first,
+// ordered by name, newest provide, what takes the place of an installed
+// package, and suggestions. Where an installed package or another version of
+// it would do, nothing else is chosen.
 package solve
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"caisson/lock/rpmmd"
@@ -69,6 +89,7 @@ type Request struct {
 	// a NEVRA, a glob, a provide ("cap", "cap >= 2"), a path, "@group",
 	// "@environment", or "@module", "@module:stream/profile", which enables the
 	// stream and installs its default profiles or the one named. All must be met.
+	// What an installed package meets brings nothing, unless Best wants better.
 	Specs []string
 	// Upgrade are installed packages to be updated, in the same forms, Reinstall
 	// those that are to come again in the version that is installed. Specs that
@@ -117,7 +138,8 @@ type Kind string
 // The kinds of reasons.
 const (
 	Requested   Kind = "requested"   // a spec asked for it
-	Requires    Kind = "requires"    // a chosen package requires it
+	Requires    Kind = "requires"    // a chosen package requires it, or may only come with it
+	Conflicts   Kind = "conflicts"   // a chosen package conflicts with what holds without it
 	Recommends  Kind = "recommends"  // a chosen package recommends it
 	Supplements Kind = "supplements" // it supplements chosen packages
 	Updates     Kind = "updates"     // it takes the place of an installed package, which could not stay
@@ -131,6 +153,9 @@ type Reason struct {
 	By   *rpmmd.Package // otherwise: the package that brought it; for Updates, the installed one
 	Dep  string         // otherwise: the dependency: of By, or for Supplements of the package itself; none for Updates
 }
+
+// errTooLarge is for what no real repository comes near.
+var errTooLarge = fmt.Errorf("the packages have more dependencies between them than %d rules can say", maxRules)
 
 // Solve answers a request. Where it cannot be met, the error is a *Problem;
 // other errors are those of reading filelists.
@@ -152,6 +177,9 @@ func (p *Pool) SolveContext(ctx context.Context, req Request) (*Solution, error)
 		ok := s.run(req.WeakDeps)
 		if err := ctx.Err(); err != nil {
 			return nil, err
+		}
+		if s.full {
+			return nil, errTooLarge
 		}
 		strays, err := s.strays()
 		switch {

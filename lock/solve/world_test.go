@@ -339,6 +339,9 @@ func (w *world) compare(t *testing.T, p *Pool, r worldRequest, answer json.RawMe
 	if err != nil && !errors.As(err, &problem) {
 		t.Fatal(err)
 	}
+	if err == nil {
+		checkReasons(t, p, got, what)
+	}
 	switch {
 	case err != nil && !solvable:
 		missing := unnamed(problem, text)
