@@ -170,7 +170,11 @@ func (l *repoLoader) open(ctx context.Context) error {
 // load reads the repositories of an arch and records what was read. ctx is
 // also that under which filelists are fetched, should the solver ask for them.
 func (s *snapshot) load(ctx context.Context, arch string) ([]solve.Repo, error) {
-	s.r.say("reading the metadata of %d repositories (%s)", len(s.repos[arch]), arch)
+	what := fmt.Sprintf("%d repositories", len(s.repos[arch]))
+	if len(s.repos[arch]) == 1 {
+		what = "one repository"
+	}
+	s.r.say("reading the metadata of %s (%s)", what, arch)
 	all := make(map[*repoLoader]solve.Repo)
 	var mu sync.Mutex
 	err := each(ctx, s.repos[arch], func(gctx context.Context, l *repoLoader) error {

@@ -296,7 +296,7 @@ func TestResolveInterrupted(t *testing.T) {
 	if _, err := Resolve(ctx, w.opts); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if want := []string{"reading the metadata of 1 repositories (x86_64)", "choosing the packages of root (x86_64)"}; !reflect.DeepEqual(said, want) {
+	if want := []string{"reading the metadata of one repository (x86_64)", "choosing the packages of root (x86_64)"}; !reflect.DeepEqual(said, want) {
 		t.Errorf("got %q, want %q", said, want)
 	}
 }
