@@ -16,6 +16,10 @@
 //	sbom, provenance, reference-values    always
 //	test-result, vsa                      where there is a report.json
 //
+// A verifier signs its own verdict (SignVerdict), by its own key, and then
+// test-result and vsa are its: Attest leaves them as they are where they are of
+// the report that is in the folder.
+//
 // Files get their final names together, after all have been written; a
 // statement of an earlier run that this one does not make is removed.
 package attest
@@ -159,22 +163,45 @@ func Attest(ctx context.Context, o Options) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	files := []output{{sbomName, sbom}}
+	kept := map[string]bool{}
+	for _, name := range verdicts() {
+		if f.report != nil && f.hasVerdict(name) {
+			delete(statements, name)
+			kept[name] = true
+			sum.LeftOut = append(sum.LeftOut, LeftOut{name, "the verifier has signed its own"})
+		}
+	}
+	var replaced []string
+	for _, n := range names {
+		if !kept[n.name] {
+			replaced = append(replaced, n.name)
+		}
+	}
+	files, signed, err := signAll(ctx, o.Signer, statements)
+	if err != nil {
+		return Summary{}, err
+	}
+	sum.Signed = signed
+	return sum, publish(o.Dir, append(files, output{sbomName, sbom}), replaced)
+}
+
+// signAll signs statements, by name, in their order.
+func signAll(ctx context.Context, signer sign.Signer, statements map[string][]byte) (files []output, signed []Signed, err error) {
 	for _, n := range names {
 		payload, ok := statements[n.name]
 		if !ok {
 			continue
 		}
-		bundle, err := o.Signer.Bundle(ctx, payload)
+		bundle, err := signer.Bundle(ctx, payload)
 		if err != nil {
-			return Summary{}, fmt.Errorf("%s: %w", n.name, err)
+			return nil, nil, fmt.Errorf("%s: %w", n.name, err)
 		}
 		s := Signed{Name: n.name, PredicateType: n.predicateType,
 			Statement: statementName(n.name), Bundle: bundleName(n.name), SHA256: digest.Of(payload)}
 		files = append(files, output{s.Statement, payload}, output{s.Bundle, bundle})
-		sum.Signed = append(sum.Signed, s)
+		signed = append(signed, s)
 	}
-	return sum, publish(o.Dir, files)
+	return files, signed, nil
 }
 
 // checkLock checks that text, lock and image belong together.
@@ -244,9 +271,13 @@ func (f *folder) statements(o Options, lockDigest digest.Digest, sbom []byte, m 
 		},
 	}
 	if f.report != nil {
-		v := slsa.Verification{Speaker: speaker, Report: f.report, ReportDigest: f.reportDigest}
-		makers["test-result"] = func() ([]byte, error) { return slsa.TestResult(image, v) }
-		makers["vsa"] = func() ([]byte, error) { return slsa.VSA(image, v) }
+		verdict, err := verdictStatements(image, slsa.Verification{Speaker: speaker, Report: f.report, ReportDigest: f.reportDigest})
+		if err != nil {
+			return nil, err
+		}
+		for name, payload := range verdict {
+			makers[name] = func() ([]byte, error) { return payload, nil }
+		}
 	}
 	payloads := map[string][]byte{}
 	for _, n := range names {
@@ -267,7 +298,7 @@ func verdictFollows(r *verify.Report) error {
 		return nil
 	}
 	for _, c := range r.Checks {
-		if c.Status == verify.Failed || c.Status == verify.NotChecked {
+		if c.Status == verify.Failed || c.Status == verify.Refused || c.Status == verify.NotChecked {
 			return refuse(ErrFolder, "report.json says %s, and %s %s", r.Verdict, c.Name, c.Status)
 		}
 	}

@@ -23,9 +23,10 @@ type output struct {
 }
 
 // publish writes all files under temporary names, then gives them their own.
-// Statements of an earlier run that are not among them are removed first: a
-// verdict must not outlive the image that it was about.
-func publish(dir string, files []output) (err error) {
+// Of the statements replaced, those of an earlier run that are not among the
+// files are removed first: a verdict must not outlive the image that it was
+// about.
+func publish(dir string, files []output, replaced []string) (err error) {
 	if err := os.MkdirAll(filepath.Join(dir, statementsDir), 0o755); err != nil {
 		return fmt.Errorf("writing the statements: %w", err)
 	}
@@ -46,8 +47,8 @@ func publish(dir string, files []output) (err error) {
 			return fmt.Errorf("writing %s: %w", f.path, err)
 		}
 	}
-	for _, n := range names {
-		for _, path := range []string{statementName(n.name), bundleName(n.name)} {
+	for _, name := range replaced {
+		for _, path := range []string{statementName(name), bundleName(name)} {
 			if _, ok := temporary[path]; ok {
 				continue
 			}

@@ -28,8 +28,8 @@ func (d *disk) accounts(root, initrd *installed) ([]File, error) {
 			if err != nil {
 				return nil, err
 			}
-			if in := d.fileInput(&f); in != nil {
-				f.Account, f.Inputs = Placed, []string{ref(in)}
+			if from := d.placedFrom(&f); from != nil {
+				f.Account, f.Inputs = Placed, from
 			}
 			out = append(out, f)
 		}
@@ -67,14 +67,24 @@ func (i *installed) account(e *rootfs.Entry) (File, error) {
 	return f, nil
 }
 
-// fileInput is the file input that a step only put into its place, or nil.
-func (b *builder) fileInput(f *File) *lock.Input {
+// placedFrom are the inputs of what a step only put into its place: a file, one
+// of a git tree, a blob of an image, or the archive of one. It is nil for what a step made.
+func (b *builder) placedFrom(f *File) []string {
 	if f.Account != Compiled || f.SHA256 == nil {
 		return nil
 	}
 	for i := range b.Lock.Inputs {
-		if in := &b.Lock.Inputs[i]; in.Kind == lock.KindFile && in.SHA256 == *f.SHA256 {
-			return in
+		in := &b.Lock.Inputs[i]
+		if (in.Kind == lock.KindFile || isImagePart(in, b.Arch)) && in.SHA256 == *f.SHA256 {
+			return []string{ref(in)}
+		}
+	}
+	if in := b.gitFile(f); in != nil {
+		return []string{ref(in)}
+	}
+	for _, a := range b.archives {
+		if a.sum == *f.SHA256 {
+			return a.inputs
 		}
 	}
 	return nil

@@ -137,6 +137,12 @@ type builder struct {
 	given map[*lock.Input]bool
 	// made is what steps left in out, by path. Steps run one after another.
 	made map[string]origin
+	// skipped are the scriptlets that were not run, by set.
+	skipped map[string][]SkippedScript
+	// archives are the OCI archives that run steps are given.
+	archives []ociArchive
+	// repositories are the git trees that run steps are given.
+	repositories []gitTree
 }
 
 func newBuilder(o Options) (*builder, error) {
@@ -150,7 +156,7 @@ func newBuilder(o Options) (*builder, error) {
 	if host := hostArch(); host != o.Arch {
 		return nil, fmt.Errorf("this machine is %s: an image for %s has to be built on such a machine", host, o.Arch)
 	}
-	b := &builder{Options: o, image: im, steps: map[string]sandbox.Evidence{}, given: map[*lock.Input]bool{}, made: map[string]origin{}}
+	b := &builder{Options: o, image: im, steps: map[string]sandbox.Evidence{}, given: map[*lock.Input]bool{}, made: map[string]origin{}, skipped: map[string][]SkippedScript{}}
 	var err error
 	if b.lockDigest, err = o.Lock.Digest(); err != nil {
 		return nil, err
@@ -215,6 +221,7 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 		}
 		img = d.describe()
 		img.Totals = totals(files)
+		img.Removed, img.SkippedScriptlets = root.removed, b.countSkipped()
 		return nil
 	})
 	if err != nil {
@@ -225,7 +232,7 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	}
 	ev := Evidence{
 		Version: 1, Lock: b.lockDigest, Inputs: sandbox.Inputs{Before: before.String(), After: after.String()},
-		Steps: b.evidence(), Unused: b.unused(inputs),
+		Steps: b.evidence(), Unused: b.unused(inputs), Skipped: b.skippedScripts(),
 	}
 	return img, b.publish(ctx, img, files, &ev)
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"caisson/build/sandbox"
 	"caisson/lock"
 	"caisson/prefetch/cas"
 )
@@ -54,9 +55,12 @@ func TestBuild(t *testing.T) {
 	d := newDistro(t)
 	t.Run("Accounts", func(t *testing.T) { testAccounts(t, d) })
 	t.Run("Failures", func(t *testing.T) { testFailures(t, d) })
+	t.Run("Recorded", func(t *testing.T) { testRecorded(t, d) })
 	t.Run("Interrupted", func(t *testing.T) { testInterrupted(t, d) })
 	t.Run("Store", func(t *testing.T) { testStore(t, d) })
 	t.Run("Conditions", func(t *testing.T) { testConditions(t, d) })
+	t.Run("Settings", func(t *testing.T) { testSettings(t, d) })
+	t.Run("Scriptless", func(t *testing.T) { testScriptless(t, d) })
 	t.Run("Output", func(t *testing.T) { testOutput(t, d) })
 }
 
@@ -194,6 +198,32 @@ func testFailures(t *testing.T, d *distro) {
 				t.Errorf("left behind: %v", left)
 			}
 		})
+	}
+}
+
+// testRecorded lets a step try the network where the lock says that this is
+// only recorded.
+func testRecorded(t *testing.T, d *distro) {
+	t.Parallel()
+	d = d.with(func(d *distro) {
+		d.lock.RecordNetwork = true
+		d.lock.Steps = []lock.Step{{Run: "(echo > /dev/udp/192.0.2.1/53) || true"}}
+	})
+	out := t.TempDir()
+	if _, err := Build(context.Background(), d.options(out)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(out, "evidence.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ev Evidence
+	if err := json.Unmarshal(b, &ev); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(ev.Steps, func(s sandbox.Evidence) bool { return len(s.NetworkAttempts()) > 0 })
+	if i < 0 || ev.Steps[i].Attempts[0].Destination != "192.0.2.1:53" {
+		t.Errorf("the attempt is not recorded: %s", b)
 	}
 }
 
@@ -373,6 +403,7 @@ func testConditions(t *testing.T, d *distro) {
 	t.Parallel()
 	d = d.with(func(d *distro) {
 		d.lock.Steps = []lock.Step{{Run: `install -d -m 0750 "$OUT/opt/a"; printf x > "$OUT/opt/a/b"`}}
+		d.addSettings(t)
 	})
 	want := condition{umask: "022"}.build(t, d)
 	if !strings.Contains(want, "tiny.qcow2") {

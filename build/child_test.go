@@ -121,7 +121,13 @@ sets:
 steps:
   - run: install -D -m 0644 /etc/hosts "$OUT/usr/share/tiny/hosts"
 image:
-  services: {enable: [systemd-networkd.service]}
+  services: {enable: [systemd-networkd.service], mask: [ctrl-alt-del.target, getty@tty1.service]}
+  users: [{name: admin, groups: [adm]}, {name: root, password: locked}]
+  hostname: tiny
+  timezone: UTC
+  docs: false
+  remove: [/usr/share/bug]
+  version: "1"
   kernel: {cmdline: console=ttyS0}
   root: {format: erofs}
   verity: {bind: uki}

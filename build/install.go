@@ -38,6 +38,10 @@ type installed struct {
 	tree   *rootfs.Tree
 	claims map[string][]rootfs.Claim
 	ledger *ledger
+	// asked are the modes and owners that overlays give, by path.
+	asked map[string]asked
+	// removed counts what settings took out; nil where they ask for nothing.
+	removed *Total
 }
 
 // unpackTools makes the tools root and, in it, the places where steps find
@@ -116,6 +120,7 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 	for _, d := range excluded {
 		args = append(args, "--excludepath=/"+d)
 	}
+	args = append(args, b.leftOut(set)...)
 	for _, in := range inputs {
 		p, err := b.toInstall(in)
 		if err != nil {
@@ -141,15 +146,16 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 	if len(stderr) >= maxOutput {
 		return nil, &StepError{Step: "install " + set, Reason: fmt.Sprintf("rpm printed more than %d bytes of messages", maxOutput), Tail: tail(stderr, 20)}
 	}
-	if m := rpmTrouble.FindAllString(stderr, 10); m != nil {
+	if m := b.trouble(set, stderr); len(m) > 0 {
 		return nil, &StepError{Step: "install " + set, Reason: "rpm ended well, but said", Tail: strings.Join(m, "\n")}
 	}
 	i.seen = res.Files
+	b.noteScripts(i, inputs)
 	return i, i.ledger.step(byInstallation)
 }
 
 func newInstalled(set, dir string) *installed {
-	return &installed{set: set, dir: dir, inputOf: map[*rootfs.Package]string{}, ledger: newLedger(dir)}
+	return &installed{set: set, dir: dir, inputOf: map[*rootfs.Package]string{}, ledger: newLedger(dir), asked: map[string]asked{}}
 }
 
 // makeDir makes a folder with mode 0755 whatever the umask is.
@@ -227,12 +233,7 @@ func (b *builder) readPackage(in *lock.Input, more func(p *rootfs.Package, paylo
 func (b *builder) finishRoot(ctx context.Context, root *installed) error {
 	for _, name := range b.image.Overlay {
 		in := b.Lock.Find(lock.KindTree, name)
-		tmp := filepath.Join(b.work, "overlay-"+strings.ReplaceAll(name, "/", "-"))
-		if err := b.unpackTree(in, tmp); err != nil {
-			return err
-		}
-		how := origin{account: Placed, inputs: []string{ref(in)}, by: "overlay"}
-		if err := place(root, tmp, func(string) origin { return how }); err != nil {
+		if err := b.layOverlay(root, in); err != nil {
 			return err
 		}
 	}
@@ -246,7 +247,35 @@ func (b *builder) finishRoot(ctx context.Context, root *installed) error {
 		return err
 	}
 	b.say("reading the root")
+	return b.readRoot(ctx, root)
+}
+
+// layOverlay lays an overlay over the root.
+func (b *builder) layOverlay(root *installed, in *lock.Input) error {
+	tmp := filepath.Join(b.work, "overlay-"+strings.ReplaceAll(in.Name, "/", "-"))
+	wanted, err := b.unpackOwned(in, tmp)
+	if err != nil {
+		return err
+	}
+	how := origin{account: Placed, inputs: []string{ref(in)}, by: "overlay"}
+	if err := place(root, tmp, func(string) origin { return how }); err != nil {
+		return err
+	}
+	return root.ask(wanted, how)
+}
+
+// readRoot reads the root's folder and writes the lock's settings into it.
+func (b *builder) readRoot(ctx context.Context, root *installed) error {
 	if err := b.scan(ctx, root, rootfs.Rules(false)); err != nil {
+		return err
+	}
+	if err := b.applySettings(root); err != nil {
+		return err
+	}
+	if err := root.giveAsked(); err != nil {
+		return err
+	}
+	if err := root.checkPasswords(b.image.Settings); err != nil {
 		return err
 	}
 	return root.addState()
@@ -280,6 +309,12 @@ func (b *builder) scan(ctx context.Context, i *installed, rules []rootfs.Rule) e
 	if err != nil {
 		return err
 	}
+	i.tree = t
+	if i.set == lock.SetRoot {
+		if err := b.setUsers(i); err != nil {
+			return err
+		}
+	}
 	i.claims, err = t.Owners(i.packages, func(dev, ino uint64) (rootfs.Seen, bool) {
 		r, ok := i.seen[sandbox.FileID{Dev: dev, Ino: ino}]
 		return rootfs.Seen{UID: r.UID, GID: r.GID, Xattrs: r.Xattrs}, ok
@@ -302,7 +337,6 @@ func (b *builder) scan(ctx context.Context, i *installed, rules []rootfs.Rule) e
 	for _, r := range t.Normalise(rules, i.isPlaced) {
 		used = append(used, fmt.Sprintf("/%s: %s", r.Match, r.Reason))
 	}
-	i.tree = t
 	b.log.Append("normalise "+i.set, strings.Join(used, "\n"))
 	return nil
 }
@@ -336,22 +370,22 @@ func (i *installed) ownPlaced(t *rootfs.Tree) {
 // normalised is how what is written into the tree itself came to be.
 var normalised = origin{account: Generated, by: "normalise"}
 
-// put writes into the tree at p and enters in the ledger what that made: p,
-// and the folders above that were missing.
-func (i *installed) put(p string, write func() error) error {
-	i.ledger.set(p, normalised)
+// put writes into the tree at p and enters in the ledger how: of p, and of the
+// folders above that were missing.
+func (i *installed) put(p string, how origin, write func() error) error {
+	i.ledger.set(p, how)
 	for d := path.Dir(p); d != "." && i.tree.Get(d) == nil; d = path.Dir(d) {
-		i.ledger.set(d, normalised)
+		i.ledger.set(d, how)
 	}
 	return write()
 }
 
 func (i *installed) putFile(p string, perm uint32, content []byte) error {
-	return i.put(p, func() error { return i.tree.PutFile(p, perm, content) })
+	return i.put(p, normalised, func() error { return i.tree.PutFile(p, perm, content) })
 }
 
 func (i *installed) putLink(p, target string) error {
-	return i.put(p, func() error { return i.tree.PutLink(p, target) })
+	return i.put(p, normalised, func() error { return i.tree.PutLink(p, target) })
 }
 
 // putDir adds a folder unless it is there.
@@ -359,7 +393,7 @@ func (i *installed) putDir(p string, perm uint32) error {
 	if e := i.tree.Get(p); e != nil && e.Is(unix.S_IFDIR) {
 		return nil
 	}
-	return i.put(p, func() error { return i.tree.PutDir(p, perm) })
+	return i.put(p, normalised, func() error { return i.tree.PutDir(p, perm) })
 }
 
 // addState adds the files by which systemd knows a prepared image: an empty

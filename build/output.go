@@ -26,6 +26,12 @@ type Image struct {
 	Partitions []Partition `json:"partitions"`
 	// Totals counts the files of root, initrd and ESP by account.
 	Totals map[Account]Total `json:"totals"`
+	// Removed counts the files that the lock's settings took out of the root;
+	// build.log names them.
+	Removed *Total `json:"removed,omitempty"`
+	// SkippedScriptlets counts, by set, the scriptlets and triggers that were
+	// not run because the lock says so; evidence.json lists them.
+	SkippedScriptlets map[string]int `json:"skippedScriptlets,omitempty"`
 }
 
 // Output is a file of the output folder.
@@ -84,8 +90,8 @@ type File struct {
 	Inputs []string `json:"inputs,omitempty"`
 	// By says what made or changed it, or brought it there: "scriptlets" (and
 	// triggers), "rpm" (its database), "installation" (folders that no package
-	// names), "step 1", "overlay", "services", "kernel modules", "depmod",
-	// "normalise", "assembly".
+	// names), "step 1", "overlay", "services", "settings" (what the lock has Caisson write),
+	// "kernel modules", "depmod", "normalise", "assembly".
 	By string `json:"by,omitempty"`
 }
 
@@ -101,4 +107,20 @@ type Evidence struct {
 	// Unused are inputs, as KIND/NAME, that the lock has for this image and
 	// that no step was given.
 	Unused []string `json:"unused,omitempty"`
+	// Skipped are the scriptlets and triggers that were not run because the
+	// lock says so of their set, in the order of sets and packages.
+	Skipped []SkippedScript `json:"skippedScriptlets,omitempty"`
+}
+
+// SkippedScript is a scriptlet or trigger that was not run.
+type SkippedScript struct {
+	Set     string `json:"set"`
+	Package string `json:"package"` // NEVRA
+	// Kind is "pretrans", "pre", "post", "posttrans", "triggerprein",
+	// "triggerin", "filetriggerin" or "transfiletriggerin".
+	Kind    string `json:"kind"`
+	Program string `json:"program"`
+	// On is what would have set a trigger off: names of packages, or the
+	// beginnings of paths.
+	On []string `json:"on,omitempty"`
 }

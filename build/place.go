@@ -20,17 +20,25 @@ import (
 
 // unpackTree lays a KindTree input out in a new folder.
 func (b *builder) unpackTree(in *lock.Input, dir string) error {
+	_, err := b.unpackOwned(in, dir)
+	return err
+}
+
+// unpackOwned is unpackTree. It returns the archive's headers of what has
+// another mode or owner than packing gives of itself: what is in the folder
+// has neither.
+func (b *builder) unpackOwned(in *lock.Input, dir string) (owned []*tar.Header, err error) {
 	r, err := b.open(in)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer r.Close()
 	if err := makeDir(dir); err != nil {
-		return err
+		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer root.Close()
 	b.mu.Lock()
@@ -41,15 +49,26 @@ func (b *builder) unpackTree(in *lock.Input, dir string) error {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			_, err = io.Copy(io.Discard, r)
-			return err
+			return owned, err
 		}
 		if err == nil {
 			err = untarOne(root, h, tr)
 		}
 		if err != nil {
-			return fmt.Errorf("unpacking %s: %w", ref(in), err)
+			return nil, fmt.Errorf("unpacking %s: %w", ref(in), err)
+		}
+		if isOwned(h) {
+			owned = append(owned, h)
 		}
 	}
+}
+
+// isOwned tells whether an owners file gave the entry anything. A folder is
+// in the archive only then.
+func isOwned(h *tar.Header) bool {
+	perm := h.Mode
+	return h.Typeflag == tar.TypeDir || h.Typeflag == tar.TypeReg && perm != 0o644 && perm != 0o755 ||
+		h.Uid != 0 || h.Gid != 0 || h.Uname != "" || h.Gname != "" || h.PAXRecords[lock.CapabilityRecord] != ""
 }
 
 func untarOne(root *os.Root, h *tar.Header, r io.Reader) error {
@@ -60,8 +79,13 @@ func untarOne(root *os.Root, h *tar.Header, r io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeSymlink:
 		return root.Symlink(h.Linkname, name)
+	case tar.TypeDir:
+		return openDirs(root, name)
 	case tar.TypeReg:
-		perm := fs.FileMode(h.Mode & 0o777) //nolint:gosec // nine bits
+		perm := fs.FileMode(0o644)
+		if h.Mode&0o100 != 0 {
+			perm = 0o755
+		}
 		f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 		if err != nil {
 			return err
@@ -154,6 +178,7 @@ func placeOne(root *installed, dst *os.Root, full, rel string, d fs.DirEntry, ho
 		delete(root.seen, sandbox.FileID{Dev: sys.Dev, Ino: sys.Ino})
 	}
 	root.ledger.set(at, how)
+	delete(root.asked, at)
 	return nil
 }
 

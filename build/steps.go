@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -18,6 +19,7 @@ import (
 	"caisson/lock"
 	"caisson/lock/cargo"
 	"caisson/lock/gomod"
+	"caisson/prefetch/view"
 )
 
 // compilers is how many programs are compiled at a time.
@@ -137,7 +139,7 @@ func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) (put func()
 			}
 		case lock.KindGo:
 			kind := strings.TrimPrefix(filepath.Ext(in.Name), ".")
-			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: b.inStore(in)})
+			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: b.inStore(in), H1: in.Go.H1})
 			if kind == gobuild.KindZip {
 				locked = append(locked, gomod.Module{Path: in.Go.Module, Version: in.Go.Version, ZipH1: in.Go.H1})
 			}
@@ -146,9 +148,15 @@ func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) (put func()
 	if err := gobuild.Proxy(proxy, files); err != nil {
 		return nil, err
 	}
+	workspace := gomod.Workspace(os.DirFS(src))
+	if workspace {
+		if err := gobuild.CompleteWorkSum(src, files); err != nil {
+			return nil, fmt.Errorf("step %d: %w", n, err)
+		}
+	}
 	job := gobuild.Job{
 		Toolchain: "/toolchain", Proxy: "/proxy", Source: "/src", Out: "/out/program",
-		Package: s.Package, LDFlags: s.LDFlags, Epoch: b.Lock.Epoch, Workspace: gomod.Workspace(os.DirFS(src)),
+		Package: s.Package, LDFlags: s.LDFlags, Epoch: b.Lock.Epoch, Workspace: workspace, Cgo: s.Cgo,
 	}
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
 		Name: fmt.Sprintf("step %d: go build %s", n, s.Package), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src",
@@ -192,26 +200,12 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put 
 	if err := makeDir(target); err != nil {
 		return nil, err
 	}
-	crates, err := cargo.Read(os.DirFS(src))
+	locked, err := cargo.Read(os.DirFS(src))
 	if err != nil {
 		return nil, err
 	}
-	byFile := map[string]*lock.Input{}
-	for _, in := range inputs {
-		if in.Kind == lock.KindCrate {
-			byFile[in.Name] = in
-		}
-	}
-	var files []cargobuild.File
-	for _, c := range crates {
-		in := byFile[c.File()]
-		if in == nil || in.SHA256.Hex() != c.Checksum {
-			return nil, fmt.Errorf("step %d: Cargo.lock names %s with checksum %s, which the lock does not have", n, c.File(), c.Checksum)
-		}
-		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: b.inStore(in)})
-	}
-	if err := cargobuild.LocalRegistry(registry, files); err != nil {
-		return nil, err
+	if err := b.crates(registry, locked, inputs); err != nil {
+		return nil, fmt.Errorf("step %d: %w", n, err)
 	}
 	job := cargobuild.Job{
 		Config: "/registry/config.toml", Source: "/src", Tmp: "/target",
@@ -220,7 +214,10 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put 
 	if _, err := os.Stat(filepath.Join(b.tools, "usr/bin/cc")); err != nil {
 		job.Linker = "gcc" // cc is made by scriptlets, and the tools root runs none
 	}
-	config := cargobuild.Config("/registry", job, crates)
+	if len(locked.Git) > 0 {
+		job.Git = "/registry/git"
+	}
+	config := cargobuild.Config("/registry", job, locked)
 	if err := os.WriteFile(filepath.Join(registry, "config.toml"), config, 0o644); err != nil { //nolint:gosec // read inside the sandbox
 		return nil, err
 	}
@@ -240,8 +237,44 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put 
 	return func() error { return b.program(filepath.Join(target, rel), s.To, n, inputs) }, nil
 }
 
-// runStep runs a line of shell with the file inputs in $IN and everything it
-// leaves in $OUT going into the root.
+// crates lays out what Cargo.lock names, each from the input that the lock has
+// for it.
+func (b *builder) crates(registry string, locked *cargo.Lock, inputs []*lock.Input) error {
+	find := func(is func(in *lock.Input) bool) *lock.Input {
+		if i := slices.IndexFunc(inputs, is); i >= 0 {
+			return inputs[i]
+		}
+		return nil
+	}
+	var files []cargobuild.File
+	for _, c := range locked.Crates {
+		in := find(func(in *lock.Input) bool {
+			return in.Kind == lock.KindCrate && in.URL == c.Name+"/"+c.Version && in.Registry == c.Source && in.SHA256.Hex() == c.Checksum
+		})
+		if in == nil {
+			return fmt.Errorf("the lock does not have %s with checksum %s, which Cargo.lock names", c.File(), c.Checksum)
+		}
+		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: b.inStore(in)})
+	}
+	if err := cargobuild.LocalRegistry(registry, files); err != nil || len(locked.Git) == 0 {
+		return err
+	}
+	var repos []view.GitRepo
+	for _, g := range locked.Git {
+		in := find(func(in *lock.Input) bool { return in.Git != nil && in.Git.Commit == g.Commit })
+		if in == nil {
+			return fmt.Errorf("the lock does not have %s at commit %s, which Cargo.lock names", g.URL, g.Commit)
+		}
+		b.mu.Lock()
+		b.given[in] = true
+		b.mu.Unlock()
+		repos = append(repos, view.GitRepo{Git: g, Open: func() (io.ReadCloser, error) { return b.open(in) }})
+	}
+	return view.GitRepositories(filepath.Join(registry, "git"), "/registry/git", repos)
+}
+
+// runStep runs a line of shell with the file inputs and the OCI images in $IN
+// and everything it leaves in $OUT going into the root.
 func (b *builder) runStep(ctx context.Context, n int, script string) (put func() error, err error) {
 	in, out := b.stepDir(n, "in"), b.stepDir(n, "out")
 	for _, d := range []string{in, out} {
@@ -260,10 +293,20 @@ func (b *builder) runStep(ctx context.Context, n int, script string) (put func()
 		}
 		inputs = append(inputs, f)
 	}
+	images, err := b.putImages(in)
+	if err != nil {
+		return nil, err
+	}
+	inputs = append(inputs, images...)
+	repositories, mounts, err := b.putRepositories(in)
+	if err != nil {
+		return nil, err
+	}
+	inputs = append(inputs, repositories...)
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
 		Name: fmt.Sprintf("step %d: run", n), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", script},
 		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp",
-		Mounts: []sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}},
+		Mounts: append([]sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}}, mounts...),
 	})
 	if err != nil {
 		return nil, err

@@ -15,10 +15,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"caisson/lock/digest"
 	"caisson/lock/solve"
 )
 
@@ -236,5 +238,57 @@ func askDNF(t testing.TB, name string) {
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	if out, _ := cmd.CombinedOutput(); !bytes.Contains(out, []byte("Transaction Summary")) { // it ends with 1 in any case
 		t.Fatalf("dnf: %s", out)
+	}
+}
+
+// TestReplayC9S makes a choice of CentOS Stream 9 again, modules and weak
+// dependencies included.
+func TestReplayC9S(t *testing.T) {
+	var repos strings.Builder
+	for _, id := range []string{"baseos", "appstream"} {
+		dir, err := filepath.Abs(c9s + "c9s-" + id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(dir); err != nil {
+			t.Skip("no shared data rpm-md")
+		}
+		repos.WriteString("{id: " + id + ", baseurl: 'file://" + dir + "', gpgcheck: false}, ")
+	}
+	text := []byte("version: 1\nname: x\nrpm: {best: false, moduleEnable: [nodejs:20], sources: available, repos: [" + repos.String() + "]}\n" +
+		"sets: {root: {packages: [bash, nodejs, httpd]}, tools: {packages: [coreutils]}}\n")
+	m, err := ParseManifest("m", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := map[digest.Digest]string{}
+	var mu sync.Mutex
+	fetch := func(ctx context.Context, w Want) (Blob, error) {
+		b, err := fetchLocal(ctx, w)
+		mu.Lock()
+		defer mu.Unlock()
+		paths[b.SHA256] = b.Path
+		return b, err
+	}
+	l, err := Resolve(context.Background(), Options{Manifest: m, Digest: digest.Of(text), Fetch: fetch})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, modular := 0, 0
+	for _, in := range l.Inputs {
+		if in.RPM == nil {
+			continue
+		}
+		n += len(in.For)
+		if in.RPM.Module != "" {
+			modular++
+			if l.Find(KindRepodata, in.Repo+"-x86_64/modules") == nil {
+				t.Errorf("%s is of a module, and the modules of %s are not locked", in.Name, in.Repo)
+			}
+		}
+	}
+	got, err := Replay(context.Background(), l, func(d digest.Digest) (string, error) { return paths[d], nil })
+	if err != nil || got.Packages != n || got.Different != nil || got.Kept != nil || n < 50 || modular == 0 || len(l.MissingSources) == 0 {
+		t.Errorf("got %+v, %v; want %d packages, %d of modules", got, err, n, modular)
 	}
 }

@@ -36,7 +36,9 @@ func Check(l *Lock, manifest digest.Digest, dir string) error {
 		changed = append(changed, err)
 	}
 	for _, s := range l.Sources {
-		compare(KindFile, s.Name, s.SHA256)
+		if !isURL(s.Name) && !strings.HasPrefix(s.Name, imageSource) { // those are not here
+			compare(KindFile, s.Name, s.SHA256)
+		}
 	}
 	for i := range l.Inputs {
 		switch in := &l.Inputs[i]; in.Kind {
@@ -60,10 +62,13 @@ func (l *Lock) check() error {
 	if l.Manifest.IsZero() {
 		return errors.New("no digest of the manifest")
 	}
+	if l.Imported != "" && l.Imported != importedRPMs && l.Imported != ImportedPrefetch {
+		return fmt.Errorf("imported %q: want %q or %q, or nothing", l.Imported, importedRPMs, ImportedPrefetch)
+	}
 	if l.Epoch < 0 || l.Epoch > maxEpoch {
 		return fmt.Errorf("epoch %d: want seconds since 1970, at most %d", l.Epoch, int64(maxEpoch))
 	}
-	for _, f := range []func() error{l.checkRepos, l.checkInputs, l.checkReferences} {
+	for _, f := range []func() error{l.checkRepos, l.checkInputs, l.checkReferences, l.checkSettings} {
 		if err := f(); err != nil {
 			return err
 		}
@@ -72,27 +77,78 @@ func (l *Lock) check() error {
 }
 
 func (l *Lock) checkRepos() error {
-	for i, r := range l.Repos {
-		switch {
-		case r.ID == "":
+	for i := range l.Repos {
+		r := &l.Repos[i]
+		if r.ID == "" {
 			return errors.New("a repository without an id")
-		case i > 0 && compareRepos(l.Repos[i-1], r) >= 0:
+		}
+		if i > 0 && compareRepos(l.Repos[i-1], *r) >= 0 {
 			return fmt.Errorf("repository %q (%s) is there twice, or not in its place", r.ID, r.Arch)
-		case !strings.HasSuffix(r.BaseURL, "/"):
-			return fmt.Errorf("repository %q: baseurl %q does not end in a slash", r.ID, r.BaseURL)
-		case r.Repomd.IsZero():
-			return fmt.Errorf("repository %q (%s): no digest of its repomd.xml", r.ID, r.Arch)
-		case (r.GPGCheck || r.RepoGPGCheck) && len(r.Keys) == 0:
-			return fmt.Errorf("repository %q: its signatures are to be checked, and it has no key", r.ID)
+		}
+		if err := l.checkRepo(r); err != nil {
+			return fmt.Errorf("repository %q (%s): %w", r.ID, r.Arch, err)
+		}
+	}
+	if s := l.RPM.Sources; s != "" && s != sourcesYes && s != sourcesAvailable {
+		return fmt.Errorf("rpm: sources %q is not known to this Caisson", s)
+	}
+	if !slices.IsSorted(l.MissingSources) || len(l.MissingSources) > 0 && l.RPM.Sources != sourcesAvailable {
+		return errors.New("missingSources is not sorted, or source packages were not asked for")
+	}
+	return nil
+}
+
+// checkBases wants slashes at the end. An imported repository may have no
+// address: its files then have absolute ones.
+func (l *Lock) checkBases(r *Repo) error {
+	for _, base := range append([]string{r.BaseURL}, r.Mirrors...) {
+		if !strings.HasSuffix(base, "/") && (base != "" || l.Imported == "") {
+			return fmt.Errorf("baseurl %q does not end in a slash", base)
 		}
 	}
 	return nil
 }
 
+func (l *Lock) checkRepo(r *Repo) error {
+	if err := l.checkBases(r); err != nil {
+		return err
+	}
+	switch {
+	case r.ISO == "" && strings.HasPrefix(r.BaseURL, isoScheme):
+		return fmt.Errorf("baseurl %q is in a file that is not named", r.BaseURL)
+	case r.ISO != "" && !strings.HasPrefix(r.BaseURL, isoScheme+r.ISO+"/"):
+		return fmt.Errorf("baseurl %q is not in the file %q", r.BaseURL, r.ISO)
+	case r.ISO != "" && (len(r.Mirrors) > 0 || slices.Contains(strings.Split(r.BaseURL, "/"), "..")):
+		return fmt.Errorf("baseurl %q is not a folder of the file %q alone", r.BaseURL, r.ISO)
+	case r.ISO != "" && l.Find(KindFile, r.ISO) == nil:
+		return fmt.Errorf("the file %q that it is in is not among the inputs", r.ISO)
+	case r.Repomd.IsZero() && l.Imported == "":
+		return errors.New("no digest of its repomd.xml")
+	case r.Order < 0 || r.Cost < 0:
+		return fmt.Errorf("order %d, cost %d", r.Order, r.Cost)
+	case (r.GPGCheck || r.RepoGPGCheck) && len(r.Keys) == 0:
+		return errors.New("its signatures are to be checked, and it has no key")
+	}
+	return nil
+}
+
+// Unchecked are the repositories whose packages need no signature.
+func (l *Lock) Unchecked() []Repo {
+	var out []Repo
+	for _, r := range l.Repos {
+		if !r.GPGCheck {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 func (l *Lock) checkInputs() error {
 	repos := make(map[string]bool)
+	baseless := make(map[string]bool) // with their arch; of an imported lock
 	for _, r := range l.Repos {
 		repos[r.ID] = true
+		baseless[r.ID+" "+r.Arch] = r.BaseURL == ""
 	}
 	for i := range l.Inputs {
 		in := &l.Inputs[i]
@@ -104,11 +160,14 @@ func (l *Lock) checkInputs() error {
 				return fmt.Errorf("input %s %s is not in its place: they are sorted by kind and name", in.Kind, in.Name)
 			}
 		}
-		if err := in.check(); err != nil {
+		if err := in.check(l.Imported != ""); err != nil {
 			return fmt.Errorf("input %s %s: %w", in.Kind, in.Name, err)
 		}
 		if in.Repo != "" && !repos[in.Repo] {
 			return fmt.Errorf("input %s %s: there is no repository %q", in.Kind, in.Name, in.Repo)
+		}
+		if i := slices.IndexFunc(in.For, func(u Use) bool { return baseless[in.Repo+" "+u.Arch] }); i >= 0 && !isURL(in.URL) {
+			return fmt.Errorf("input %s %s: repository %q has no baseurl for %s", in.Kind, in.Name, in.Repo, in.For[i].Arch)
 		}
 	}
 	return nil
@@ -153,7 +212,23 @@ func (l *Lock) checkReferences() error {
 	return nil
 }
 
-func (in *Input) check() error {
+// checkDetails wants the details of the input's own kind, and no others.
+func (in *Input) checkDetails() error {
+	switch {
+	case (in.Kind == KindRPM) != (in.RPM != nil):
+		return errors.New("rpm details belong to packages, and packages have them")
+	case (in.Kind == KindGo || in.Kind == KindToolchain) != (in.Go != nil):
+		return errors.New("go details belong to Go modules and toolchains, and these have them")
+	case (in.Kind == KindGit) != (in.Git != nil):
+		return errors.New("git details belong to git repositories, and these have them")
+	case (in.Kind == KindOCI) != (in.OCI != nil):
+		return errors.New("oci details belong to images, and images have them")
+	}
+	return nil
+}
+
+// check is what an input must satisfy. An imported one may lack a repository.
+func (in *Input) check(imported bool) error {
 	switch {
 	case in.Name == "":
 		return errors.New("no name")
@@ -161,10 +236,14 @@ func (in *Input) check() error {
 		return errors.New("no sha256")
 	case in.Size < 0:
 		return fmt.Errorf("size %d", in.Size)
-	case (in.Kind == KindRPM) != (in.RPM != nil):
-		return errors.New("rpm details belong to packages, and packages have them")
-	case (in.Kind == KindGo || in.Kind == KindToolchain) != (in.Go != nil):
-		return errors.New("go details belong to Go modules and toolchains, and these have them")
+	case in.Verified != nil && in.Verified.What == "":
+		return errors.New("verified, and not what of it")
+	}
+	if err := in.checkDetails(); err != nil {
+		return err
+	}
+	if err := in.Auth.check(); err != nil {
+		return fmt.Errorf("auth: %w", err)
 	}
 	for i := 1; i < len(in.For); i++ {
 		if compareUses(in.For[i-1], in.For[i]) >= 0 {
@@ -173,7 +252,7 @@ func (in *Input) check() error {
 	}
 	switch in.Kind {
 	case KindRPM, KindRepodata:
-		if in.Repo == "" {
+		if in.Repo == "" && (!imported || !isURL(in.URL)) {
 			return errors.New("no repository")
 		}
 		return in.checkInside()
@@ -181,8 +260,35 @@ func (in *Input) check() error {
 		return in.checkInside()
 	case KindKey, KindFile, KindTree:
 		return nil
+	case KindGit:
+		return in.checkGit()
+	case KindOCI:
+		return in.checkOCI()
 	}
 	return fmt.Errorf("kind %q is not known to this Caisson", in.Kind)
+}
+
+// checkOCI wants an address that has the digest, and a role that is known.
+func (in *Input) checkOCI() error {
+	a, err := ParseOCIAddress(in.URL)
+	if err != nil {
+		return fmt.Errorf("url: %w", err)
+	}
+	if d, ok := a.Digest(); !ok || d != in.SHA256 {
+		return fmt.Errorf("url ends in %q, want %s", a.ID, in.SHA256)
+	}
+	kind := OCIBlobs
+	switch in.OCI.Role {
+	case RoleIndex, RoleManifest:
+		kind = OCIManifests
+	case RoleConfig, RoleLayer, RoleSBOM:
+	default:
+		return fmt.Errorf("role %q is not known to this Caisson", in.OCI.Role)
+	}
+	if a.Kind != kind {
+		return fmt.Errorf("url is of %s; the role %s wants %s", a.Kind, in.OCI.Role, kind)
+	}
+	return nil
 }
 
 // checkInside refuses a relative address that leaves what it is relative to.

@@ -12,7 +12,7 @@
 //
 // Inputs are sorted by kind and name. Each is one file of the store, pinned
 // by its SHA-256. A local folder (payload sources, overlays) is packed into a
-// canonical tar archive (see Pack) and so becomes a file like any other.
+// canonical tar archive (see PackInput) and so becomes a file like any other.
 //
 // # The choice
 //
@@ -47,19 +47,31 @@ type Lock struct {
 	// "rpms.lock.yaml", and then Manifest is its digest: what that file does
 	// not say (metadata, requests, reasons) is not in the lock.
 	Imported string `json:"imported,omitempty"`
+	// Context is what the packages of an rpms.in.yaml that was locked on its own
+	// come on top of: "image REF", "localSystem", or "bare". Packages that are
+	// there already are not in the lock.
+	Context string `json:"context,omitempty"`
 	// Sources are the other files that say what to choose: a Konflux
-	// rpms.in.yaml and the .repo files that it names.
+	// rpms.in.yaml and what it names. What was fetched for one has its address
+	// as name, an image "image:" and its reference; a prefetch-input and the
+	// files that it leads to.
 	Sources []Source `json:"sources,omitempty"`
 	// Epoch is SOURCE_DATE_EPOCH of everything, in seconds since 1970: given,
 	// or the newest build time among the locked RPMs.
-	Epoch    int64      `json:"epoch"`
-	Arches   []string   `json:"arches"`
-	RPM      RPMOptions `json:"rpm"`
-	Repos    []Repo     `json:"repos"`
-	Sets     []Set      `json:"sets"`
-	Payloads []Payload  `json:"payloads,omitempty"`
-	Steps    []Step     `json:"steps,omitempty"`
-	Image    Image      `json:"image"`
+	Epoch  int64      `json:"epoch"`
+	Arches []string   `json:"arches"`
+	RPM    RPMOptions `json:"rpm"`
+	Repos  []Repo     `json:"repos"`
+	// MissingSources are the source packages that no repository has, where
+	// RPM.Sources allows it: "name-version-release.src.rpm", sorted.
+	MissingSources []string  `json:"missingSources,omitempty"`
+	Sets           []Set     `json:"sets"`
+	Payloads       []Payload `json:"payloads,omitempty"`
+	Steps          []Step    `json:"steps,omitempty"`
+	// RecordNetwork says that a step's attempt to reach a network, which is
+	// refused in any case, is only recorded and does not end the build.
+	RecordNetwork bool  `json:"recordNetwork,omitempty"`
+	Image         Image `json:"image"`
 	// Variants holds what differs from Image: the whole image settings of
 	// each variant, already merged. A variant's packages are a set of its
 	// own, named by SetName.
@@ -89,8 +101,11 @@ type RPMOptions struct {
 
 // Repo is a repository as it was used: one entry per repository and arch.
 type Repo struct {
-	ID      string `json:"id"`
-	Arch    string `json:"arch"`
+	ID   string `json:"id"`
+	Arch string `json:"arch"`
+	// Order is the repository's place in the manifest, from 0: the earlier one
+	// wins where a package is in two of equal priority and cost.
+	Order   int    `json:"order,omitempty"`
 	BaseURL string `json:"baseurl"` // variables expanded, with a final slash
 	// ISO is the file input that the repository is in; BaseURL is then
 	// "iso:NAME/FOLDER/".
@@ -128,6 +143,9 @@ type Set struct {
 	Exclude []string       `json:"exclude,omitempty"`
 	// Modules are kernel modules, for an initrd.
 	Modules []string `json:"modules,omitempty"`
+	// Scriptlets is "skip" where none of the packages' scriptlets and triggers
+	// are run; empty where all are.
+	Scriptlets string `json:"scriptlets,omitempty"`
 }
 
 // ArchPackages is what is asked for on one arch.
@@ -169,6 +187,7 @@ type GoStep struct {
 	Package string `json:"package"` // "./cmd/agent"
 	To      string `json:"to"`      // absolute path in the root
 	LDFlags string `json:"ldflags,omitempty"`
+	Cgo     bool   `json:"cgo,omitempty"` // with the tools root's gcc
 }
 
 // CargoStep builds one Rust program.
@@ -190,12 +209,17 @@ type Image struct {
 	Root    string   `json:"root"`   // erofs
 	Verity  string   `json:"verity"` // uki: the root hash is in the UKI's command line
 	Output  []string `json:"output"` // qcow2, raw
+	// Settings are what Caisson writes into the root; nil where it is left as
+	// packages, steps and overlays make it.
+	Settings *Settings `json:"settings,omitempty"`
 }
 
-// Services are systemd units to enable and to disable.
+// Services are systemd units to enable, to disable, and to mask: masked ones
+// cannot be started at all.
 type Services struct {
 	Enable  []string `json:"enable,omitempty"`
 	Disable []string `json:"disable,omitempty"`
+	Mask    []string `json:"mask,omitempty"`
 }
 
 // Variant is a named departure from the image.
@@ -213,7 +237,7 @@ const (
 	KindToolchain = "toolchain" // a Go toolchain's .zip
 	KindCrate     = "crate"     // a .crate of a registry
 	KindFile      = "file"      // a file by URL
-	KindTree      = "tree"      // a local folder, packed by Pack
+	KindTree      = "tree"      // a local folder, packed by PackInput
 	KindGit       = "git"       // a git repository at a commit, as package gittree writes it
 	KindOCI       = "oci"       // an image index, manifest, config or layer
 )
@@ -292,6 +316,9 @@ type Go struct {
 	Version string `json:"version"`
 	// H1 is the go.sum hash of the zip's files, or of go.mod.
 	H1 string `json:"h1"`
+	// Unproved says that no sum file of the source has H1 and no checksum
+	// database was asked: it is that of the file as it was found.
+	Unproved bool `json:"unproved,omitempty"`
 }
 
 // Tree is what only a local folder has.
@@ -314,14 +341,15 @@ type Git struct {
 // OCI is what only a part of an image has.
 type OCI struct {
 	Ref       string `json:"ref"`  // the image as it was asked for
-	Role      string `json:"role"` // index, manifest, config, layer, sbom
+	Role      string `json:"role"` // RoleIndex and so on
 	MediaType string `json:"mediaType"`
 }
 
 // Verified is a signature that was found good.
 type Verified struct {
 	// Key is the fingerprint of an OpenPGP or SSH key, or the SHA-256 of a
-	// public key in its PKIX form.
+	// public key in its PKIX form, "sha256:" and hex. Of a file with several
+	// OpenPGP keys it is all of them, as Input.Fingerprint is.
 	Key string `json:"key,omitempty"`
 	// Identity and Issuer are those of a certificate.
 	Identity string `json:"identity,omitempty"`
@@ -329,6 +357,16 @@ type Verified struct {
 	// What is signed: "tag", "commit", "image", "checksums", or the predicate
 	// type of an attestation.
 	What string `json:"what"`
+	// From is where the signed checksums lie.
+	From string `json:"from,omitempty"`
+}
+
+// By says in words who signed.
+func (v *Verified) By() string {
+	if v.Key != "" {
+		return "key " + v.Key
+	}
+	return v.Identity + " of " + v.Issuer
 }
 
 // EVR is epoch:version-release, without an epoch of 0.
@@ -422,10 +460,19 @@ func (l *Lock) RepoURL(in *Input) (string, bool) {
 	if in.Repo == "" || isURL(in.URL) {
 		return in.URL, isURL(in.URL)
 	}
-	for _, r := range l.Repos {
-		if r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {
-			return r.BaseURL + in.URL, true
-		}
+	if r := l.RepoOf(in); r != nil {
+		return r.BaseURL + in.URL, true
 	}
 	return "", false
+}
+
+// RepoOf is the repository of an input, for the first arch that uses it; nil
+// where it has none.
+func (l *Lock) RepoOf(in *Input) *Repo {
+	for i := range l.Repos {
+		if r := &l.Repos[i]; in.Repo != "" && r.ID == in.Repo && (len(in.For) == 0 || in.For[0].Arch == "" || in.For[0].Arch == r.Arch) {
+			return r
+		}
+	}
+	return nil
 }

@@ -9,14 +9,18 @@ import (
 // Manifest is caisson.yaml: what a person asks for. The keys are those of
 // the tags below; any other is an error that names its line.
 type Manifest struct {
-	Version  int                        `yaml:"version"`
-	Name     string                     `yaml:"name"`
-	Arches   []string                   `yaml:"arches"`
-	Epoch    *int64                     `yaml:"epoch"`
-	RPM      ManifestRPM                `yaml:"rpm"`
-	Sets     map[string]ManifestSet     `yaml:"sets"`
-	Inputs   ManifestInputs             `yaml:"inputs"`
-	Steps    []ManifestStep             `yaml:"steps"`
+	Version int                    `yaml:"version"`
+	Name    string                 `yaml:"name"`
+	Arches  []string               `yaml:"arches"`
+	Epoch   *int64                 `yaml:"epoch"`
+	RPM     ManifestRPM            `yaml:"rpm"`
+	Sets    map[string]ManifestSet `yaml:"sets"`
+	Inputs  ManifestInputs         `yaml:"inputs"`
+	Steps   []ManifestStep         `yaml:"steps"`
+	// Network is what becomes of a build whose step tries to reach a network,
+	// which is refused in any case: "refuse" (unless given) ends it, "record"
+	// only writes it down.
+	Network  string                     `yaml:"network"`
 	Image    ManifestImage              `yaml:"image"`
 	Variants map[string]ManifestVariant `yaml:"variants"`
 }
@@ -26,6 +30,9 @@ type ManifestSet struct {
 	Packages []string `yaml:"packages"`
 	Exclude  []string `yaml:"exclude"`
 	Modules  []string `yaml:"modules"`
+	// Scriptlets is "run" (unless given) or "skip": the packages' scriptlets
+	// and triggers. A variant's set is as the image's unless it says otherwise.
+	Scriptlets string `yaml:"scriptlets"`
 }
 
 // ManifestStep has exactly one of its fields.
@@ -41,6 +48,7 @@ type ManifestGoStep struct {
 	Package string `yaml:"package"`
 	To      string `yaml:"to"`
 	LDFlags string `yaml:"ldflags"`
+	Cgo     bool   `yaml:"cgo"`
 }
 
 // ManifestCargoStep builds one Rust program.
@@ -59,12 +67,34 @@ type ManifestImage struct {
 	Root     ManifestRoot     `yaml:"root"`
 	Verity   ManifestVerity   `yaml:"verity"`
 	Output   []string         `yaml:"output"`
+
+	// What Caisson writes into the root; see Settings.
+	Users    []User            `yaml:"users"`
+	Groups   []Group           `yaml:"groups"`
+	Hostname string            `yaml:"hostname"`
+	Locale   string            `yaml:"locale"`
+	Timezone string            `yaml:"timezone"`
+	Sysctl   map[string]string `yaml:"sysctl"`
+	Modprobe ManifestModprobe  `yaml:"modprobe"`
+	// Remove are paths, or patterns of paths, that are taken out.
+	Remove []string `yaml:"remove"`
+	// Docs is false where documentation, manual pages, info pages and other
+	// languages than Locale's are left out.
+	Docs      *bool             `yaml:"docs"`
+	Version   string            `yaml:"version"`
+	OSRelease map[string]string `yaml:"osRelease"`
 }
 
-// ManifestServices are systemd units to enable and to disable.
+// ManifestModprobe are kernel modules that may not be loaded.
+type ManifestModprobe struct {
+	Deny []string `yaml:"deny"`
+}
+
+// ManifestServices are systemd units to enable, to disable and to mask.
 type ManifestServices struct {
 	Enable  []string `yaml:"enable"`
 	Disable []string `yaml:"disable"`
+	Mask    []string `yaml:"mask"`
 }
 
 // ManifestKernel is the kernel's command line; in a variant one that begins
@@ -94,6 +124,19 @@ const (
 	SetTools  = "tools"  // what the build runs; never in the image
 	SetInitrd = "initrd" // the initial RAM disk
 	SetRoot   = "root"   // the root file system
+)
+
+// What ManifestSet.Scriptlets may be.
+const (
+	scriptletsRun = "run"
+	// ScriptletsSkip is Set.Scriptlets of a set whose scriptlets do not run.
+	ScriptletsSkip = "skip"
+)
+
+// What Manifest.Network may be.
+const (
+	networkRefuse = "refuse"
+	networkRecord = "record"
 )
 
 // maxManifest is the largest manifest read, in bytes.
@@ -132,6 +175,9 @@ func (m *Manifest) setDefaults() {
 	}
 	if m.Image.Verity.Bind == "" {
 		m.Image.Verity.Bind = "uki"
+	}
+	if m.Network == "" {
+		m.Network = networkRefuse
 	}
 	if len(m.Image.Output) == 0 {
 		m.Image.Output = []string{"qcow2"}

@@ -58,6 +58,9 @@ func (m *manifestChecker) check() error {
 	if m.Epoch != nil && (*m.Epoch < 0 || *m.Epoch > maxEpoch) {
 		return m.errorf(at("epoch"), "got %d; want seconds since 1970, at most %d", *m.Epoch, int64(maxEpoch))
 	}
+	if m.Network != networkRefuse && m.Network != networkRecord {
+		return m.errorf(at("network"), "got %q; want refuse or record", m.Network)
+	}
 	for _, f := range []func() error{m.checkRPM, m.checkSets, m.checkInputs, m.checkSteps, m.checkImages} {
 		if err := f(); err != nil {
 			return err
@@ -122,6 +125,16 @@ func (m *manifestChecker) checkSet(where []any, name string, s ManifestSet) erro
 			return m.errorf(below(where, "modules", i), "%q is not the name of a kernel module, such as dm-verity", k)
 		}
 	}
+	return m.checkScriptlets(below(where, "scriptlets"), name, s.Scriptlets)
+}
+
+func (m *manifestChecker) checkScriptlets(where []any, set, s string) error {
+	switch {
+	case s != "" && s != scriptletsRun && s != ScriptletsSkip:
+		return m.errorf(where, "got %q; want run or skip", s)
+	case s != "" && set == SetTools:
+		return m.errorf(where, "the tools are unpacked only: no scriptlet of theirs is run in any case")
+	}
 	return nil
 }
 
@@ -139,14 +152,14 @@ func (m *manifestChecker) checkSteps() error {
 		n := 0
 		if s.Go != nil {
 			n++
-			known := slices.ContainsFunc(m.Inputs.Go, func(g ManifestGo) bool { return g.Name == s.Go.Input })
+			known := m.Inputs.From != "" || slices.ContainsFunc(m.Inputs.Go, func(g ManifestGo) bool { return g.Name == s.Go.Input })
 			if err := m.checkStep(below(where, "go"), known, s.Go.Input, s.Go.To); err != nil {
 				return err
 			}
 		}
 		if s.Cargo != nil {
 			n++
-			known := slices.ContainsFunc(m.Inputs.Cargo, func(c ManifestCargo) bool { return c.Name == s.Cargo.Input })
+			known := m.Inputs.From != "" || slices.ContainsFunc(m.Inputs.Cargo, func(c ManifestCargo) bool { return c.Name == s.Cargo.Input })
 			if err := m.checkStep(below(where, "cargo"), known, s.Cargo.Input, s.Cargo.To); err != nil {
 				return err
 			}
@@ -183,7 +196,7 @@ func (m *manifestChecker) checkImages() error {
 			return err
 		}
 	}
-	return nil
+	return m.checkTogether()
 }
 
 func (m *manifestChecker) checkImage(where []any, im ManifestImage) error {
@@ -217,10 +230,13 @@ func (m *manifestChecker) checkImage(where []any, im ManifestImage) error {
 	if err := m.checkUnits(below(where, "services", "disable"), im.Services.Disable); err != nil {
 		return err
 	}
+	if err := m.checkUnits(below(where, "services", "mask"), im.Services.Mask); err != nil {
+		return err
+	}
 	if strings.ContainsAny(im.Kernel.Cmdline, "\n\r\x00") {
 		return m.errorf(below(where, "kernel", "cmdline"), "%q has a line break or NUL", im.Kernel.Cmdline)
 	}
-	return nil
+	return m.checkSettings(where, &im)
 }
 
 func (m *manifestChecker) checkUnits(where []any, units []string) error {

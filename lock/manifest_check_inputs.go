@@ -1,7 +1,9 @@
 package lock
 
 import (
+	"net/url"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -38,7 +40,22 @@ func (m *manifestChecker) checkInputs() error {
 			return err
 		}
 	}
+	if err := m.checkGits(add); err != nil {
+		return err
+	}
+	for i, o := range m.Inputs.OCI {
+		where := at("inputs", "oci", i)
+		if err := add(where, o.Name); err != nil {
+			return err
+		}
+		if err := m.checkOCI(where, o); err != nil {
+			return err
+		}
+	}
 	for i, f := range m.Inputs.Files {
+		if name, ok := strings.CutSuffix(f.Name, ".tar"); ok && slices.ContainsFunc(m.Inputs.OCI, func(o ManifestOCI) bool { return o.Name == name }) {
+			return m.errorf(at("inputs", "files", i, "name"), "%q is what steps find the image %q as", f.Name, name)
+		}
 		where := at("inputs", "files", i)
 		if err := add(where, f.Name); err != nil {
 			return err
@@ -63,6 +80,29 @@ func (m *manifestChecker) checkFile(where []any, f ManifestFile) error {
 	if f.URL == "" || path.IsAbs(f.URL) {
 		return m.errorf(below(where, "url"), "got %q; want an address, or a path relative to the manifest", f.URL)
 	}
+	if err := m.checkPublicURL(below(where, "url"), f.URL); err != nil {
+		return err
+	}
+	for i, u := range f.Mirrors {
+		if !isURL(u) {
+			return m.errorf(below(where, "mirrors", i), "got %q; want an address", u)
+		}
+		if err := m.checkPublicURL(below(where, "mirrors", i), u); err != nil {
+			return err
+		}
+	}
+	if (f.Auth != nil || len(f.Mirrors) > 0) && !isURL(f.URL) {
+		return m.errorf(where, "mirrors and auth are for an address, and %q is a path", f.URL)
+	}
+	if err := f.Auth.check(); err != nil {
+		return m.errorf(below(where, "auth"), "%w", err)
+	}
+	if f.Sums != nil {
+		if f.SHA256 != "" {
+			return m.errorf(below(where, "sums"), "want sha256 or sums, not both")
+		}
+		return m.checkSums(below(where, "sums"), f.Sums)
+	}
 	if f.SHA256 == "" {
 		if isURL(f.URL) {
 			return m.errorf(below(where, "sha256"), "%q needs the SHA-256 of what %s holds", f.Name, f.URL)
@@ -71,6 +111,66 @@ func (m *manifestChecker) checkFile(where []any, f ManifestFile) error {
 	}
 	if _, err := parseSHA256(f.SHA256); err != nil {
 		return m.errorf(below(where, "sha256"), "%w", err)
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkSums(where []any, s *ManifestSums) error {
+	if s.URL == "" {
+		return m.errorf(below(where, "url"), "the address of the checksums is needed")
+	}
+	if err := m.checkPublicURL(below(where, "url"), s.URL); err != nil {
+		return err
+	}
+	if err := m.checkPublicURL(below(where, "signature"), s.Signature); err != nil {
+		return err
+	}
+	return m.checkKeyPath(below(where, "key"), s.Key)
+}
+
+// checkPublicURL refuses an address with a password in it: the lock would
+// have it too.
+func (m *manifestChecker) checkPublicURL(where []any, s string) error {
+	if !isURL(s) {
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return m.errorf(where, "not an address: want such as https://host/path")
+	}
+	if u.User != nil {
+		return m.errorf(where, "%q: a name and password do not belong into a manifest; use auth or .netrc", u.Redacted())
+	}
+	return nil
+}
+
+// checkKeyPath wants a public key's file beside the manifest.
+func (m *manifestChecker) checkKeyPath(where []any, key string) error {
+	if key == "" || path.IsAbs(key) || isURL(key) {
+		return m.errorf(where, "got %q; want the path of a public key, relative to the manifest", key)
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkOCI(where []any, o ManifestOCI) error {
+	if _, err := parseImageRef(o.Ref); err != nil {
+		return m.errorf(below(where, "ref"), "%w", err)
+	}
+	if o.SBOM != "" && o.SBOM != "import" {
+		return m.errorf(below(where, "sbom"), "got %q; want import", o.SBOM)
+	}
+	v := o.Verify
+	if v == nil {
+		return nil
+	}
+	where = below(where, "verify")
+	switch {
+	case v.Key != "" && v.Identity+v.Issuer != "":
+		return m.errorf(where, "want a key, or an identity and its issuer, not both")
+	case v.Key != "":
+		return m.checkKeyPath(below(where, "key"), v.Key)
+	case v.Identity == "" || v.Issuer == "":
+		return m.errorf(where, "want a key, or an identity and its issuer")
 	}
 	return nil
 }

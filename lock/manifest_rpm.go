@@ -1,7 +1,5 @@
 package lock
 
-import "slices"
-
 // ManifestRPM is where packages come from and how they are chosen.
 type ManifestRPM struct {
 	// From is a Konflux rpms.in.yaml whose repositories are added to Repos
@@ -83,9 +81,4 @@ func (r *ManifestRepo) places() int {
 		}
 	}
 	return n
-}
-
-// addresses are the texts in which variables are expanded.
-func (r *ManifestRepo) addresses() []string {
-	return slices.Concat(r.BaseURL, []string{r.Metalink, r.Mirrorlist})
 }

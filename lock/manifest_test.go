@@ -26,7 +26,7 @@ func TestParseManifest(t *testing.T) {
 	yes, no, two := true, false, 2
 	epoch := int64(1700000000)
 	want := &Manifest{
-		Version: 1, Name: "podvm", Arches: []string{"x86_64", "aarch64"}, Epoch: &epoch,
+		Version: 1, Name: "podvm", Network: "refuse", Arches: []string{"x86_64", "aarch64"}, Epoch: &epoch,
 		RPM: ManifestRPM{
 			From: "rpms.in.yaml", Set: SetTools, Vars: map[string]string{"releasever": "9"}, WeakDeps: &no, Best: &yes,
 			Repos: []ManifestRepo{
@@ -115,11 +115,12 @@ func TestParseManifestErrors(t *testing.T) {
 		// Anchors.
 		{"name: *nobody\n", "m:1: unknown anchor 'nobody' referenced"},
 		{"name: &a [*a]\n", "m:1: name: want text, got a list"},
-		{head + "sets: &a {root: *a}\n", `m:4: sets.root: unknown key "root"; known here: packages, exclude, modules`},
+		{head + "sets: &a {root: *a}\n", `m:4: sets.root: unknown key "root"; known here: packages, exclude, modules, scriptlets`},
 		{head + "sets:\n  root: {<<: x}\n", `m:5: sets.root: <<: want keys with values, got "x"`},
 		// Not yet.
 		{head + "image:\n  output: [vhd]\n", "m:5: image.output[0]: vhd is not supported yet; want qcow2 or raw"},
 		{head + "image: {verity: {bind: addon}}\n", "m:4: image.verity.bind: addon is not supported yet; want uki"},
+		{head + "network: allow\n", `m:4: network: got "allow"; want refuse or record`},
 		// Values.
 		{"name: x\n", "m:1: version: got 0; this Caisson reads version 1"},
 		{"version: 2\n", "m:1: version: got 2; this Caisson reads version 1"},

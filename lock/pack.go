@@ -22,6 +22,7 @@ const lockName = "caisson.lock"
 type packed struct {
 	name   string // slash-separated, relative
 	exec   bool
+	dir    bool
 	target string // of a symbolic link
 	size   int64
 }
@@ -39,16 +40,22 @@ type packed struct {
 //
 // Devices, sockets and pipes are errors, and so is a file that changes its
 // size while it is read.
-func Pack(w io.Writer, dir string) error {
+func Pack(w io.Writer, dir string) error { return packWith(w, dir, nil) }
+
+// packWith packs a folder and gives its files what the lines say.
+func packWith(w io.Writer, dir string, lines []*ownerLine) error {
 	files, _, err := listFiles(dir)
 	if err != nil {
 		return err
 	}
 	tw := tar.NewWriter(w)
-	for _, f := range files {
-		if err := writeEntry(tw, dir, f); err != nil {
+	for _, f := range withFolders(files, lines) {
+		if err := writeEntry(tw, dir, f, findOwner(lines, f.name)); err != nil {
 			return fmt.Errorf("packing %s: %w", dir, err)
 		}
+	}
+	if err := checkOwners(lines, dir); err != nil {
+		return err
 	}
 	if err := tw.Close(); err != nil {
 		return fmt.Errorf("packing %s: %w", dir, err)
@@ -56,7 +63,7 @@ func Pack(w io.Writer, dir string) error {
 	return nil
 }
 
-func writeEntry(tw *tar.Writer, dir string, f packed) error {
+func writeEntry(tw *tar.Writer, dir string, f packed, l *ownerLine) error {
 	h := &tar.Header{Name: f.name, Mode: 0o644, Size: f.size, ModTime: time.Unix(0, 0), Format: tar.FormatPAX, Typeflag: tar.TypeReg}
 	if f.exec {
 		h.Mode = 0o755
@@ -64,10 +71,18 @@ func writeEntry(tw *tar.Writer, dir string, f packed) error {
 	if f.target != "" {
 		h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, f.target, 0o777
 	}
+	if f.dir {
+		h.Typeflag, h.Mode, h.Name = tar.TypeDir, 0o755, f.name+"/"
+	}
+	if l != nil {
+		if err := l.apply(h); err != nil {
+			return err
+		}
+	}
 	if err := tw.WriteHeader(h); err != nil {
 		return fmt.Errorf("%s: %w", f.name, err)
 	}
-	if f.target != "" {
+	if f.target != "" || f.dir {
 		return nil
 	}
 	return copyFile(tw, filepath.Join(dir, filepath.FromSlash(f.name)), f.size)

@@ -130,7 +130,7 @@ func TestResolveGo(t *testing.T) {
 	if got, want := why(l, KindToolchain, "golang.org/toolchain@v0.0.1-go1.26.0.linux-arm64.zip"), "aarch64 go:agent toolchain go1.26.0"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if got, want := why(l, KindGo, "example.org/dep@v1.2.3.zip"), "go:agent src/agent go.sum"; got != want {
+	if got, want := why(l, KindGo, "example.org/dep@v1.2.3.zip"), "go:agent src/agent go.mod"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	// What the old lock has is not fetched again.
@@ -214,7 +214,7 @@ variants: {debug: {image: {overlay: [more, guest]}}}
 	if far := l.Find(KindFile, "far"); far.SHA256.Hex() != sum || far.Size != 0 || far.PURL != "pkg:generic/far?checksum=sha256:"+sum {
 		t.Errorf("got %+v", far)
 	}
-	if len(w.asked) != 4 { // repomd and primary, twice
+	if len(w.asked) != 6 { // repomd, primary and repomd once more, twice
 		t.Errorf("fetched %q", w.asked)
 	}
 	if !reflect.DeepEqual(l.Image.Overlay, []string{"rootfs", "rootfs"}) || !reflect.DeepEqual(l.Variants[0].Image.Overlay, []string{"rootfs", "rootfs", "more", "guest"}) {

@@ -31,9 +31,21 @@ type Options struct {
 	// signature over signed is by one of the keys.
 	Fingerprints   func(key []byte) ([]string, error)
 	CheckSignature func(keys [][]byte, signed, signature io.Reader) error
+	// SplitClearSigned is the text of a clear-signed OpenPGP message and the
+	// signature over it, as CheckSignature takes them.
+	SplitClearSigned func(message []byte) (text, signature []byte, err error)
+	// VerifyImage checks by whom an image in a registry is signed.
+	VerifyImage func(ctx context.Context, v ImageVerify) (Verified, error)
 	// SumDBKey is the verifier key of the Go checksum database; empty stands
 	// for that of sum.golang.org.
 	SumDBKey string
+	// NoSumDB are patterns of the modules that the database is not to be asked
+	// for, as GONOSUMDB has them.
+	NoSumDB string
+	// NeedsOnly leaves out packages, the payloads and their sources: wanted is
+	// only what payloads need. Then a Go payload may name no toolchain, and gets
+	// none.
+	NeedsOnly bool
 	// Progress is told what begins; it may be nil.
 	Progress func(stage string)
 }
@@ -43,10 +55,12 @@ type resolver struct {
 	Options
 	m      *Manifest // a copy: a Konflux file adds to it
 	lock   *Lock
-	inputs map[string]*Input // by kind/name
-	chosen map[string]*Input // of the old lock, by kind/name
-	only   []ArchPackages    // what a Konflux file asks for on some arches
-	repos  map[string]Repo   // of the arch at hand, by id
+	inputs map[string]*Input        // by kind/name
+	chosen map[string]*Input        // of the old lock, by kind/name
+	only   []ArchPackages           // what a Konflux file asks for on some arches
+	repos  map[string]Repo          // of the arch at hand, by id
+	extra  map[string]*archExtra    // what else counts on an arch
+	tops   map[string]digest.Digest // of images that a Konflux file names, by reference: what they were when first looked at
 }
 
 func newResolver(o Options) *resolver {
@@ -68,25 +82,31 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	r := newResolver(o)
 	r.lock = &Lock{
 		Version: Version, Revision: Revision, Name: r.m.Name, Manifest: o.Digest, Arches: slices.Sorted(slices.Values(r.m.Arches)),
-		Image: image(r.m.Image),
+		Image: image(r.m.Image), RecordNetwork: r.m.Network == networkRecord,
 	}
 	if err := r.checkUpdate(); err != nil {
 		return nil, err
 	}
-	if err := r.expandFrom(); err != nil {
+	if err := r.expandFrom(ctx); err != nil {
 		return nil, err
 	}
-	r.lock.RPM = RPMOptions{WeakDeps: on(r.m.RPM.WeakDeps), Best: on(r.m.RPM.Best)}
-	if err := r.packages(ctx); err != nil {
-		return nil, err
-	}
-	for _, f := range []func(context.Context) error{r.goPayloads, r.cargoPayloads, r.files, r.trees} {
+	r.lock.RPM = r.m.RPM.rpmOptions()
+	// The files first: a repository may be in one.
+	for _, f := range []func(context.Context) error{r.files, r.packages, r.goPayloads, r.cargoPayloads, r.gits, r.images, r.trees} {
 		if err := f(ctx); err != nil {
 			return nil, err
 		}
 	}
+	if r.NeedsOnly {
+		r.lock.Payloads = nil
+	}
 	r.steps()
 	r.variants()
+	return r.finish()
+}
+
+// finish puts the lock together.
+func (r *resolver) finish() (*Lock, error) {
 	for _, in := range r.inputs {
 		r.lock.Inputs = append(r.lock.Inputs, *in)
 	}
@@ -97,6 +117,11 @@ func Resolve(ctx context.Context, o Options) (*Lock, error) {
 		return nil, err
 	}
 	return r.lock, nil
+}
+
+// hasRepo tells whether there is a repository of that id for an arch.
+func (l *Lock) hasRepo(id, arch string) bool {
+	return slices.ContainsFunc(l.Repos, func(r Repo) bool { return r.ID == id && r.Arch == arch })
 }
 
 func (r *resolver) say(format string, args ...any) {
@@ -113,8 +138,20 @@ func (r *resolver) add(in Input) error {
 		r.inputs[key] = &in
 		return nil
 	}
+	if old.SHA256 == in.SHA256 && old.Kind == KindRPM && old.Repo != in.Repo && !r.lock.hasRepo(old.Repo, in.For[0].Arch) {
+		// The repository is called otherwise on this arch.
+		in.Name += "@" + in.Repo
+		if old = r.inputs[in.Kind+"/"+in.Name]; old == nil {
+			r.inputs[in.Kind+"/"+in.Name] = &in
+			return nil
+		}
+	}
 	if old.SHA256 != in.SHA256 {
-		return fmt.Errorf("two different files are both %s %s: %s is %s, %s is %s", in.Kind, in.Name, old.place(), old.SHA256, in.place(), in.SHA256)
+		hint := ""
+		if in.Kind == KindRPM {
+			hint = "; lock from repositories of one compose, or hide one of the two by excludepkgs"
+		}
+		return fmt.Errorf("two different files are both %s %s: %s is %s, %s is %s%s", in.Kind, in.Name, old.place(), old.SHA256, in.place(), in.SHA256, hint)
 	}
 	uses := slices.Concat(old.For, in.For)
 	if in.RPM != nil && in.RPM.Signed && !old.RPM.Signed {
@@ -135,20 +172,27 @@ func (in *Input) place() string {
 // old is the input of that kind and name in the lock there was, or nil.
 func (r *resolver) old(kind, name string) *Input { return r.chosen[kind+"/"+name] }
 
-// checkUpdate refuses to update what the lock there was does not have.
+// checkUpdate refuses to update what the lock there was does not have: a
+// package by its name, or another input by the name that the manifest gives.
 func (r *resolver) checkUpdate() error {
 	if r.Old == nil {
 		return nil
 	}
 	have := make(map[string]bool)
 	for i := range r.Old.Inputs {
-		if p := r.Old.Inputs[i].RPM; p != nil {
-			have[p.Name] = true
+		switch in := &r.Old.Inputs[i]; {
+		case in.RPM != nil:
+			have[in.RPM.Name] = have[in.RPM.Name] || !in.RPM.IsSource()
+		case in.Kind == KindGit || in.Kind == KindFile:
+			have[in.Name] = true
+		case in.Kind == KindOCI:
+			name, _, _ := strings.Cut(in.Name, "/")
+			have[name] = true
 		}
 	}
 	for _, name := range r.Update {
 		if !have[name] {
-			return fmt.Errorf("updating %q: the lock has no package of that name", name)
+			return fmt.Errorf("updating %q: the lock has no package, git repository, image or file of that name", name)
 		}
 	}
 	return nil
@@ -160,7 +204,7 @@ func (r *resolver) setEpoch() {
 		return
 	}
 	for _, in := range r.lock.Inputs {
-		if in.RPM != nil {
+		if in.RPM != nil && !in.RPM.IsSource() { // sources are no input of the build
 			r.lock.Epoch = max(r.lock.Epoch, in.RPM.BuildTime)
 		}
 	}
@@ -169,7 +213,7 @@ func (r *resolver) setEpoch() {
 func image(m ManifestImage) Image {
 	return Image{
 		Overlay: cleaned(m.Overlay), Services: Services(m.Services),
-		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Verity: m.Verity.Bind, Output: m.Output,
+		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Verity: m.Verity.Bind, Output: m.Output, Settings: m.settings(),
 	}
 }
 
@@ -183,13 +227,16 @@ func cleaned(paths []string) []string {
 }
 
 // variants merges each variant's image settings into the image's: lists are
-// added to, a command line that begins with + is appended.
+// added to, maps overridden key by key, a command line that begins with + is
+// appended.
 func (r *resolver) variants() {
 	for _, name := range slices.Sorted(maps.Keys(r.m.Variants)) {
 		im, v := image(r.m.Image), r.m.Variants[name].Image
 		im.Overlay = slices.Concat(im.Overlay, cleaned(v.Overlay))
 		im.Services.Enable = slices.Concat(im.Services.Enable, v.Services.Enable)
 		im.Services.Disable = slices.Concat(im.Services.Disable, v.Services.Disable)
+		im.Services.Mask = slices.Concat(im.Services.Mask, v.Services.Mask)
+		im.Settings = im.Settings.merge(v.settings()).withDocs(v.Docs)
 		if more, ok := strings.CutPrefix(v.Kernel.Cmdline, "+"); ok {
 			im.Cmdline = strings.Join(strings.Fields(im.Cmdline+" "+more), " ")
 		} else if v.Kernel.Cmdline != "" {
@@ -248,6 +295,9 @@ func (r *resolver) trees(context.Context) error {
 // long as the content does: a commit elsewhere in the repository changes
 // nothing here.
 func (r *resolver) tree(rel string, use Use) error {
+	if r.NeedsOnly {
+		return nil
+	}
 	rel = path.Clean(rel)
 	in, err := PackedInput(r.Dir, rel)
 	if err != nil {
@@ -255,6 +305,11 @@ func (r *resolver) tree(rel string, use Use) error {
 	}
 	if in.Tree, err = treeInfo(filepath.Join(r.Dir, rel)); err != nil {
 		return err
+	}
+	if in.Tree != nil && !in.Tree.Dirty {
+		if in.Tree.Dirty, err = ownersDirty(filepath.Join(r.Dir, rel)); err != nil {
+			return err
+		}
 	}
 	if old := r.old(KindTree, rel); old != nil && old.SHA256 == in.SHA256 && old.Tree != nil && !old.Tree.Dirty {
 		in.Tree = old.Tree
@@ -267,7 +322,7 @@ func (r *resolver) tree(rel string, use Use) error {
 // its commit and its uses.
 func PackedInput(dir, rel string) (Input, error) {
 	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(Pack(pw, filepath.Join(dir, rel))) }()
+	go func() { pw.CloseWithError(PackInput(pw, dir, rel)) }()
 	d, n, err := digest.Reader(pr)
 	if err != nil {
 		return Input{}, err

@@ -33,27 +33,27 @@ func TestResolveErrors(t *testing.T) {
 		want     string
 	}{
 		"no such package":    {nil, oneRepo + "sets: {root: {packages: [none]}}\n", "set root (x86_64): no solution: nothing matches \"none\""},
-		"no repository":      {nil, strings.Replace(oneRepo, "/base", "/none", 1) + root, `repository "base": REPOS/none/repodata/repomd.xml: file does not exist`},
-		"no key file":        {nil, strings.Replace(oneRepo, "[KEY]", "[none/KEY]", 1) + root, `repository "base": gpgkey: open DIR/none/KEY: no such file or directory`},
-		"no key at address":  {nil, strings.Replace(oneRepo, "[KEY]", "['https://x.example/KEY']", 1) + root, `repository "base": gpgkey: https://x.example/KEY: file does not exist`},
-		"no key in file":     {func(w *world) { writeFiles(t, w.dir, map[string]string{"KEY": "what"}) }, oneRepo + root, `repository "base": gpgkey: KEY: no OpenPGP key`},
-		"empty key":          {func(w *world) { writeFiles(t, w.dir, map[string]string{"KEY": "key"}) }, oneRepo + root, `repository "base": gpgkey: KEY: it has no key`},
-		"large key":          {func(w *world) { writeFiles(t, w.dir, map[string]string{"KEY": strings.Repeat("k", maxKey+1)}) }, oneRepo + root, `repository "base": gpgkey: KEY: more than the 1048576 bytes that a key file may have`},
+		"no repository":      {nil, strings.Replace(oneRepo, "/base", "/none", 1) + root, `repository "base" (x86_64): REPOS/none/repodata/repomd.xml: file does not exist`},
+		"no key file":        {nil, strings.Replace(oneRepo, "[KEY]", "[none/KEY]", 1) + root, `repository "base" (x86_64): gpgkey: open DIR/none/KEY: no such file or directory`},
+		"no key at address":  {nil, strings.Replace(oneRepo, "[KEY]", "['https://x.example/KEY']", 1) + root, `repository "base" (x86_64): gpgkey: https://x.example/KEY: file does not exist`},
+		"no key in file":     {func(w *world) { writeFiles(t, w.dir, map[string]string{"KEY": "what"}) }, oneRepo + root, `repository "base" (x86_64): gpgkey: KEY: no OpenPGP key`},
+		"empty key":          {func(w *world) { writeFiles(t, w.dir, map[string]string{"KEY": "key"}) }, oneRepo + root, `repository "base" (x86_64): gpgkey: KEY: it has no key`},
+		"large key":          {func(w *world) { writeFiles(t, w.dir, map[string]string{"KEY": strings.Repeat("k", maxKey+1)}) }, oneRepo + root, `repository "base" (x86_64): gpgkey: KEY: more than the 1048576 bytes that a key file may have`},
 		"signature":          {nil, signed + root, ""},
-		"no signature":       {func(w *world) { os.Remove(filepath.Join(base(w), "repomd.xml.asc")) }, signed + root, `repository "base": repo_gpgcheck is on and REPOS/base/repodata/repomd.xml.asc does not exist`},
-		"bad signature":      {func(w *world) { edit(w, "repomd.xml", "<repomd", "<repomd ") }, signed + root, `repository "base": REPOS/base/repodata/repomd.xml.asc: not signed by a trusted key`},
-		"other key":          {nil, strings.Replace(signed, "[KEY]", "[KEY2]", 1) + root, `repository "base": REPOS/base/repodata/repomd.xml.asc: not signed by a trusted key`},
+		"no signature":       {func(w *world) { os.Remove(filepath.Join(base(w), "repomd.xml.asc")) }, signed + root, `repository "base" (x86_64): repo_gpgcheck is on and REPOS/base/repodata/repomd.xml.asc does not exist`},
+		"bad signature":      {func(w *world) { edit(w, "repomd.xml", "<repomd", "<repomd ") }, signed + root, `repository "base" (x86_64): REPOS/base/repodata/repomd.xml.asc: not signed by a trusted key`},
+		"other key":          {nil, strings.Replace(signed, "[KEY]", "[KEY2]", 1) + root, `repository "base" (x86_64): REPOS/base/repodata/repomd.xml.asc: not signed by a trusted key`},
 		"another primary":    {func(w *world) { edit(w, "primary.xml", "data", "DATA") }, oneRepo + root, "another"},
 		"sha1 primary":       {func(w *world) { edit(w, "repomd.xml", `type="sha256">`+strings.Repeat("x", 0), `type="sha">`) }, oneRepo + root, "digits"},
-		"primary by sha512":  {func(w *world) { sha512Repomd(t, filepath.Join(base(w), "repomd.xml")) }, oneRepo + root, `repository "base": REPOS/base/repodata/primary.xml: repomd.xml pins it by sha512; want sha256`},
-		"no primary":         {func(w *world) { edit(w, "repomd.xml", `"primary"`, `"other"`) }, oneRepo + root, `repository "base": repomd.xml names no primary`},
-		"sha1 package":       {func(w *world) { p := data; p.algorithm = "sha"; w.repo("base", "", p) }, oneRepo + root, `data-1-1.noarch in repository "base" is pinned by sha; want sha256`},
-		"no value":           {nil, strings.Replace(oneRepo, "/base", "/$releasever", 1) + root, `repository "base": REPOS/$releasever: variable $releasever has no value; give it one in rpm.vars`},
-		"no value in a key":  {nil, strings.Replace(oneRepo, "[KEY]", "[KEY-$x]", 1) + root, `repository "base": gpgkey: KEY-$x: variable $x has no value; give it one in rpm.vars`},
-		"odd variable":       {nil, strings.Replace(oneRepo, "/base", "/${a:-b}", 1) + root, `repository "base": REPOS/${a:-b}: want variables as $name or ${name}`},
-		"no address":         {nil, strings.Replace(oneRepo, "REPOS/base", "mirror/base", 1) + root, `repository "base": baseurl "mirror/base": want an address such as https://host/path/`},
-		"password":           {nil, strings.Replace(oneRepo, "REPOS/base", "https://me:secret@x.example/", 1) + root, `repository "base": baseurl "https://me:xxxxx@x.example/": a name and password do not belong into a lock; put them into .netrc`},
-		"query":              {nil, strings.Replace(oneRepo, "REPOS/base", "https://x.example/?a=b", 1) + root, `repository "base": baseurl "https://x.example/?a=b": want an address without ? and #`},
+		"primary by sha512":  {func(w *world) { sha512Repomd(t, filepath.Join(base(w), "repomd.xml")) }, oneRepo + root, "sha512"},
+		"no primary":         {func(w *world) { edit(w, "repomd.xml", `"primary"`, `"other"`) }, oneRepo + root, `repository "base" (x86_64): repomd.xml names no primary`},
+		"sha1 package":       {func(w *world) { p := data; p.algorithm = "sha"; w.repo("base", "", p) }, oneRepo + root, `set root (x86_64): data-1-1.noarch in repository "base": it is pinned by sha; want sha256`},
+		"no value":           {nil, strings.Replace(oneRepo, "/base", "/$releasever", 1) + root, `repository "base" (x86_64): REPOS/$releasever: variable $releasever has no value; give it one in rpm.vars`},
+		"no value in a key":  {nil, strings.Replace(oneRepo, "[KEY]", "[KEY-$x]", 1) + root, `repository "base" (x86_64): gpgkey: KEY-$x: variable $x has no value; give it one in rpm.vars`},
+		"odd variable":       {nil, strings.Replace(oneRepo, "/base", "/${a:-b}", 1) + root, `repository "base" (x86_64): REPOS/${a:-b}: want variables as $name or ${name}`},
+		"no address":         {nil, strings.Replace(oneRepo, "REPOS/base", "mirror/base", 1) + root, `repository "base" (x86_64): baseurl "mirror/base": want an address such as https://host/path/`},
+		"password":           {nil, strings.Replace(oneRepo, "REPOS/base", "https://me:secret@x.example/", 1) + root, `repository "base" (x86_64): baseurl "https://me:xxxxx@x.example/": a name and password do not belong into a lock; put them into .netrc`},
+		"query":              {nil, strings.Replace(oneRepo, "REPOS/base", "https://x.example/?a=b", 1) + root, `repository "base" (x86_64): baseurl "https://x.example/?a=b": want an address without ? and #`},
 		"no local file":      {nil, oneRepo + "inputs: {files: [{name: a, url: b}]}\n", "inputs.files: a: open DIR/b: no such file or directory"},
 		"another local file": {nil, oneRepo + "inputs: {files: [{name: a, url: KEY, sha256: " + strings.Repeat("1", 64) + "}]}\n", "inputs.files: a: KEY has " + digest.Of([]byte("key AA11\n")).String() + ", want sha256:" + strings.Repeat("1", 64)},
 		"no overlay":         {nil, oneRepo + "image: {overlay: [none]}\n", "image.overlay: stat DIR/none: no such file or directory"},
@@ -73,9 +73,11 @@ func TestResolveErrors(t *testing.T) {
 			if l := w.lock(tt.manifest); !l.Repos[0].RepoGPGCheck {
 				t.Errorf("%s: got %+v", name, l.Repos)
 			}
-		case "another", "digits":
+		case "another", "digits", "sha512":
 			_, err := w.resolve(tt.manifest)
-			if err == nil || !strings.Contains(err.Error(), map[string]string{"another": "primary.xml: got sha256:", "digits": "digits, want 40 for sha"}[tt.want]) {
+			if err == nil || !strings.Contains(err.Error(), map[string]string{
+				"another": "primary.xml is not the file that repomd.xml (sha256:", "digits": "digits, want 40 for sha", "sha512": "not the file that is wanted: got sha512:",
+			}[tt.want]) {
 				t.Errorf("%s: got %v", name, err)
 			}
 		default:

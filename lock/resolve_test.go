@@ -223,7 +223,8 @@ sets: {root: {packages: [data]}}
 	other := data
 	other.salt = ""
 	w.fails(m, `two different files are both rpm data-1-1.noarch: Packages/data-1-1.noarch.rpm of repository "a" (aarch64) is `+other.sum().String()+
-		`, Packages/data-1-1.noarch.rpm of repository "b" (x86_64) is `+data.sum().String())
+		`, Packages/data-1-1.noarch.rpm of repository "b" (x86_64) is `+data.sum().String()+
+		"; lock from repositories of one compose, or hide one of the two by excludepkgs")
 }
 
 func TestResolveElsewhere(t *testing.T) {
@@ -238,7 +239,7 @@ func TestResolveElsewhere(t *testing.T) {
 	}
 	data.base = "ftp://other.example/"
 	w.repo("base", "", data)
-	w.fails(m, `data-1-1.noarch in repository "base": xml:base "ftp://other.example/": want an address of the web`)
+	w.fails(m, `set root (x86_64): data-1-1.noarch in repository "base": xml:base "ftp://other.example/": want an address of the web`)
 }
 
 // TestResolveOld locks again when the repository has moved on.
@@ -274,7 +275,7 @@ func TestResolveOld(t *testing.T) {
 		}
 	}
 	w.opts.Update = []string{"ap"}
-	w.fails(m, `updating "ap": the lock has no package of that name`)
+	w.fails(m, `updating "ap": the lock has no package, git repository, image or file of that name`)
 }
 
 func TestResolveInterrupted(t *testing.T) {
@@ -295,7 +296,7 @@ func TestResolveInterrupted(t *testing.T) {
 	if _, err := Resolve(ctx, w.opts); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if want := []string{"reading the metadata of 1 repositories (x86_64)", "choosing the packages of root (x86_64)"}; !reflect.DeepEqual(said, want) {
+	if want := []string{"reading the metadata of one repository (x86_64)", "choosing the packages of root (x86_64)"}; !reflect.DeepEqual(said, want) {
 		t.Errorf("got %q, want %q", said, want)
 	}
 }

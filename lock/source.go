@@ -2,6 +2,7 @@ package lock
 
 import (
 	"context"
+	"errors"
 
 	"caisson/lock/digest"
 )
@@ -18,6 +19,9 @@ type Want struct {
 	// at all of them.
 	Mirrors []string
 	Auth    *Auth
+	// ISO is the digest of an ISO 9660 image that the store has: the URL is
+	// then the path of a file in it, "BaseOS/repodata/repomd.xml".
+	ISO digest.Digest
 	// Ref and Submodules are for KindGit: what of the repository at URL is
 	// wanted, a tag, a branch or a commit. What comes is in the form of
 	// package gittree, which names the commit.
@@ -48,7 +52,12 @@ type Blob struct {
 	Size   int64
 }
 
+// ErrMismatch is what the error of a Fetch is where an address exists and does
+// not have the file that was wanted: another digest or size.
+var ErrMismatch = errors.New("not the file that is wanted")
+
 // Fetch brings a file into the store. Resolve is given one because the
 // network belongs to the stage after it. An address that does not exist gives
-// an error that is fs.ErrNotExist.
+// an error that is fs.ErrNotExist, one with another file an error that is
+// ErrMismatch.
 type Fetch func(ctx context.Context, w Want) (Blob, error)

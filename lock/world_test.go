@@ -40,9 +40,12 @@ type world struct {
 	repos string            // file:// address of the repositories' folder
 	files map[string]string // other addresses, and Go paths, to files
 	mu    sync.Mutex
-	asked []string // addresses that were fetched, sorted by their caller
-	opts  Options
-	sumdb http.Handler
+	// before is called before anything is fetched.
+	before func(Want)
+	images map[digest.Digest]string // file:// folders that stand for ISO images
+	asked  []string                 // addresses that were fetched, sorted by their caller
+	opts   Options
+	sumdb  http.Handler
 }
 
 func newWorld(t *testing.T) *world {
@@ -79,16 +82,41 @@ func checkSignature(keys [][]byte, signed, signature io.Reader) error {
 	return errors.New("not signed by a trusted key")
 }
 
-// fetch is a lock.Fetch over files.
-func (w *world) fetch(ctx context.Context, want Want) (Blob, error) {
+// fetch is a lock.Fetch over files. It tries the mirrors in turn.
+func (w *world) fetch(ctx context.Context, want Want) (b Blob, err error) {
+	for i, at := range append([]string{want.URL}, want.Mirrors...) {
+		one := want
+		one.URL = at
+		got, e := w.fetchOne(ctx, one)
+		if e == nil {
+			return got, nil
+		}
+		if i == 0 {
+			err = e
+		}
+	}
+	return b, err
+}
+
+func (w *world) fetchOne(ctx context.Context, want Want) (Blob, error) {
 	if err := ctx.Err(); err != nil {
 		return Blob{}, err
 	}
 	w.mu.Lock()
 	w.asked = append(w.asked, want.URL)
+	if w.before != nil {
+		w.before(want)
+	}
 	w.mu.Unlock()
+	if !want.ISO.IsZero() {
+		want.URL = w.images[want.ISO] + want.URL
+	}
 	name, ok := strings.CutPrefix(want.URL, "file://")
-	if !ok {
+	switch {
+	case ok:
+	case want.Kind == KindFile && !isURL(want.URL):
+		name = filepath.Join(w.dir, want.URL)
+	default:
 		name = w.files[want.URL]
 	}
 	if want.Kind == KindSumDB && w.sumdb != nil {
@@ -108,7 +136,7 @@ func (w *world) fetch(ctx context.Context, want Want) (Blob, error) {
 	}
 	d := digest.Of(b)
 	if !want.SHA256.IsZero() && want.SHA256 != d {
-		return Blob{}, fmt.Errorf("%s: got %s, want %s", want.URL, d, want.SHA256)
+		return Blob{}, fmt.Errorf("%s: %w: got %s, want %s", want.URL, ErrMismatch, d, want.SHA256)
 	}
 	return Blob{Path: name, SHA256: d, Size: int64(len(b))}, nil
 }

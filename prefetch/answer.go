@@ -35,6 +35,8 @@ func (t *transfer) accept(resp *http.Response) error {
 			}
 		}
 		t.resumed = false
+	case resp.StatusCode == http.StatusNotModified && have == 0 && t.req.known != nil:
+		return errNotModified
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0:
 		t.validator = ""
 		return temporary{errors.New("the server has fewer bytes than it sent")}
@@ -42,8 +44,14 @@ func (t *transfer) accept(resp *http.Response) error {
 		return t.refused(resp)
 	}
 	t.validator = validator(resp.Header, !t.req.Digest.IsZero())
-	if t.req.Immutable {
+	switch {
+	case t.req.Immutable:
 		t.validator = "immutable"
+	case t.validator == "" && !t.req.Digest.IsZero():
+		t.validator = blind
+	}
+	if t.req.learn != nil {
+		*t.req.learn = answerOf(resp)
 	}
 	if total := t.to.Size() + resp.ContentLength; resp.ContentLength >= 0 && t.req.Size > 0 && total != t.req.Size {
 		return &SizeError{Got: total, Want: t.req.Size}
@@ -84,15 +92,36 @@ func (t *transfer) refused(resp *http.Response) error {
 			err.text += ": " + said
 		}
 	}
-	switch resp.StatusCode {
-	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
-		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		if s, e := strconv.Atoi(resp.Header.Get("Retry-After")); e == nil && s > 0 {
-			t.wait = min(time.Duration(s)*time.Second, maxRetryAfter)
-		}
+	if denied := resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden; denied && t.login.cert != "" {
+		err.text += " (with the client certificate " + t.login.cert + ")"
+	} else if denied && t.login.header == "" && t.req.through == nil {
+		err.text += " (without a login)"
+	}
+	if isTemporary(resp.StatusCode) {
+		t.wait = retryAfter(resp)
 		return temporary{err}
 	}
 	return err
+}
+
+// isTemporary tells whether a status is one after which another try makes
+// sense.
+func isTemporary(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// retryAfter is how long the server asks us to wait; 0 where it does not.
+func retryAfter(resp *http.Response) time.Duration {
+	s, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+	if err != nil || s <= 0 {
+		return 0
+	}
+	return min(time.Duration(min(s, 3600))*time.Second, maxRetryAfter)
 }
 
 // firstLine is the first line of a server's message, without what a terminal
@@ -100,11 +129,16 @@ func (t *transfer) refused(resp *http.Response) error {
 func firstLine(r io.Reader) string {
 	b, _ := io.ReadAll(io.LimitReader(r, 512))
 	line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
-	line = strings.Map(func(c rune) rune {
+	return printable(line)
+}
+
+// printable is the begin of what a server said.
+func printable(s string) string {
+	s = strings.Map(func(c rune) rune {
 		if !strconv.IsPrint(c) {
 			return -1
 		}
 		return c
-	}, line)
-	return line[:min(len(line), 200)]
+	}, s)
+	return s[:min(len(s), 200)]
 }

@@ -35,6 +35,10 @@ func (b *best) add(d time.Duration) {
 func fullStore(b *testing.B, size, others int) (*world, *cas.Store) {
 	w, s := newWorld(b), newStore(b)
 	rpm := w.find(b, "hello-2:1.0-3.noarch")
+	note, err := Signature{Fingerprint: w.key.fingerprint, KeyID: w.key.fingerprint[24:], UserID: "Test <test@example.org>", Algorithm: "EdDSA", Hash: "SHA256", Time: when}.note()
+	if err != nil {
+		b.Fatal(err)
+	}
 	for n := range 2000 {
 		in := *rpm
 		in.Name = fmt.Sprintf("p%d-1-1.noarch", n)
@@ -42,7 +46,7 @@ func fullStore(b *testing.B, size, others int) (*world, *cas.Store) {
 		in.SHA256, in.Size = digest.Of([]byte(content)), int64(len(content))
 		d, _, err := s.Put(strings.NewReader(content), in.SHA256)
 		if err == nil {
-			err = s.Remember(rpmProof(&in, w.key.fingerprint, w.find(b, "KEY").SHA256), d)
+			err = s.RememberNote(rpmProof(&in, w.key.fingerprint, w.find(b, "KEY").SHA256), d, note)
 		}
 		if err != nil {
 			b.Fatal(err)

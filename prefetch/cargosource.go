@@ -1,18 +1,14 @@
 package prefetch
 
 import (
-	"context"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
-	"sync"
 
 	"github.com/BurntSushi/toml"
 )
@@ -34,19 +30,26 @@ type cargoSource struct {
 	Directory     string `toml:"directory"`
 	LocalRegistry string `toml:"local-registry"`
 	Git           string `toml:"git"`
-	Index         string `toml:"index"` // of [registries.NAME]
+	// Of [registries.NAME].
+	Index    string `toml:"index"`
+	Token    string `toml:"token"`
+	Provider any    `toml:"credential-provider"` // a text, or a list with arguments
 }
 
 // cargoConfig is what cargo's configuration says of registries.
 type cargoConfig struct {
 	Source     map[string]cargoSource `toml:"source"`
 	Registries map[string]cargoSource `toml:"registries"`
+	Registry   struct {
+		Global []any `toml:"global-credential-providers"`
+	} `toml:"registry"`
 }
 
 // readCargoConfig reads the configuration as cargo does: the files in dir and
 // above it, nearest first, then the one in home; the nearest that says a
-// thing counts. index is what the environment says.
-func readCargoConfig(dir, home string, index map[string]string) (*cargoConfig, error) {
+// thing counts, but credentials.toml in home before all of them. index and
+// tokens are what the environment says, and count first.
+func readCargoConfig(dir, home string, index, tokens map[string]string) (*cargoConfig, error) {
 	var folders []string
 	if filepath.IsAbs(dir) {
 		for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
@@ -60,30 +63,54 @@ func readCargoConfig(dir, home string, index map[string]string) (*cargoConfig, e
 		folders = append(folders, filepath.Clean(home))
 	}
 	all := &cargoConfig{Source: make(map[string]cargoSource), Registries: make(map[string]cargoSource)}
+	if home != "" {
+		secret, err := readCargoFile(filepath.Clean(home), "credentials", "credentials.toml")
+		if err != nil {
+			return nil, fmt.Errorf("reading cargo's credentials: %w", err)
+		}
+		for name, s := range secret.Registries {
+			all.Registries[name] = cargoSource{Token: s.Token}
+		}
+	}
 	seen := make(map[string]bool)
 	for _, folder := range folders {
 		if seen[folder] {
 			continue
 		}
 		seen[folder] = true
-		one, err := readCargoFile(folder)
+		one, err := readCargoFile(folder, "config", "config.toml")
 		if err != nil {
 			return nil, fmt.Errorf("reading cargo's configuration: %w", err)
 		}
 		merge(all.Source, one.Source)
 		merge(all.Registries, one.Registries)
-	}
-	for name := range all.Registries {
-		if v := index[cargoEnvName(name)]; v != "" {
-			all.Registries[name] = cargoSource{Index: v}
+		if all.Registry.Global == nil {
+			all.Registry.Global = one.Registry.Global
 		}
 	}
-	for name, v := range index {
-		if _, ok := all.Registries[name]; !ok {
-			all.Registries[name] = cargoSource{Index: v}
-		}
-	}
+	all.override(index, func(s *cargoSource, v string) { *s = cargoSource{Index: v, Token: s.Token, Provider: s.Provider} })
+	all.override(tokens, func(s *cargoSource, v string) { s.Token = v })
 	return all, nil
+}
+
+// override has what the environment says of registries count. The registries
+// may be in no file at all.
+func (c *cargoConfig) override(env map[string]string, set func(s *cargoSource, v string)) {
+	known := make(map[string]bool)
+	for name, s := range c.Registries {
+		if v := env[cargoEnvName(name)]; v != "" {
+			set(&s, v)
+			c.Registries[name] = s
+			known[cargoEnvName(name)] = true
+		}
+	}
+	for name, v := range env {
+		if !known[name] && v != "" {
+			s := cargoSource{}
+			set(&s, v)
+			c.Registries[name] = s
+		}
+	}
 }
 
 // cargoEnvName is a registry's name as variables of the environment have it.
@@ -92,10 +119,10 @@ func cargoEnvName(name string) string {
 }
 
 // readCargoFile reads the configuration of one folder, empty where there is
-// none. "config" is the old name, and counts where both are there.
-func readCargoFile(folder string) (cargoConfig, error) {
+// none. The first of the names is the old one, and counts where both are there.
+func readCargoFile(folder string, names ...string) (cargoConfig, error) {
 	var c cargoConfig
-	for _, name := range []string{"config", "config.toml"} {
+	for _, name := range names {
 		path := filepath.Join(folder, name)
 		fi, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !fi.Mode().IsRegular() {
@@ -108,6 +135,10 @@ func readCargoFile(folder string) (cargoConfig, error) {
 			return c, fmt.Errorf("%s: %d bytes, want at most %d", path, fi.Size(), maxCargoConfig)
 		}
 		if _, err := toml.DecodeFile(path, &c); err != nil {
+			var at toml.ParseError
+			if errors.As(err, &at) { // without the line itself, which may be a token's
+				err = fmt.Errorf("line %d: not TOML", at.Position.Line)
+			}
 			return c, fmt.Errorf("%s: %w", path, err)
 		}
 		for name, s := range c.Source { // relative to the folder above .cargo
@@ -130,11 +161,14 @@ func merge(all, further map[string]cargoSource) {
 			more string
 		}{
 			{&s.Registry, f.Registry}, {&s.ReplaceWith, f.ReplaceWith}, {&s.Directory, f.Directory},
-			{&s.LocalRegistry, f.LocalRegistry}, {&s.Git, f.Git}, {&s.Index, f.Index},
+			{&s.LocalRegistry, f.LocalRegistry}, {&s.Git, f.Git}, {&s.Index, f.Index}, {&s.Token, f.Token},
 		} {
 			if *p.have == "" {
 				*p.have = p.more
 			}
+		}
+		if s.Provider == nil {
+			s.Provider = f.Provider
 		}
 		all[name] = s
 	}
@@ -144,6 +178,10 @@ func merge(all, further map[string]cargoSource) {
 // a sparse index, or the folder of a local registry.
 type registryAddress struct {
 	index, local string
+	token        string // what its server is logged in to by; may be empty
+	// elsewhere is where the token has to be asked for, which is not done;
+	// empty where token is all there is.
+	elsewhere string
 }
 
 // find follows a registry, as Cargo.lock writes it, through the replacements.
@@ -175,29 +213,71 @@ func (c *cargoConfig) find(registry string) (registryAddress, error) {
 		case addr == "":
 			return registryAddress{}, fmt.Errorf("cargo's source %q is not configured", name)
 		}
-		return sparseIndex(addr)
+		at, err := sparseIndex(addr)
+		at.token, at.elsewhere = c.credentials(name, addr)
+		return at, err
 	}
 	return registryAddress{}, fmt.Errorf("cargo's source %q is replaced in a circle", name)
 }
 
+// credentials are the token of a registry, and the provider that cargo would
+// ask where it has none, as [registries.NAME] says for its name or its index.
+func (c *cargoConfig) credentials(name, addr string) (token, elsewhere string) {
+	s, ok := c.Registries[name]
+	for _, other := range sortedNames(c.Registries) {
+		if r := c.Registries[other]; !ok && sameIndex(r.Index, addr) {
+			s, ok = r, true
+		}
+	}
+	providers := c.Registry.Global
+	if s.Provider != nil {
+		providers = []any{s.Provider}
+	}
+	for _, p := range slices.Backward(providers) { // the last one counts first
+		if list, ok := p.([]any); ok && len(list) > 0 {
+			p = list[0]
+		}
+		if p == "cargo:token" {
+			return s.Token, ""
+		}
+		elsewhere = cmp.Or(elsewhere, fmt.Sprint(p))
+	}
+	if elsewhere == "" {
+		return s.Token, ""
+	}
+	return "", elsewhere
+}
+
+func sortedNames(m map[string]cargoSource) []string {
+	out := make([]string, 0, len(m))
+	for name := range m {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// sameIndex tells whether two addresses are those of one registry.
+func sameIndex(a, b string) bool {
+	return a != "" && strings.TrimSuffix(a, "/") == strings.TrimSuffix(b, "/")
+}
+
 // nameOf is the name that the configuration has for an address, or empty.
 func (c *cargoConfig) nameOf(addr string) string {
-	same := func(s string) bool { return s != "" && strings.TrimSuffix(s, "/") == strings.TrimSuffix(addr, "/") }
-	if same(cratesIOGit) || same(cratesIOSparse) {
+	if sameIndex(cratesIOGit, addr) || sameIndex(cratesIOSparse, addr) {
 		return cratesIOName
 	}
-	best := ""
-	for name, s := range c.Source {
-		if same(s.Registry) && (best == "" || name < best) {
-			best = name
+	for _, name := range sortedNames(c.Source) {
+		if sameIndex(c.Source[name].Registry, addr) {
+			return name
 		}
 	}
-	for name, s := range c.Registries {
-		if same(s.Index) && best == "" {
-			best = name
+	for _, name := range sortedNames(c.Registries) {
+		if sameIndex(c.Registries[name].Index, addr) {
+			return name
 		}
 	}
-	return best
+	return ""
 }
 
 func sparseIndex(addr string) (registryAddress, error) {
@@ -206,130 +286,7 @@ func sparseIndex(addr string) (registryAddress, error) {
 	}
 	index, ok := strings.CutPrefix(addr, "sparse+")
 	if !ok {
-		return registryAddress{}, fmt.Errorf("registry %s has a git index, which is not supported yet; name its sparse one in cargo's configuration", safeURL(addr))
+		return registryAddress{}, fmt.Errorf("registry %s has a git index, which is not read; name its sparse one in cargo's configuration", safeURL(addr))
 	}
 	return registryAddress{index: strings.TrimSuffix(index, "/") + "/"}, nil
-}
-
-// crateID is the form of a crate's URL in a lock.
-var crateID = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9_-]*)/([0-9][0-9A-Za-z.+-]*)$`)
-
-// downloads knows the download addresses of the indexes that were asked.
-type downloads struct {
-	mu sync.Mutex
-	at map[string]*download
-}
-
-type download struct {
-	mu       sync.Mutex
-	template string // empty as long as nobody has asked
-	err      error
-}
-
-func (d *downloads) of(index string) *download {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.at == nil {
-		d.at = make(map[string]*download)
-	}
-	e := d.at[index]
-	if e == nil {
-		e = new(download)
-		d.at[index] = e
-	}
-	return e
-}
-
-// crate is where a crate "NAME/VERSION" of a registry is.
-func (f *Fetcher) crate(ctx context.Context, registry, id, checksum string) ([]candidate, error) {
-	m := crateID.FindStringSubmatch(id)
-	if m == nil {
-		return nil, fmt.Errorf("crate %q: want NAME/VERSION", id)
-	}
-	name, version := m[1], m[2]
-	conf, err := f.cargo()
-	if err != nil {
-		return nil, err
-	}
-	at, err := conf.find(registry)
-	if err != nil {
-		return nil, err
-	}
-	if at.local != "" {
-		u := url.URL{Scheme: "file", Path: filepath.Join(at.local, name+"-"+version+".crate")}
-		return []candidate{{url: u.String()}}, nil
-	}
-	template, err := f.template(ctx, at.index)
-	if err != nil {
-		return nil, err
-	}
-	if !strings.Contains(template, "{") {
-		template = strings.TrimSuffix(template, "/") + "/{crate}/{version}/download"
-	}
-	if strings.Contains(template, "{sha256-checksum}") && checksum == "" {
-		return nil, fmt.Errorf("registry %s wants a checksum in the address, and there is none for %s", safeURL(at.index), id)
-	}
-	prefix := cratePrefix(name)
-	u := strings.NewReplacer("{crate}", name, "{version}", version, "{prefix}", prefix,
-		"{lowerprefix}", strings.ToLower(prefix), "{sha256-checksum}", checksum).Replace(template)
-	return []candidate{{url: u}}, nil
-}
-
-// cratePrefix is the folder of a crate in an index.
-func cratePrefix(name string) string {
-	switch len(name) {
-	case 1, 2:
-		return fmt.Sprint(len(name))
-	case 3:
-		return "3/" + name[:1]
-	}
-	return name[:2] + "/" + name[2:4]
-}
-
-// template asks an index, once, for its "dl".
-func (f *Fetcher) template(ctx context.Context, index string) (string, error) {
-	e := f.dl.of(index)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.template != "" || e.err != nil {
-		return e.template, e.err
-	}
-	t, err := f.askTemplate(ctx, index)
-	if err != nil {
-		if ctx.Err() == nil {
-			e.err = err
-		}
-		return "", err
-	}
-	e.template = t
-	return t, nil
-}
-
-func (f *Fetcher) askTemplate(ctx context.Context, index string) (string, error) {
-	to, err := f.store.Create()
-	if err != nil {
-		return "", err
-	}
-	defer to.Discard()
-	address := index + "config.json"
-	if err := f.client.Get(ctx, Request{URL: address}, to); err != nil {
-		return "", err
-	}
-	if to.Size() > maxCargoConfig {
-		return "", fmt.Errorf("%s: %d bytes, want at most %d", safeURL(address), to.Size(), maxCargoConfig)
-	}
-	var conf struct {
-		DL   string `json:"dl"`
-		Auth bool   `json:"auth-required"`
-	}
-	if err := json.NewDecoder(io.NewSectionReader(to, 0, to.Size())).Decode(&conf); err != nil {
-		return "", fmt.Errorf("%s: %w", safeURL(address), err)
-	}
-	switch {
-	case conf.Auth:
-		return "", fmt.Errorf("registry %s wants a token, which is not supported yet", safeURL(index))
-	case conf.DL == "":
-		return "", fmt.Errorf("%s: there is no \"dl\" in it", safeURL(address))
-	}
-	return conf.DL, nil
 }

@@ -11,6 +11,8 @@
 //	toolchain    h1, as the checksum database has it
 //	crate        Cargo.lock's checksum, which is the SHA-256
 //	tree         the local folder packs to the SHA-256 that was locked
+//	oci          the digest of its address, which is the SHA-256
+//	git          commit, tree and tag are the lock's, made anew from the contents (see gittree)
 //
 // A proof that took reading is remembered in the store with what it was made
 // against (the file, the fingerprint, the key's own digest), so that a second
@@ -19,16 +21,35 @@
 //
 // # Limits
 //
-// Go modules come from module proxies only, never from a version control
-// system; crates from registries with a sparse index and no token. An idle
+// Go modules come from module proxies, and "direct" from git repositories only;
+// crates from registries with a sparse index, with the tokens that cargo itself
+// keeps in its files and variables (cargo:token); images from the registry that
+// the lock names, with the logins of docker and podman, not from mirrors that
+// registries.conf names, and without TLS from this machine only. An idle
 // server is given up on, a slow one is not. There is no limit on time but the
 // context's.
 //
-// A transfer that is cut is gone on with, by the same run or by a later one,
-// where the server names the file's version (ETag, Last-Modified) and a
-// megabyte has come; the store keeps what came under the digest that it is to
-// have and the address. All of it is hashed again, and where the whole is not
-// the digest's it is fetched from the start.
+// # Logins
+//
+// What an Auth of the lock names is read when it is needed, and sent to the
+// server of the address that the lock has, and to no other that it redirects
+// to: password and token by https, or by http to this machine, a certificate
+// by https. Where an Auth says nothing that is sent, .netrc counts. Nothing of
+// it is in an error, in the store or in its keys.
+//
+// # Mirrors
+//
+// Of several places of a file each is tried after the one before has failed,
+// whatever the reason. What has come of a file whose digest is known is gone
+// on with at the next one: the digest tells whether the parts fit. An address
+// without a digest is asked again every time, on the condition that the file
+// has changed since the answer that the store has (RFC 9110, section 13).
+//
+// A transfer that is cut is gone on with: by the same run where the server
+// names the file's version (ETag, Last-Modified) or the digest is known, by a
+// later one where the digest is and a megabyte has come; the store keeps what
+// came under the digest that it is to have. All of it is hashed again, and
+// where the whole is not the digest's it is fetched from the start.
 //
 // This is the only package of the five stages before attest that uses the
 // network.
@@ -59,7 +80,8 @@ const downFor = 30 * time.Second
 // used from many goroutines; its limits hold for all of them together.
 type Client struct {
 	cfg      Config
-	http     *http.Client
+	http     *http.Client // where no Auth says otherwise
+	logins   logins
 	netrc    netrc
 	requests atomic.Int64
 
@@ -84,7 +106,9 @@ func NewClient(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{cfg: cfg, netrc: rc, hosts: make(map[string]*host)}
-	var t http.RoundTripper = NewTransport(cfg)
+	c.logins.made = make(map[string]func() (*login, error))
+	c.logins.transports = map[transportKey]*http.Transport{{}: NewTransport(cfg)}
+	var t http.RoundTripper = c.logins.transports[transportKey{}]
 	if cfg.Login != nil {
 		t = cfg.Login(t)
 	}
@@ -116,31 +140,46 @@ func NewTransport(cfg Config) *http.Transport {
 func (c *Client) Requests() int64 { return c.requests.Load() }
 
 // CloseIdle closes the connections that are kept for later requests.
-func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
+func (c *Client) CloseIdle() {
+	c.logins.mu.Lock()
+	defer c.logins.mu.Unlock()
+	for _, t := range c.logins.transports {
+		t.CloseIdleConnections()
+	}
+}
 
 // errRedirect says that a redirect was not followed.
 var errRedirect = errors.New("redirect refused")
 
-// checkRedirect refuses to be led from https to http, to anything that is no
-// HTTP, and from another host to this machine or its link; and keeps
-// passwords and addresses from other hosts.
+// checkRedirect keeps passwords and addresses from other hosts, and refuses
+// what mayLead refuses.
 func checkRedirect(req *http.Request, via []*http.Request) error {
-	first, last := via[0].URL, via[len(via)-1].URL
-	to := req.URL.Scheme + "://" + req.URL.Host
-	switch {
-	case len(via) > maxRedirects:
+	if len(via) > maxRedirects {
 		return fmt.Errorf("%w: more than %d of them", errRedirect, maxRedirects)
-	case req.URL.Scheme != "http" && req.URL.Scheme != "https":
-		return fmt.Errorf("%w: to %s", errRedirect, to)
-	case last.Scheme == "https" && req.URL.Scheme == "http":
-		return fmt.Errorf("%w: from https to %s", errRedirect, to)
-	case IsLocal(req.URL.Hostname()) && !IsLocal(first.Hostname()):
-		return fmt.Errorf("%w: from %s to this machine's %s", errRedirect, first.Hostname(), to)
+	}
+	first := via[0].URL
+	if err := mayLead(first, via[len(via)-1].URL, req.URL); err != nil {
+		return err
 	}
 	req.Header.Del("Referer")
-	if req.URL.Host != first.Host || req.URL.Scheme != first.Scheme {
+	if !sameServer(req.URL, first) {
 		req.Header.Del("Authorization")
 		req.Header.Del("Cookie")
+	}
+	return nil
+}
+
+// mayLead refuses to be led from https to http, to anything that is no HTTP,
+// and from another host to this machine or its link.
+func mayLead(first, last, next *url.URL) error {
+	to := next.Scheme + "://" + next.Host
+	switch {
+	case next.Scheme != "http" && next.Scheme != "https":
+		return fmt.Errorf("%w: to %s", errRedirect, to)
+	case last.Scheme == "https" && next.Scheme == "http":
+		return fmt.Errorf("%w: from https to %s", errRedirect, to)
+	case IsLocal(next.Hostname()) && !IsLocal(first.Hostname()):
+		return fmt.Errorf("%w: from %s to this machine's %s", errRedirect, first.Hostname(), to)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -190,14 +191,60 @@ func TestFileURL(t *testing.T) {
 
 func TestNetrc(t *testing.T) {
 	rc := parseNetrc("# comment\nmachine a.example login me password one\nmachine a.example login x password y\n" +
-		"machine b.example\n  login you\n  password two\ndefault login any password three\nmacdef init\nmachine c.example login no password no\n")
+		"machine b.example\n  login you\n  password two\nmacdef init\nmachine c.example login no password no\n\n" +
+		`machine q.example login "a user" password "a \"word\" of\\ four"` + "\nmachine n.example account x password alone\n" +
+		"default login any password three\nmachine d.example login late password late\n")
 	for _, c := range []struct{ url, login, password string }{
 		{"https://a.example/x", "me", "one"}, {"https://B.example:8443/", "you", "two"},
-		{"https://c.example/", "any", "three"}, {"http://a.example/", "", ""},
+		{"https://c.example/", "any", "three"}, {"https://d.example/", "any", "three"},
+		{"https://q.example/", "a user", `a "word" of\ four`}, {"https://n.example/", "", "alone"}, {"http://a.example/", "", ""},
 	} {
 		u, _ := url.Parse(c.url)
-		if login, password, ok := rc.find(u); login != c.login && ok || password != c.password && ok || ok != (c.login != "") {
+		if login, password, ok := rc.find(u); login != c.login && ok || password != c.password && ok || ok != (c.password != "") {
 			t.Errorf("%s: got %q, %q, %v", c.url, login, password, ok)
+		}
+	}
+}
+
+// What curl sends to whom.
+func TestNetrcCurl(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		if os.Getenv("CAISSON_TOOLS") == "required" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	proxy := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("Authorization")) }))
+	for n, text := range []string{
+		"machine a.example login me password one\nmachine b.example\n login you\n password two\n",
+		"machine a.example password one login me machine b.example login you password two",
+		"default login any password three\nmachine a.example login me password one\n",
+		"machine b.example login you password two\n# machine a.example login x password y\ndefault login any password three\n",
+		"machine a.example login \"a b\" password \"c\\\"d\\\\\"\n",
+		"macdef init\nmachine a.example login x password y\n\nmachine a.example login me password one\n",
+		"machine a.example login me password one\nmachine a.example login second password two\n",
+		"",
+	} {
+		path := filepath.Join(t.TempDir(), "netrc")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		rc, err := readNetrc(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, host := range []string{"a.example", "b.example", "A.example"} {
+			want, err := exec.Command("curl", "-s", "--netrc-file", path, "-x", proxy, "http://"+host+"/").Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if login, password, ok := rc.find(&url.URL{Scheme: "https", Host: host}); ok {
+				got = basicValue(login, password)
+			}
+			if got != string(want) {
+				t.Errorf("%d, %s: got %q, curl sends %q", n, host, got, want)
+			}
 		}
 	}
 }

@@ -12,7 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/net/http/httpproxy"
+
+	"caisson/prefetch/gitfetch"
 )
 
 // Config is all that prefetch takes from its surroundings: the environment
@@ -26,21 +29,36 @@ type Config struct {
 	// there is no project.
 	Dir string
 
+	// Env gives variables of the environment by name, for what an Auth of the
+	// lock takes from there; nil for an empty environment.
+	Env func(name string) string
+
 	GoProxy   string // as GOPROXY; empty for "https://proxy.golang.org,direct"
 	GoNoProxy string // as GONOPROXY: modules that no proxy is to be asked for
 	GoSumDB   string // as GOSUMDB; empty for "sum.golang.org"
+	// GoNoSumDB is as GONOSUMDB: modules that the checksum database is not to
+	// be asked for. "*", which is all, where GOSUMDB is "off".
+	GoNoSumDB string
 
 	// CargoHome is the folder of cargo's own configuration; empty for none.
 	CargoHome string
 	// CargoIndex gives the index of a registry by its name, in lower case, as
 	// CARGO_REGISTRIES_NAME_INDEX does.
 	CargoIndex map[string]string
+	// CargoTokens gives the token of a registry likewise, as
+	// CARGO_REGISTRIES_NAME_TOKEN does.
+	CargoTokens map[string]string
+
+	// SSH is how git repositories are reached by ssh.
+	SSH gitfetch.SSH
 
 	// Proxy chooses the HTTP proxy for an address; nil for none.
 	Proxy func(*url.URL) (*url.URL, error)
 	// Netrc is a file of passwords by host; empty for none. They are sent by
 	// https only.
 	Netrc string
+	// Keychain has the logins at OCI registries; nil for none.
+	Keychain authn.Keychain
 	// Login puts what a server's login needs round the transport; nil for
 	// nothing.
 	Login func(http.RoundTripper) http.RoundTripper
@@ -89,9 +107,10 @@ func (c Config) withDefaults() Config {
 }
 
 // EnvConfig reads the environment as go, cargo and curl read it: GOPROXY,
-// GONOPROXY, GOPRIVATE and GOSUMDB, with what `go env -w` wrote;
-// CARGO_HOME and CARGO_REGISTRIES_NAME_INDEX; HTTP_PROXY, HTTPS_PROXY and
-// NO_PROXY; NETRC. dir is the project's folder.
+// GONOPROXY, GOPRIVATE, GOSUMDB and GONOSUMDB, with what `go env -w` wrote;
+// CARGO_HOME, CARGO_REGISTRIES_NAME_INDEX and _TOKEN; HTTP_PROXY, HTTPS_PROXY and
+// NO_PROXY; NETRC; the files and helpers in which docker and podman keep their
+// logins. dir is the project's folder.
 func EnvConfig(version, dir string) (Config, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -105,18 +124,28 @@ func EnvConfig(version, dir string) (Config, error) {
 	c := Config{
 		Version:    version,
 		Dir:        abs,
+		Env:        os.Getenv,
 		GoProxy:    goEnv("GOPROXY"),
 		GoNoProxy:  goEnv("GONOPROXY"),
 		GoSumDB:    goEnv("GOSUMDB"),
+		GoNoSumDB:  goEnv("GONOSUMDB"),
 		CargoHome:  os.Getenv("CARGO_HOME"),
-		CargoIndex: make(map[string]string),
-		Proxy:      proxies.ProxyFunc(),
-		Netrc:      os.Getenv("NETRC"),
+		CargoIndex: make(map[string]string), CargoTokens: make(map[string]string),
+		Proxy:    proxies.ProxyFunc(),
+		Netrc:    os.Getenv("NETRC"),
+		Keychain: authn.DefaultKeychain,
 	}
 	if c.GoNoProxy == "" {
 		c.GoNoProxy = goEnv("GOPRIVATE")
 	}
-	if home, err := os.UserHomeDir(); err == nil {
+	if c.GoNoSumDB == "" {
+		c.GoNoSumDB = goEnv("GOPRIVATE")
+	}
+	if c.GoSumDB == "off" {
+		c.GoNoSumDB = "*"
+	}
+	home, err := os.UserHomeDir()
+	if err == nil {
 		if c.CargoHome == "" {
 			c.CargoHome = filepath.Join(home, ".cargo")
 		}
@@ -124,11 +153,15 @@ func EnvConfig(version, dir string) (Config, error) {
 			c.Netrc = filepath.Join(home, ".netrc")
 		}
 	}
+	c.SSH = sshFromEnv(home)
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
 		name, ok := strings.CutPrefix(name, "CARGO_REGISTRIES_")
 		if name, isIndex := strings.CutSuffix(name, "_INDEX"); ok && isIndex {
 			c.CargoIndex[cargoEnvName(name)] = value
+		}
+		if name, isToken := strings.CutSuffix(name, "_TOKEN"); ok && isToken {
+			c.CargoTokens[cargoEnvName(name)] = value
 		}
 	}
 	return c, nil

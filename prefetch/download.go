@@ -12,8 +12,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
+	"caisson/lock"
 	"caisson/lock/digest"
 	"caisson/prefetch/cas"
 )
@@ -44,9 +46,20 @@ type Request struct {
 	Immutable bool
 	// Accept is the header of that name; empty for none.
 	Accept string
+	// Auth is how to log in to the server; nil for .netrc.
+	Auth *lock.Auth
+	// Max is the most bytes that may come where Size is not known; 0 for the
+	// client's own limit.
+	Max int64
 	// Progress is told of bytes as they come, and by a negative number of
 	// those that have to come again. It may be nil.
 	Progress func(n int64)
+
+	token string  // the whole Authorization header; empty for that of Auth
+	known *answer // an earlier answer: whether it still holds is asked
+	learn *answer // is told of this one; nil where nobody wants to know
+
+	through http.RoundTripper // instead of the client's transport, logged in already
 }
 
 // FetchError says which address could not be had, and why.
@@ -61,9 +74,16 @@ func (e *FetchError) Error() string { return fmt.Sprintf("fetching %s: %v", e.UR
 // Unwrap returns the reason.
 func (e *FetchError) Unwrap() error { return e.Err }
 
-// Is makes a FetchError a fs.ErrNotExist where the server says so.
+// Is makes a FetchError a fs.ErrNotExist where the server says so, and a
+// lock.ErrMismatch where what came is another file.
 func (e *FetchError) Is(target error) bool {
-	return target == fs.ErrNotExist && (e.Status == http.StatusNotFound || e.Status == http.StatusGone)
+	switch target {
+	case fs.ErrNotExist:
+		return e.Status == http.StatusNotFound || e.Status == http.StatusGone
+	case lock.ErrMismatch:
+		return errors.As(e.Err, new(*cas.MismatchError)) || errors.As(e.Err, new(*SizeError))
+	}
+	return false
 }
 
 // SizeError says that a file does not have the size it should have.
@@ -86,6 +106,8 @@ type transfer struct {
 	req Request
 	url *url.URL
 	to  *cas.Temp
+	// login is how to reach the server.
+	login *login
 	// validator is what If-Range is to say; empty where the server gave
 	// nothing by which a file can be told from its successor.
 	validator string
@@ -98,10 +120,16 @@ type temporary struct{ error }
 
 func (e temporary) Unwrap() error { return e.error }
 
-// Get writes a file to an empty to. It retries what may pass: failed
-// connections, answers 408, 429 and 5xx, and bodies that end early or stop
-// coming, which are resumed where the server can. Every error is a
-// *FetchError or the context's.
+// permanent marks an error of a request after which another try is useless.
+type permanent struct{ error }
+
+func (e permanent) Unwrap() error { return e.error }
+
+// Get writes a file to to, which is empty, or has what came of a file of the
+// request's digest elsewhere. It retries what may pass: failed connections,
+// answers 408, 429 and 5xx, and bodies that end early or stop coming, which
+// are resumed where the server can. Every error is a *FetchError or the
+// context's.
 func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 	u, err := url.Parse(req.URL)
 	if err != nil {
@@ -110,24 +138,17 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 	t := &transfer{c: c, req: req, url: u, to: to}
 	switch u.Scheme {
 	case "http", "https":
-		if !t.resume() {
+		if t.login, err = c.loginFor(&t.req, u); err == nil && !t.resume() {
 			err = t.run(ctx)
 		}
 	case "file":
-		err = t.file(ctx)
+		if err = t.restart(); err == nil {
+			err = t.file(ctx)
+		}
 	default:
 		err = fmt.Errorf("scheme %q is not supported", u.Scheme)
 	}
-	if err == nil && !req.Digest.IsZero() && to.Sum() != req.Digest {
-		err = &cas.MismatchError{Got: to.Sum(), Want: req.Digest}
-		if t.resumed { // the parts may be of two files
-			t.validator = ""
-			if err = t.run(ctx); err == nil && to.Sum() != req.Digest {
-				err = &cas.MismatchError{Got: to.Sum(), Want: req.Digest}
-			}
-		}
-	}
-	if err == nil {
+	if err = t.check(ctx, err); err == nil {
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -144,14 +165,38 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 	return fe
 }
 
-// resume goes on from what an earlier run has left, and tells whether that is
-// the whole file.
+// check compares the digest, and starts afresh where the parts of two files
+// may have come together.
+func (t *transfer) check(ctx context.Context, err error) error {
+	want := t.req.Digest
+	if err != nil || want.IsZero() || t.to.Sum() == want {
+		return err
+	}
+	if t.resumed {
+		t.validator = ""
+		if err := t.run(ctx); err != nil || t.to.Sum() == want {
+			return err
+		}
+	}
+	return &cas.MismatchError{Got: t.to.Sum(), Want: want}
+}
+
+// blind stands for a validator where there is none of this server: the digest
+// tells whether the parts fit.
+const blind = "-"
+
+// resume goes on from what has come elsewhere, or what an earlier run has
+// left, and tells whether that is the whole file.
 func (t *transfer) resume() bool {
 	if t.req.Digest.IsZero() {
 		return false
 	}
-	t.validator = t.to.Resume(t.req.Digest, t.req.URL)
-	t.progress(t.to.Size())
+	if t.to.Size() > 0 {
+		t.validator = blind
+	} else {
+		t.validator = t.mine(t.to.Resume(t.req.Digest, ""))
+		t.progress(t.to.Size())
+	}
 	if t.to.Size() == 0 {
 		return false
 	}
@@ -162,6 +207,25 @@ func (t *transfer) resume() bool {
 		t.validator = "" // the next try starts afresh
 	}
 	return false
+}
+
+// keep keeps what has come for a later run, under the digest alone, whatever
+// the address; its mark is in the validator.
+func (t *transfer) keep() {
+	if t.to.Size() >= worthKeeping && !t.req.Digest.IsZero() && t.validator != "" {
+		t.to.Keep(t.req.Digest, "", t.mark()+t.validator)
+	}
+}
+
+// mark names the address in a validator, without its text.
+func (t *transfer) mark() string { return digest.Of([]byte(t.req.URL)).Hex()[:16] + " " }
+
+// mine is what a kept validator says of this address.
+func (t *transfer) mine(kept string) string {
+	if v, ok := strings.CutPrefix(kept, t.mark()); ok && v != "" {
+		return v
+	}
+	return blind
 }
 
 // run tries until there is the whole file or no hope.
@@ -263,26 +327,33 @@ func (t *transfer) try(ctx context.Context) error {
 }
 
 func (t *transfer) send(ctx context.Context) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.url.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("User-Agent", "caisson/"+t.c.cfg.Version)
-	req.Header.Set("Accept-Encoding", "identity")
-	if login, password, ok := t.c.netrc.find(t.url); ok && t.url.User == nil {
-		req.SetBasicAuth(login, password)
-	}
+	header := make(http.Header)
+	header.Set("User-Agent", "caisson/"+t.c.cfg.Version)
+	header.Set("Accept-Encoding", "identity")
 	if have := t.to.Size(); have > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
-		if !t.req.Immutable {
-			req.Header.Set("If-Range", t.validator)
+		header.Set("Range", fmt.Sprintf("bytes=%d-", have))
+		if !t.req.Immutable && t.validator != blind {
+			header.Set("If-Range", t.validator)
 		}
+	} else if t.req.known != nil {
+		t.req.known.ask(header)
 	}
 	if t.req.Accept != "" {
-		req.Header.Set("Accept", t.req.Accept)
+		header.Set("Accept", t.req.Accept)
 	}
-	t.c.requests.Add(1)
-	return t.c.http.Do(req)
+	ask := func() (*http.Response, error) { return t.c.ask(ctx, t.login, t.url, header) }
+	if t.login.offline != nil {
+		ask = func() (*http.Response, error) { return t.askByToken(ctx, header) }
+	}
+	resp, err := ask()
+	if err == nil && resp.StatusCode == http.StatusNotModified && t.req.known != nil && !t.req.known.from(resp) {
+		resp.Body.Close() // another server's word does not count
+		t.req.known = nil
+		header.Del("If-None-Match")
+		header.Del("If-Modified-Since")
+		return ask()
+	}
+	return resp, err
 }
 
 // sendError takes the URL out of net/http's errors, and tells those apart
@@ -297,8 +368,9 @@ func sendError(ctx context.Context, err error) error {
 	}
 	var cert *tls.CertificateVerificationError
 	var dns *net.DNSError
+	var perm permanent
 	switch {
-	case errors.Is(err, errRedirect), errors.As(err, &cert):
+	case errors.Is(err, errRedirect), errors.As(err, &cert), errors.As(err, &perm):
 		return err
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return err
@@ -309,8 +381,11 @@ func sendError(ctx context.Context, err error) error {
 // copy appends the body, up to the limit.
 func (t *transfer) copy(body io.Reader, alive func()) error {
 	limit := t.c.cfg.MaxSize
-	if t.req.Size > 0 {
+	switch {
+	case t.req.Size > 0:
 		limit = t.req.Size
+	case t.req.Max > 0:
+		limit = min(limit, t.req.Max)
 	}
 	done := make(chan struct{})
 	defer close(done)
@@ -324,9 +399,7 @@ func (t *transfer) copy(body io.Reader, alive func()) error {
 				return fmt.Errorf("writing to the store: %w", err)
 			}
 			t.progress(n)
-			if t.to.Size() >= worthKeeping && !t.req.Digest.IsZero() {
-				t.to.Keep(t.req.Digest, t.req.URL, t.validator)
-			}
+			t.keep()
 		}
 		if c.err == io.EOF {
 			return nil
@@ -385,6 +458,9 @@ func readAhead(body io.Reader, alive func(), size int64, done <-chan struct{}) (
 
 // restart drops what has come.
 func (t *transfer) restart() error {
+	if t.to.Size() == 0 {
+		return nil
+	}
 	t.progress(-t.to.Size())
 	return t.to.Restart()
 }

@@ -22,53 +22,126 @@ type Fetcher struct {
 	cfg    Config
 	cargo  func() (*cargoConfig, error)
 	dl     downloads
+	isos   isos
+
+	registries registries
 }
 
 // NewFetcher makes a Fetcher. cfg should be the client's.
 func NewFetcher(store *cas.Store, client *Client, cfg Config) *Fetcher {
 	f := &Fetcher{store: store, client: client, cfg: cfg.withDefaults()}
 	f.cargo = sync.OnceValues(func() (*cargoConfig, error) {
-		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex)
+		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens)
 	})
 	return f
 }
 
 // Fetch brings a file into the store; it is a lock.Fetch. A file of a known
 // digest that the store has is verified and used, as is the copy of an
-// address that is immutable; both need no network. What does not exist gives
-// an error that is fs.ErrNotExist.
+// address that is immutable; both need no network. Any other address is asked
+// whether it still has what it had. What does not exist gives an error that
+// is fs.ErrNotExist.
 func (f *Fetcher) Fetch(ctx context.Context, w lock.Want) (lock.Blob, error) {
 	if !w.SHA256.IsZero() && f.store.Verify(w.SHA256) == nil {
 		return f.blob(w.SHA256)
 	}
 	key := strings.Join([]string{"address", w.Kind, w.Registry, w.URL}, "\x00")
+	if !w.ISO.IsZero() {
+		key = strings.Join([]string{"iso", w.ISO.Hex(), w.URL}, "\x00")
+		w.Immutable = true
+	}
 	if w.Immutable && w.SHA256.IsZero() {
 		if d, ok := f.store.Lookup(key); ok && f.store.Verify(d) == nil {
 			return f.blob(d)
 		}
 	}
-	places, err := f.locate(ctx, w)
-	if err != nil {
-		return lock.Blob{}, fmt.Errorf("%s %s: %w", w.Kind, safeURL(w.URL), err)
+	b, err := f.fetchNew(ctx, w, key)
+	if isFull(err) {
+		free, _ := freeBytes(f.store.Dir())
+		err = &NoSpaceError{Dir: f.store.Dir(), Need: w.Size, Free: free, Err: err}
 	}
+	return b, err
+}
+
+// fetchNew is Fetch of what the store does not have.
+func (f *Fetcher) fetchNew(ctx context.Context, w lock.Want, key string) (lock.Blob, error) {
 	to, err := f.store.Create()
 	if err != nil {
 		return lock.Blob{}, err
 	}
 	defer to.Discard()
-	if err := f.get(ctx, places, Request{Size: w.Size, Digest: w.SHA256}, to); err != nil {
+	got, err := f.bring(ctx, w, Request{Size: w.Size, Digest: w.SHA256, Max: w.Max}, to)
+	if err != nil {
 		return lock.Blob{}, err
+	}
+	if !got.have.IsZero() {
+		return f.blob(got.have)
 	}
 	d := to.Sum()
 	if _, err := to.Commit(d); err != nil {
 		return lock.Blob{}, err
 	}
-	if w.Immutable {
-		if err := f.store.Remember(key, d); err != nil {
-			return lock.Blob{}, err
-		}
+	switch {
+	case w.Immutable:
+		err = f.store.Remember(key, d)
+	case got.remember != nil:
+		err = got.remember()
+	}
+	if err != nil {
+		return lock.Blob{}, err
 	}
 	return f.blob(d)
+}
+
+// brought is what bring says of a file beside its bytes.
+type brought struct {
+	have     digest.Digest // the store's copy is it; zero where it is new
+	remember func() error  // to be called when it is in the store; may be nil
+}
+
+// bring writes a file to an empty to, from where its kind is to be had. The
+// request has all but the address.
+func (f *Fetcher) bring(ctx context.Context, w lock.Want, req Request, to *cas.Temp) (brought, error) {
+	req.Auth = w.Auth
+	switch {
+	case !w.ISO.IsZero():
+		return brought{}, f.fetchISO(ctx, w, req, to)
+	case w.Kind == lock.KindGit:
+		err := f.fetchGit(ctx, w, to)
+		if err == nil && req.Progress != nil {
+			req.Progress(to.Size())
+		}
+		return brought{}, err
+	case w.Kind == lock.KindOCI:
+		return brought{}, f.fetchOCI(ctx, w, req, to)
+	}
+	places, err := f.locate(ctx, w)
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w", w.Kind, safeURL(w.URL), err)
+		if len(w.Mirrors) == 0 {
+			return brought{}, err
+		}
+		places = []candidate{{err: err}}
+	}
+	get := f.plain
+	if req.Digest.IsZero() && !w.Immutable {
+		get = f.fresh
+	}
+	if len(w.Mirrors) == 0 {
+		return inTurn(ctx, places, req, to, get)
+	}
+	for _, m := range w.Mirrors {
+		places = append(places, candidate{url: m})
+	}
+	return atAny(ctx, places, req, to, get)
+}
+
+// getter gets one address.
+type getter func(ctx context.Context, req Request, to *cas.Temp) (brought, error)
+
+// plain gets an address of which nothing is remembered.
+func (f *Fetcher) plain(ctx context.Context, req Request, to *cas.Temp) (brought, error) {
+	return brought{}, f.client.Get(ctx, req, to)
 }
 
 // blob describes a file that the store has.
@@ -80,20 +153,23 @@ func (f *Fetcher) blob(d digest.Digest) (lock.Blob, error) {
 	return lock.Blob{Path: f.store.Path(d), SHA256: d, Size: size}, nil
 }
 
-// get tries the places in turn. Of several errors it returns the first that
+// inTurn tries the places in turn. Of several errors it returns the first that
 // says more than that the file is not there.
-func (f *Fetcher) get(ctx context.Context, places []candidate, req Request, to *cas.Temp) error {
+func inTurn(ctx context.Context, places []candidate, req Request, to *cas.Temp, get getter) (brought, error) {
 	var said error
 	for _, p := range places {
+		var got brought
 		err := p.err
 		if err == nil {
-			req.URL = p.url
-			if err = to.Restart(); err == nil {
-				err = f.client.Get(ctx, req, to)
+			req.URL, req.token = p.url, p.token
+			if err = to.Restart(); err == nil && p.get != nil {
+				err = p.bring(ctx, req, to)
+			} else if err == nil {
+				got, err = get(ctx, req, to)
 			}
 		}
 		if err == nil || ctx.Err() != nil {
-			return err
+			return got, err
 		}
 		gone := errors.Is(err, fs.ErrNotExist)
 		switch {
@@ -109,7 +185,7 @@ func (f *Fetcher) get(ctx context.Context, places []candidate, req Request, to *
 			req.Progress(-to.Size())
 		}
 	}
-	return said
+	return brought{}, said
 }
 
 // locate lists where a file may be.

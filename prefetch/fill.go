@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -44,6 +42,8 @@ type filler struct {
 	errs        []*InputError
 	unreachable int
 	skipped     int
+	full        *NoSpaceError // the store is
+	coming      int64         // bytes that are still to be written, as far as their sizes are known
 }
 
 // Fill brings into the store what is missing of a lock's inputs, and proves
@@ -64,6 +64,7 @@ func Fill(ctx context.Context, l *lock.Lock, s *cas.Store, opts Options) (Stats,
 		opts.Client = c
 	}
 	f := &filler{l: l, s: s, opts: opts, trust: new(trust), fetcher: NewFetcher(s, opts.Client, opts.Config)}
+	defer f.fetcher.Close()
 	f.track.tell = opts.Progress
 	before := opts.Client.Requests()
 	err := f.run(ctx)
@@ -72,9 +73,13 @@ func Fill(ctx context.Context, l *lock.Lock, s *cas.Store, opts Options) (Stats,
 	return f.stats, err
 }
 
-// run fetches the keys first: packages are checked against them.
+// run fetches the keys first, packages are checked against them; and what
+// lies in an ISO image last.
 func (f *filler) run(ctx context.Context) error {
-	keys, others := f.plan()
+	keys, others, inISO := f.plan()
+	if err := f.room(); err != nil {
+		return err
+	}
 	if err := f.work(ctx, f.unproved(keys)); err != nil {
 		return err
 	}
@@ -82,32 +87,54 @@ func (f *filler) run(ctx context.Context) error {
 	if f.trust, err = readTrust(f.l, f.s); err != nil {
 		return err
 	}
-	return f.work(ctx, f.unproved(others))
+	err = f.work(ctx, f.unproved(others))
+	if ctx.Err() != nil || len(inISO) == 0 {
+		return err
+	}
+	return f.work(ctx, f.unproved(inISO))
 }
 
 // plan makes one job of all inputs that are the same file.
-func (f *filler) plan() (keys, others []*job) {
+func (f *filler) plan() (keys, others, inISO []*job) {
 	reserve(f.l, f.s)
 	byDigest := make(map[digest.Digest]*job)
 	for i := range f.l.Inputs {
 		in := &f.l.Inputs[i]
+		f.track.expect(in.Kind, 1, 0)
 		j := byDigest[in.SHA256]
 		if j == nil {
 			j = &job{present: isPresent(in, f.s)}
 			byDigest[in.SHA256] = j
-			if in.Kind == lock.KindKey {
+			r := f.l.RepoOf(in)
+			switch {
+			case in.Kind == lock.KindKey:
 				keys = append(keys, j)
-			} else {
+			case r != nil && r.ISO != "":
+				inISO = append(inISO, j)
+			default:
 				others = append(others, j)
 			}
 			if !j.present {
-				f.track.event.TotalBytes += in.Size
+				f.track.expect(in.Kind, 0, in.Size)
+				f.coming += in.Size
 			}
 		}
 		j.inputs = append(j.inputs, in)
 	}
-	f.track.event.Total = len(f.l.Inputs)
-	return keys, others
+	return keys, others, inISO
+}
+
+// room looks whether the store has it for what is to come. What was kept of
+// transfers that were cut has its room already.
+func (f *filler) room() error {
+	if f.coming == 0 {
+		return nil
+	}
+	need := f.coming - f.s.Partial().Bytes
+	if free, ok := freeBytes(f.s.Dir()); ok && free < need {
+		return &NoSpaceError{Dir: f.s.Dir(), Need: need, Free: free}
+	}
+	return nil
 }
 
 // reserve keeps what a lock needs from being collected meanwhile.
@@ -135,7 +162,7 @@ func (f *filler) unproved(jobs []*job) []*job {
 		}
 		if done {
 			f.stats.Present += len(j.inputs)
-			f.track.event.Done += len(j.inputs)
+			f.track.done(j)
 			continue
 		}
 		out = append(out, j)
@@ -166,7 +193,7 @@ func (f *filler) work(ctx context.Context, jobs []*job) error {
 		g.Go(func() error {
 			name := j.first().Name
 			f.track.begin(name)
-			defer f.track.end(name, len(j.inputs))
+			defer f.track.end(name, j)
 			f.do(ctx, j)
 			return nil
 		})
@@ -178,11 +205,17 @@ func (f *filler) work(ctx context.Context, jobs []*job) error {
 	return f.err()
 }
 
-// givenUp tells whether so much could not be fetched that the job is left alone.
+// givenUp tells whether so much could not be fetched that the job is left
+// alone, or there is no room or no image for it.
 func (f *filler) givenUp(j *job) bool {
+	noISO := false
+	if r := f.l.RepoOf(j.first()); r != nil && r.ISO != "" && !j.present && f.opts.Get == nil {
+		in := f.l.Find(lock.KindFile, r.ISO)
+		noISO = in != nil && !f.s.Has(in.SHA256)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.unreachable < maxUnreachable {
+	if f.unreachable < maxUnreachable && f.full == nil && !noISO {
 		return false
 	}
 	f.skipped += len(j.inputs)
@@ -195,6 +228,11 @@ func (f *filler) err() error {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
 	})
 	var errs []error
+	if f.full != nil {
+		f.full.Need = f.coming
+		f.full.Free, _ = freeBytes(f.s.Dir())
+		errs = append(errs, f.full)
+	}
 	for _, e := range f.errs {
 		errs = append(errs, e)
 	}
@@ -207,6 +245,13 @@ func (f *filler) err() error {
 func (f *filler) fail(in *lock.Input, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if isFull(err) { // it concerns all, and is said once
+		if f.full == nil {
+			f.full = &NoSpaceError{Dir: f.s.Dir(), Err: err}
+		}
+		f.skipped++
+		return
+	}
 	f.errs = append(f.errs, &InputError{Kind: in.Kind, Name: in.Name, Err: err})
 	var fe *FetchError
 	var temp temporary
@@ -219,6 +264,9 @@ func (f *filler) count(j *job, into *int, size int64, repaired bool) {
 	f.mu.Lock()
 	*into += len(j.inputs)
 	f.stats.Bytes += size
+	if !j.present {
+		f.coming -= j.first().Size
+	}
 	if repaired {
 		f.stats.Repaired += len(j.inputs)
 	}
@@ -247,7 +295,7 @@ func (f *filler) do(ctx context.Context, j *job) {
 	}
 	in := j.first()
 	if j.present { // and damaged: it was not among what is to come
-		f.track.more(in.Size)
+		f.track.expect(in.Kind, 0, in.Size)
 	}
 	to, err := f.s.Create()
 	if err != nil {
@@ -290,26 +338,19 @@ func isDamage(err error) bool {
 
 // fetch gets an input from wherever it is.
 func (f *filler) fetch(ctx context.Context, in *lock.Input, to *cas.Temp) error {
-	req := Request{Size: in.Size, Digest: in.SHA256, Progress: f.track.bytes}
+	req := Request{Size: in.Size, Digest: in.SHA256, Progress: f.track.bytes(in.Kind)}
 	if f.opts.Get != nil {
 		return f.opts.Get(ctx, in, req, to)
 	}
-	w := lock.Want{Kind: in.Kind, URL: in.URL, Registry: in.Registry, SHA256: in.SHA256, Size: in.Size}
 	if in.Kind == lock.KindTree {
 		return &cas.MissingError{Digest: in.SHA256}
 	}
-	if in.Repo != "" {
-		u, ok := f.l.RepoURL(in)
-		if !ok {
-			return fmt.Errorf("the lock has no address for its repository %q", in.Repo)
-		}
-		w.URL = u
-	}
-	places, err := f.fetcher.locate(ctx, w)
+	w, err := wantOf(f.l, in)
 	if err != nil {
 		return err
 	}
-	return f.fetcher.get(ctx, places, req, to)
+	_, err = f.fetcher.bring(ctx, w, req, to)
+	return err
 }
 
 // commit proves a file and gives it its name.
@@ -331,9 +372,9 @@ func (f *filler) commit(j *job, to *cas.Temp, into *int) {
 func (f *filler) prove(j *job, c content) error {
 	var errs []error
 	for _, in := range j.inputs {
-		key, err := f.trust.prove(in, c)
-		if err == nil && key != "" {
-			err = f.s.Remember(key, in.SHA256)
+		p, err := f.trust.prove(in, c)
+		if err == nil {
+			err = f.remember(p, in, j.present)
 		}
 		if err != nil {
 			f.fail(in, err)
@@ -343,52 +384,18 @@ func (f *filler) prove(j *job, c content) error {
 	return errors.Join(errs...)
 }
 
-// doLocal packs a tree, or copies a local file, and compares it with the lock.
-func (f *filler) doLocal(ctx context.Context, j *job, in *lock.Input) {
-	to, err := f.s.Create()
-	if err != nil {
-		f.fail(in, err)
-		return
+// remember keeps a proof for later runs. A store that may only be read and
+// has the file serves all the same.
+func (f *filler) remember(p proof, in *lock.Input, present bool) error {
+	if p.key == "" {
+		return nil
 	}
-	defer to.Discard()
-	err = f.pack(ctx, in, to)
-	if !j.present {
-		f.track.bytes(to.Size())
+	if d, note, ok := f.s.LookupNote(p.key); ok && d == in.SHA256 && note == p.note {
+		return nil
 	}
-	switch {
-	case ctx.Err() != nil:
-	case errors.Is(err, fs.ErrNotExist) && j.present:
-		if err := f.recheck(j); err == nil {
-			f.count(j, &f.stats.Present, 0, false)
-		} else if isDamage(err) {
-			f.fail(in, err)
-		}
-	case err != nil:
-		f.fail(in, err)
-	case to.Sum() != in.SHA256:
-		f.fail(in, &TreeChangedError{Path: in.URL, Got: to.Sum(), Want: in.SHA256})
-	case j.present && f.s.Verify(in.SHA256) == nil:
-		if f.prove(j, to) == nil {
-			f.count(j, &f.stats.Present, 0, false)
-		}
-	default:
-		f.commit(j, to, &f.stats.Packed)
+	err := f.s.RememberNote(p.key, in.SHA256, p.note)
+	if present && isReadOnly(err) {
+		return nil
 	}
-}
-
-// pack writes what is local.
-func (f *filler) pack(ctx context.Context, in *lock.Input, to *cas.Temp) error {
-	if in.Kind != lock.KindTree {
-		u, err := f.fetcher.local(in.URL)
-		if err != nil {
-			return err
-		}
-		return f.opts.Client.Get(ctx, Request{URL: u}, to)
-	}
-	r, err := f.opts.Tree(in)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(to, r)
-	return errors.Join(err, r.Close())
+	return err
 }

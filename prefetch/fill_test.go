@@ -355,6 +355,8 @@ func TestMain(m *testing.M) {
 			l = isoLock(url)
 		case "large":
 			l = largeLock(url)
+		case "small":
+			os.Exit(fillSmall(dir, url))
 		}
 		s, err := cas.Open(dir)
 		if err == nil {

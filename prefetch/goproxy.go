@@ -1,12 +1,15 @@
 package prefetch
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"strings"
 
 	"golang.org/x/mod/module"
+
+	"caisson/prefetch/cas"
 )
 
 // candidate is one place where a file may be. The next one is tried where
@@ -15,10 +18,31 @@ type candidate struct {
 	url string
 	any bool
 	err error // why this place cannot be asked
+	// get brings the file from where no single address has it, and url is
+	// only what errors call it; nil for url itself.
+	get func(ctx context.Context, to *cas.Temp) error
+	// direct stands for the version control system that a module is in, until
+	// the module is known.
+	direct bool
+	// token is the whole Authorization header for it; empty for none but that
+	// of the request.
+	token string
 }
 
-// errDirect is what "direct" in GOPROXY comes to.
-var errDirect = errors.New(`GOPROXY says "direct": fetching modules from version control is not supported yet; name a module proxy`)
+// bring gets the file of a place that has no address, and proves it as a
+// transfer is proved.
+func (p candidate) bring(ctx context.Context, req Request, to *cas.Temp) error {
+	if err := p.get(ctx, to); err != nil {
+		return err
+	}
+	if got := to.Sum(); !req.Digest.IsZero() && got != req.Digest {
+		return &FetchError{URL: p.url, Err: &cas.MismatchError{Got: got, Want: req.Digest}}
+	}
+	if req.Progress != nil {
+		req.Progress(to.Size())
+	}
+	return nil
+}
 
 // errProxyOff is what "off" in GOPROXY comes to.
 var errProxyOff = errors.New(`GOPROXY says "off": no module may be downloaded`)
@@ -39,7 +63,7 @@ func parseGoProxy(s string) ([]candidate, error) {
 		case "":
 			continue
 		case "direct":
-			return append(out, candidate{err: errDirect}), nil
+			return append(out, candidate{direct: true}), nil
 		case "off":
 			return append(out, candidate{err: errProxyOff}), nil
 		}
@@ -78,18 +102,27 @@ func (f *Fetcher) goModule(path string) ([]candidate, error) {
 		return nil, err
 	}
 	if module.MatchPrefixPatterns(f.cfg.GoNoProxy, name) {
-		return nil, fmt.Errorf("GONOPROXY or GOPRIVATE names %s: %w", name, errDirect)
+		return []candidate{f.fromSource(path)}, nil
 	}
 	proxies, err := parseGoProxy(f.cfg.GoProxy)
 	if err != nil {
 		return nil, err
 	}
 	for i := range proxies {
-		if proxies[i].err == nil {
+		switch {
+		case proxies[i].direct:
+			proxies[i] = f.fromSource(path)
+		case proxies[i].err == nil:
 			proxies[i].url += "/" + escaped + "/@" + file
 		}
 	}
 	return proxies, nil
+}
+
+// fromSource is the version control system from which a module proxy's path can
+// be made.
+func (f *Fetcher) fromSource(path string) candidate {
+	return candidate{url: path, get: func(ctx context.Context, to *cas.Temp) error { return f.goDirect(ctx, path, to) }}
 }
 
 // goSumDB lists where a path of the checksum database, such as
@@ -107,11 +140,11 @@ func (f *Fetcher) goSumDB(path string) ([]candidate, error) {
 	}
 	var out []candidate
 	for _, p := range proxies {
-		switch p.err {
-		case nil:
-			out = append(out, candidate{url: p.url + "/sumdb/" + name + path, any: p.any})
-		case errProxyOff:
+		switch {
+		case p.err != nil: // off
 			return append(out, p), nil
+		case !p.direct:
+			out = append(out, candidate{url: p.url + "/sumdb/" + name + path, any: p.any})
 		}
 	}
 	return append(out, candidate{url: direct + path}), nil

@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -185,4 +187,11 @@ func (w *world) find(t testing.TB, name string) *lock.Input {
 	}
 	t.Fatalf("no input %s", name)
 	return nil
+}
+
+// child is a process that fills a store, as TestMain says.
+func child(what string, env ...string) *exec.Cmd {
+	c := exec.Command(os.Args[0])
+	c.Env = append(append(os.Environ(), childEnv+"="+what), env...)
+	return c
 }

@@ -118,16 +118,20 @@ func readKey(in *lock.Input, s *cas.Store) (rpmsig.Keyring, error) {
 	return ring, nil
 }
 
-// prove checks what a file of the right SHA-256 has to be besides, and
-// returns the keys under which that is to be remembered.
-func (t *trust) prove(in *lock.Input, c content) (string, error) {
+// proof is what is remembered of a proof; an empty key for nothing.
+type proof struct{ key, note string }
+
+// prove checks what a file of the right SHA-256 has to be besides.
+func (t *trust) prove(in *lock.Input, c content) (proof, error) {
 	switch {
 	case in.RPM != nil:
 		return t.proveRPM(in, c)
 	case in.Go != nil && in.Go.H1 != "":
-		return goProof(in), proveGo(in, c)
+		return proof{key: goProof(in)}, proveGo(in, c)
+	case in.Git != nil:
+		return proof{key: gitProof(in)}, proveGit(in, c)
 	}
-	return "", nil
+	return proof{}, nil
 }
 
 // proved tells whether the store remembers all that prove would check.
@@ -135,13 +139,14 @@ func (t *trust) proved(in *lock.Input, s *cas.Store) bool {
 	var keys []string
 	switch {
 	case in.RPM != nil && in.RPM.Signed:
-		for fpr, key := range t.repos[in.Repo].keys {
-			keys = append(keys, rpmProof(in, fpr, key))
-		}
+		_, ok := t.signature(in, s)
+		return ok
 	case in.RPM != nil:
 		keys = []string{rpmProof(in, "", digest.Digest{})}
 	case in.Go != nil && in.Go.H1 != "":
 		keys = []string{goProof(in)}
+	case in.Git != nil:
+		keys = []string{gitProof(in)}
 	default:
 		return true
 	}
@@ -152,34 +157,36 @@ func (t *trust) proved(in *lock.Input, s *cas.Store) bool {
 }
 
 // rpmProof is the key for: this file is this package, and is signed by this
-// key out of this key file; or nobody asked for a signature.
+// key out of this key file, which the note describes; or nobody asked for a
+// signature.
 func rpmProof(in *lock.Input, fingerprint string, key digest.Digest) string {
 	r := in.RPM
-	return strings.Join([]string{"proof-1 rpm", in.SHA256.Hex(), r.Name, r.EVR(), r.Arch, fingerprint, key.Hex()}, "\x00")
+	return strings.Join([]string{"proof-2 rpm", in.SHA256.Hex(), r.Name, r.EVR(), r.Arch, fingerprint, key.Hex()}, "\x00")
 }
 
-func (t *trust) proveRPM(in *lock.Input, c content) (string, error) {
+func (t *trust) proveRPM(in *lock.Input, c content) (proof, error) {
 	p, err := rpmsig.Open(c, c.Size())
 	if err != nil {
-		return "", err
+		return proof{}, err
 	}
 	r := in.RPM
 	want := rpmsig.Package{Name: r.Name, Epoch: r.Epoch, Version: r.Version, Release: r.Release, Arch: r.Arch}
 	if got := p.NEVRA(); got != want.NEVRA() {
-		return "", fmt.Errorf("it is another package: got %s, want %s", got, want.NEVRA())
+		return proof{}, fmt.Errorf("it is another package: got %s, want %s", got, want.NEVRA())
 	}
 	if !r.Signed {
-		return rpmProof(in, "", digest.Digest{}), nil
+		return proof{key: rpmProof(in, "", digest.Digest{})}, nil
 	}
 	rt := t.repos[in.Repo]
 	if len(rt.keys) == 0 {
-		return "", &SignatureError{Name: in.Name, Err: fmt.Errorf("the lock has no key of the repository %q", in.Repo)}
+		return proof{}, &SignatureError{Name: in.Name, Err: fmt.Errorf("the lock has no key of the repository %q", in.Repo)}
 	}
 	sig, err := rt.ring.Check(p)
 	if err != nil {
-		return "", &SignatureError{Name: in.Name, Err: err}
+		return proof{}, &SignatureError{Name: in.Name, Err: err}
 	}
-	return rpmProof(in, sig.KeyFingerprint, rt.keys[sig.KeyFingerprint]), nil
+	note, err := signatureOf(sig).note()
+	return proof{rpmProof(in, sig.KeyFingerprint, rt.keys[sig.KeyFingerprint]), note}, err
 }
 
 func goProof(in *lock.Input) string {

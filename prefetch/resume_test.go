@@ -18,16 +18,16 @@ import (
 	"caisson/prefetch/cas"
 )
 
-// iso is large enough to be kept when its transfer is cut.
-var iso = strings.Repeat("0123456789abcde\n", 4<<16)
+// anISO is large enough to be kept when its transfer is cut.
+var anISO = strings.Repeat("0123456789abcde\n", 4<<16)
 
 func isoLock(url string) *lock.Lock {
-	return &lock.Lock{Inputs: []lock.Input{{Kind: lock.KindFile, Name: "an.iso", URL: url, SHA256: digest.Of([]byte(iso)), Size: int64(len(iso))}}}
+	return &lock.Lock{Inputs: []lock.Input{{Kind: lock.KindFile, Name: "an.iso", URL: url, SHA256: digest.Of([]byte(anISO)), Size: int64(len(anISO))}}}
 }
 
 // slowly sends a part of the body and then nothing until the client is gone.
 func slowly(w http.ResponseWriter, r *http.Request, part string) {
-	w.Header().Set("Content-Length", fmt.Sprint(len(iso)))
+	w.Header().Set("Content-Length", fmt.Sprint(len(anISO)))
 	io.WriteString(w, part)
 	http.NewResponseController(w).Flush()
 	<-r.Context().Done()
@@ -61,9 +61,9 @@ func waitKept(t *testing.T, s *cas.Store, size int64) {
 // for the rest only.
 func TestResumeAfterKill(t *testing.T) {
 	const got = 3 << 20
-	f := &faulty{content: iso, etag: `"v1"`, fault: func(n int, w http.ResponseWriter, r *http.Request) bool {
+	f := &faulty{content: anISO, etag: `"v1"`, fault: func(n int, w http.ResponseWriter, r *http.Request) bool {
 		if n == 0 {
-			slowly(w, r, iso[:got])
+			slowly(w, r, anISO[:got])
 		}
 		return n == 0
 	}}
@@ -118,7 +118,7 @@ func cut(t *testing.T, s *cas.Store, f *faulty, url, part string) {
 }
 
 func TestResumeLater(t *testing.T) {
-	part := iso[:2<<20]
+	part := anISO[:2<<20]
 	damaged := []byte(part)
 	damaged[100] ^= 1
 	for _, c := range []struct {
@@ -130,12 +130,12 @@ func TestResumeLater(t *testing.T) {
 		wrong    bool   // it cannot be had
 	}{
 		{"goes on", part, nil, 1, "bytes=2097152-", false},
-		{"all had come", part, func(s *cas.Store, _ *faulty) { os.WriteFile(kept(t, s)[0], []byte(iso), 0o600) }, 0, "", false},
+		{"all had come", part, func(s *cas.Store, _ *faulty) { os.WriteFile(kept(t, s)[0], []byte(anISO), 0o600) }, 0, "", false},
 		{"another version with the same bytes", part, func(_ *cas.Store, f *faulty) { f.etag = `"v2"` }, 1, "bytes=2097152-", false},
-		{"another version", part, func(_ *cas.Store, f *faulty) { f.etag, f.content = `"v2"`, strings.ToUpper(iso) }, 1, "bytes=2097152-", true},
+		{"another version", part, func(_ *cas.Store, f *faulty) { f.etag, f.content = `"v2"`, strings.ToUpper(anISO) }, 1, "bytes=2097152-", true},
 		{"a flipped bit of what had come", string(damaged), nil, 2, "", false},
 		{"more than all had come", part, func(s *cas.Store, _ *faulty) {
-			os.WriteFile(kept(t, s)[0], []byte(iso+iso), 0o600)
+			os.WriteFile(kept(t, s)[0], []byte(anISO+anISO), 0o600)
 		}, 1, "", false},
 		{"no validator", part, func(s *cas.Store, _ *faulty) { os.Remove(kept(t, s)[1]) }, 1, "", false},
 		{"a torn validator", part, func(s *cas.Store, _ *faulty) { os.WriteFile(kept(t, s)[1], []byte(`"v`), 0o600) }, 1, "", false},
@@ -146,13 +146,13 @@ func TestResumeLater(t *testing.T) {
 		}, 1, "", false},
 		{"the server does not do ranges", part, func(_ *cas.Store, f *faulty) {
 			f.fault = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-				io.WriteString(w, iso)
+				io.WriteString(w, anISO)
 				return true
 			}
 		}, 1, "bytes=2097152-", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s, f := newStore(t), &faulty{content: iso, etag: `"v1"`}
+			s, f := newStore(t), &faulty{content: anISO, etag: `"v1"`}
 			url := serve(t, f)
 			cut(t, s, f, url, c.part)
 			if c.change != nil {
@@ -162,7 +162,7 @@ func TestResumeLater(t *testing.T) {
 			stats, err := Fill(context.Background(), isoLock(url), s, Options{Progress: func(e Event) { last = e }})
 			if c.wrong {
 				var m *cas.MismatchError
-				if !errors.As(err, &m) || s.Has(digest.Of([]byte(iso))) {
+				if !errors.As(err, &m) || s.Has(digest.Of([]byte(anISO))) {
 					t.Errorf("got %v", err)
 				}
 				if left := kept(t, s); len(left) > 0 {
@@ -173,7 +173,7 @@ func TestResumeLater(t *testing.T) {
 			if err != nil || stats.Requests != c.requests {
 				t.Fatalf("%+v, %v", stats, err)
 			}
-			if last.Bytes != int64(len(iso)) {
+			if last.Bytes != int64(len(anISO)) {
 				t.Errorf("progress says %d bytes", last.Bytes)
 			}
 			if got := f.ranges[len(f.ranges)-1]; c.requests > 0 && got != c.asked {
@@ -186,15 +186,15 @@ func TestResumeLater(t *testing.T) {
 
 // Two processes fetch the same file: one of them keeps it, both get it.
 func TestResumeTwoAtOnce(t *testing.T) {
-	f := &faulty{content: iso, etag: `"v1"`}
+	f := &faulty{content: anISO, etag: `"v1"`}
 	s, url := newStore(t), serve(t, f)
-	cut(t, s, f, url, iso[:2<<20])
+	cut(t, s, f, url, anISO[:2<<20])
 	a, err := s.Create()
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := digest.Of([]byte(iso))
-	if a.Resume(want, url) != `"v1"` || a.Size() != 2<<20 {
+	want := digest.Of([]byte(anISO))
+	if !strings.HasSuffix(a.Resume(want, ""), ` "v1"`) || a.Size() != 2<<20 {
 		t.Fatalf("got %d bytes", a.Size())
 	}
 	if stats, err := Fill(context.Background(), isoLock(url), s, Options{}); err != nil || stats.Fetched != 1 {
@@ -203,7 +203,7 @@ func TestResumeTwoAtOnce(t *testing.T) {
 	if f.ranges[len(f.ranges)-1] != "" {
 		t.Error("the second went on from what the first has")
 	}
-	io.WriteString(a, iso[2<<20:])
+	io.WriteString(a, anISO[2<<20:])
 	if _, err := a.Commit(want); err != nil {
 		t.Error(err)
 	}

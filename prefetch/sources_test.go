@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func TestParseGoProxy(t *testing.T) {
 		var got []string
 		for _, p := range places {
 			switch {
-			case p.err == errDirect:
+			case p.direct:
 				got = append(got, "direct")
 			case p.err == errProxyOff:
 				got = append(got, "off")
@@ -113,8 +114,6 @@ func TestGoProxies(t *testing.T) {
 		{broken + "|" + has, ""},
 		{broken + "," + has, "403 Forbidden"},
 		{not, "404 Not Found"},
-		{not + ",direct", "direct"},
-		{"direct", "not supported yet"},
 		{"off", "no module may be downloaded"},
 		{not + ",off", "no module may be downloaded"},
 	} {
@@ -134,9 +133,28 @@ func TestGoProxies(t *testing.T) {
 	cfg := quick()
 	cfg.GoProxy, cfg.GoNoProxy = has, "*.example,github.com/BurntSushi"
 	f := fetcher(t, cfg)
-	if _, err := f.Fetch(context.Background(), lock.Want{Kind: lock.KindGo, URL: path}); !errors.Is(err, errDirect) {
-		t.Errorf("private: got %v", err)
+	// How a module comes from its source is TestGoDirect's.
+	for _, c := range []struct {
+		proxy, noProxy string
+		want           []string
+	}{
+		{has, cfg.GoNoProxy, []string{"direct"}}, {"direct", "", []string{"direct"}}, {"direct," + has, "", []string{"direct"}},
+		{has + "," + not + "|direct", "", []string{has + "/" + path, not + "/" + path, "direct"}},
+	} {
+		f.cfg.GoProxy, f.cfg.GoNoProxy = c.proxy, c.noProxy
+		places, err := f.goModule(path)
+		var got []string
+		for _, p := range places {
+			if p.get != nil {
+				p.url = "direct"
+			}
+			got = append(got, p.url)
+		}
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s without %s: got %q, %v, want %q", c.proxy, c.noProxy, got, err, c.want)
+		}
 	}
+	f.cfg.GoProxy, f.cfg.GoNoProxy = has, ""
 	for _, bad := range []string{"", "x", "a/../@v/b", "/@v/../../x", "github.com/!!a/@v/v1.0.0.mod"} {
 		if _, err := f.Fetch(context.Background(), lock.Want{Kind: lock.KindGo, URL: bad}); err == nil {
 			t.Errorf("%q is no error", bad)
@@ -221,7 +239,7 @@ func TestCargoConfig(t *testing.T) {
 			if c.environmentName != "" {
 				index[c.environmentName] = "sparse+https://env.example/"
 			}
-			conf, err := readCargoConfig(filepath.Join(dir, "a/project"), filepath.Join(dir, "home"), index)
+			conf, err := readCargoConfig(filepath.Join(dir, "a/project"), filepath.Join(dir, "home"), index, nil)
 			var at registryAddress
 			if err == nil {
 				at, err = conf.find(c.registry)
@@ -232,7 +250,7 @@ func TestCargoConfig(t *testing.T) {
 				}
 				return
 			}
-			if want := (registryAddress{c.index, strings.ReplaceAll(c.local, "DIR", dir)}); err != nil || at != want {
+			if want := (registryAddress{index: c.index, local: strings.ReplaceAll(c.local, "DIR", dir)}); err != nil || at != want {
 				t.Errorf("got %+v, %v, want %+v", at, err, want)
 			}
 		})
@@ -284,6 +302,7 @@ func TestCrates(t *testing.T) {
 
 func TestFetch(t *testing.T) {
 	srv := newFiles(map[string]string{"/a": "first"})
+	srv.etag = `"1"`
 	at := serve(t, srv)
 	f := fetcher(t, quick())
 	ctx := context.Background()
@@ -308,7 +327,7 @@ func TestFetch(t *testing.T) {
 	fetch(plain, "first", 1)
 	fetch(plain, "first", 1)
 	fetch(fixed, "first", 1)
-	srv.at["/a"] = "second"
+	srv.at["/a"], srv.etag = "second", `"2"`
 	fetch(fixed, "first", 0)
 	fetch(plain, "second", 1)
 	known := plain
@@ -348,7 +367,7 @@ func TestEnvConfig(t *testing.T) {
 	write(t, home, map[string]string{"goenv": "# comment\nGOPROXY=https://file.example\nGOPRIVATE=corp.example/*\nGOSUMDB=off\n"})
 	for k, v := range map[string]string{
 		"HOME": home, "GOENV": filepath.Join(home, "goenv"), "GOPROXY": "", "GONOPROXY": "", "GOPRIVATE": "", "GOSUMDB": "sum.example+1+A",
-		"CARGO_HOME": "", "CARGO_REGISTRIES_MY_MIRROR_INDEX": "sparse+https://env.example/", "NETRC": "", "HTTPS_PROXY": "http://proxy.example:3128",
+		"CARGO_HOME": "", "CARGO_REGISTRIES_MY_MIRROR_INDEX": "sparse+https://env.example/", "CARGO_REGISTRIES_MY_MIRROR_TOKEN": "t", "GONOSUMDB": "", "NETRC": "", "HTTPS_PROXY": "http://proxy.example:3128",
 	} {
 		t.Setenv(k, v)
 	}
@@ -359,12 +378,17 @@ func TestEnvConfig(t *testing.T) {
 	wd, _ := os.Getwd()
 	for _, v := range []struct{ name, got, want string }{
 		{"GoProxy", c.GoProxy, "https://file.example"}, {"GoNoProxy", c.GoNoProxy, "corp.example/*"}, {"GoSumDB", c.GoSumDB, "sum.example+1+A"},
-		{"CargoHome", c.CargoHome, filepath.Join(home, ".cargo")}, {"CargoIndex", c.CargoIndex["my_mirror"], "sparse+https://env.example/"},
+		{"CargoHome", c.CargoHome, filepath.Join(home, ".cargo")}, {"CargoIndex", c.CargoIndex["my_mirror"], "sparse+https://env.example/"}, {"CargoTokens", c.CargoTokens["my_mirror"], "t"},
+		{"GoNoSumDB", c.GoNoSumDB, "corp.example/*"},
 		{"Netrc", c.Netrc, filepath.Join(home, ".netrc")}, {"Dir", c.Dir, filepath.Join(wd, "some/where")}, {"Version", c.Version, "1.2"},
 	} {
 		if v.got != v.want {
 			t.Errorf("%s: got %q, want %q", v.name, v.got, v.want)
 		}
+	}
+	t.Setenv("GOSUMDB", "off")
+	if c, err = EnvConfig("1.2", "."); err != nil || c.GoNoSumDB != "*" {
+		t.Errorf("GOSUMDB=off: got %q, %v", c.GoNoSumDB, err)
 	}
 	t.Setenv("GOENV", "off")
 	if c, err = EnvConfig("1.2", "."); err != nil || c.GoProxy != "" {

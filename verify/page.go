@@ -48,6 +48,7 @@ type page struct {
 	PCRs, Others                                 []pcrRow
 	Conditions                                   []Condition
 	Varied                                       int
+	Exceptions                                   []Exception
 	Affected                                     []string
 	Compared                                     bool // there was a rebuild to compare with
 	Differences                                  []nodeView
@@ -101,6 +102,9 @@ func newPage(r *Report) page {
 		Caisson: diff.Printable(r.Caisson), Version: r.Version,
 	}
 	p.Class, p.Verdict, p.Meaning = verdictWords(r.Verdict)
+	if r.Verdict == NotVerified && r.Refused() {
+		p.Meaning = "This is not a success: a policy, or somebody who is trusted, refuses this image."
+	}
 	p.Title = fmt.Sprintf("%s: %s", p.Name, p.Verdict)
 	p.addChecks(r)
 	p.addArtifacts(r)
@@ -110,21 +114,20 @@ func newPage(r *Report) page {
 			p.Varied++
 		}
 	}
+	for _, e := range r.Exceptions {
+		p.Exceptions = append(p.Exceptions, Exception{
+			Rule: diff.Printable(e.Rule), Function: diff.Printable(e.Function), Match: diff.Printable(e.Match),
+			Who: diff.Printable(e.Who), Why: diff.Printable(e.Why), Until: diff.Printable(e.Until),
+		})
+	}
 	for _, a := range r.Affected {
 		p.Affected = append(p.Affected, diff.Printable(a))
 	}
 	p.NodeCount = countNodes(r.Differences)
 	p.Differences = nodeViews(r.Differences, 0, p.NodeCount <= openNodes)
-	p.Command = []string{"caisson prefetch --lock caisson.lock", "caisson verify " + diff.Printable(r.Image.Name) + " --lock caisson.lock" + variantFlag(r)}
+	p.Command = []string{"caisson prefetch --lock caisson.lock", "caisson verify " + diff.Printable(r.Image.Name) + " --lock caisson.lock"}
 	p.Started, p.Finished, p.Took = times(r.Started, r.Finished)
 	return p
-}
-
-func variantFlag(r *Report) string {
-	if r.Variant == "" {
-		return ""
-	}
-	return " --variant " + diff.Printable(r.Variant)
 }
 
 func fullName(r *Report) string {
@@ -171,6 +174,8 @@ func statusWords(s Status) (class, words string) {
 		return "passed", "passed"
 	case Failed:
 		return "failed", "failed"
+	case Refused:
+		return "failed", "refused"
 	case NotAsked:
 		return "notasked", "not asked for"
 	}
@@ -178,21 +183,21 @@ func statusWords(s Status) (class, words string) {
 }
 
 func (p *page) addChecks(r *Report) {
-	order := []Status{Passed, Failed, NotChecked, NotAsked}
+	order := []Status{Passed, Failed, Refused, NotChecked, NotAsked}
 	names := map[string][]string{}
 	for _, c := range r.Checks {
 		class, words := statusWords(c.Status)
-		names[class] = append(names[class], diff.Printable(c.Name))
+		names[words] = append(names[words], diff.Printable(c.Name))
 		p.Checks = append(p.Checks, checkRow{Name: diff.Printable(c.Name), Detail: diff.Printable(c.Detail), Class: class, Status: words})
 	}
 	for _, s := range order {
 		class, words := statusWords(s)
-		c := count{Class: class, Words: words, N: len(names[class])}
+		c := count{Class: class, Words: words, N: len(names[words])}
 		if c.N == 0 {
 			continue
 		}
 		if s != Passed {
-			c.Names = strings.Join(names[class], ", ")
+			c.Names = strings.Join(names[words], ", ")
 		}
 		p.Counts = append(p.Counts, c)
 	}

@@ -66,6 +66,7 @@ func bootedReport() *Report {
 func equivalentReport() *Report {
 	r := pageReport(Equivalent)
 	r.Reason = "equal but for secure-boot-signature v1 of esp:/EFI/BOOT/BOOTX64.EFI"
+	r.Exceptions = []Exception{{Function: "secure-boot-signature v1", Match: "esp:/EFI/BOOT/BOOTX64.EFI", Who: "jane@example.com", Why: "signed by us", Until: "2030-01-01"}}
 	r.Rebuilt.SHA256, r.Rebuilt.Disk = digest.Of([]byte("unsigned")), digest.Of([]byte("unsigned disk"))
 	return r
 }
@@ -105,6 +106,13 @@ func unverifiedReport() *Report {
 	return r
 }
 
+func refusedReport() *Report {
+	r := pageReport(NotVerified)
+	r.Reason = "refused by policy: variant: the variant \"debug\" is not allowed"
+	r.Checks = append(r.Checks, Check{"policy: variant", Refused, "the variant \"debug\" is not allowed"})
+	return r
+}
+
 // hostileReport has everywhere what an image could put there.
 func hostileReport() *Report {
 	r := differentReport()
@@ -113,6 +121,7 @@ func hostileReport() *Report {
 	r.Checks = append(r.Checks, Check{hostile, Status(hostile), long + hostile})
 	r.Conditions = append(r.Conditions, Condition{hostile, false, strings.Repeat("x", 300)})
 	r.Affected = append(r.Affected, hostile)
+	r.Exceptions = []Exception{{Rule: hostile, Match: hostile, Who: hostile, Why: hostile, Until: hostile}}
 	r.PCRs[hostile], r.Measured = hostile, map[string]string{"4": "otherwise", hostile: hostile}
 	r.RootHash, r.Started, r.Finished = hostile, hostile, hostile
 	unified := "-" + hostile + "\n+" + strings.Repeat("long line ", 100) + "\n"
@@ -127,7 +136,7 @@ func hostileReport() *Report {
 func pages() map[string]*Report {
 	return map[string]*Report{
 		"identical": pageReport(Identical), "booted": bootedReport(), "equivalent": equivalentReport(), "different": differentReport(),
-		"not-verified": unverifiedReport(), "hostile": hostileReport(), "empty": {}, "unknown": {Verdict: "well"},
+		"not-verified": unverifiedReport(), "refused": refusedReport(), "hostile": hostileReport(), "empty": {}, "unknown": {Verdict: "well"},
 	}
 }
 
@@ -218,9 +227,10 @@ func TestPageSays(t *testing.T) {
 			"The image was not booted", "Caisson v0.1.0 (0bb8e25)", "21 November 2026, 11:21:04 UTC", "1m27s", "caisson verify demo.qcow2 --lock caisson.lock",
 		},
 		"booted":       {"as predicted and then extended by boot phases", "Measured, but not predicted", "6 passed"},
-		"equivalent":   {"Equivalent", "secure-boot-signature"},
+		"equivalent":   {"Equivalent", "secure-boot-signature v1 esp:/EFI/BOOT/BOOTX64.EFI jane@example.com signed by us 2030-01-01"},
 		"different":    {"Do not trust this image", "Measurements that change: root hash , PCR 4", "root:/etc/passwd", "-root:x:0:0:root:/root:/bin/bash", "added: root:/etc/new", "removed: root:/etc/old", "1 failed"},
 		"not-verified": {"This is not a success", "2 not checked: rebuild, disk", "There was no rebuild to compare the image with"},
+		"refused":      {"Not verified", "a policy, or somebody who is trusted, refuses this image", "1 refused: policy: variant"},
 		"hostile":      {`<script>alert("x")</script>`, "otherwise"},
 		"empty":        {"Not verified", "Nothing was checked.", "Nothing could be predicted"},
 		"unknown":      {"Not verified"},

@@ -1,6 +1,10 @@
 package verify
 
 import (
+	"bytes"
+	"encoding/json"
+	"slices"
+
 	"caisson/lock/digest"
 	"caisson/verify/diff"
 )
@@ -13,7 +17,7 @@ const (
 	Identical   Verdict = "identical"    // every bit
 	Equivalent  Verdict = "equivalent"   // but for what the published exceptions name
 	Different   Verdict = "different"    // otherwise than the lock says, or measured otherwise than predicted
-	NotVerified Verdict = "not verified" // something could not be checked
+	NotVerified Verdict = "not verified" // something could not be checked, or is refused by a policy
 )
 
 // Report is report.json.
@@ -41,6 +45,12 @@ type Report struct {
 	Affected []string `json:"affected,omitempty"`
 	// Measured is what the booted machine's TPM had at login, by PCR.
 	Measured map[string]string `json:"measured,omitempty"`
+	// Policy is the policy that the image was held against.
+	Policy *PolicyFile `json:"policy,omitempty"`
+	// Exceptions are those that the verdict rests on.
+	Exceptions []Exception `json:"exceptions,omitempty"`
+	// Rebuilders is what others say, counted or not.
+	Rebuilders []Opinion `json:"rebuilders,omitempty"`
 	// Caisson is the version of the program that verified.
 	Caisson string `json:"caisson,omitempty"`
 	// Started and Finished are in RFC 3339.
@@ -58,20 +68,46 @@ type Artifact struct {
 	Disk digest.Digest `json:"disk"`
 }
 
+// PolicyFile is a policy by its bytes.
+type PolicyFile struct {
+	Name   string        `json:"name"`
+	SHA256 digest.Digest `json:"sha256"`
+}
+
+// Exception is something that was let pass, and by whom.
+type Exception struct {
+	// Rule is the rule of a policy, or Function the name and version of the
+	// function that was applied to both sides; Match is what it was applied to.
+	Rule     string `json:"rule,omitempty"`
+	Function string `json:"function,omitempty"`
+	Match    string `json:"match"`
+	Who      string `json:"who"`
+	Why      string `json:"why"`
+	Until    string `json:"until"` // YYYY-MM-DD, the last day
+}
+
+// Refused tells whether a policy, or somebody who is trusted, says no.
+func (r *Report) Refused() bool {
+	return slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Status == Refused })
+}
+
 // Status is how a check ended.
 type Status string
 
 // The statuses.
 const (
-	Passed     Status = "passed"
-	Failed     Status = "failed"
+	Passed Status = "passed"
+	Failed Status = "failed"
+	// Refused: a rule of the policy, or a signed statement of somebody who is
+	// trusted, says no.
+	Refused    Status = "refused"
 	NotChecked Status = "not checked" // asked for, but could not be done
 	NotAsked   Status = "not asked for"
 )
 
 // Check is one thing that was looked at.
 type Check struct {
-	Name   string `json:"name"` // rebuild, disk, rootHash, measurements, evidence, boot
+	Name   string `json:"name"` // rebuild, disk, root hash, measurements, evidence, boot, policy: RULE …
 	Status Status `json:"status"`
 	Detail string `json:"detail,omitempty"`
 }
@@ -82,4 +118,14 @@ type Condition struct {
 	Varied bool   `json:"varied"`
 	// Detail is the value, or why it was not varied.
 	Detail string `json:"detail"`
+}
+
+// Encode is report.json: the same report gives the same bytes.
+func (r *Report) Encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(r)
+	return b.Bytes(), err
 }

@@ -5,8 +5,13 @@
 // again from the data; the measurements predicted again from the bytes, of
 // image and rebuild; the evidence of both builds. Booting is added where it is
 // asked for. Whatever of this could not be checked makes the verdict "not
-// verified", and never a success. There are no exceptions yet: an image is
-// identical or it is different.
+// verified", and never a success.
+//
+// Where it is asked for, the verdict rests on more: on what others signed who
+// rebuilt the image (see Rebuilders), instead of a rebuild or beside it, and on
+// a policy, whose rules are checks like the others. A check that a policy or
+// somebody trusted refuses makes the verdict "not verified" too: who reads
+// nothing but the verdict is not to take the image for a good one.
 package verify
 
 import (
@@ -16,6 +21,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"caisson/build"
@@ -40,10 +47,18 @@ type Options struct {
 	// Boot boots the image as well; nil where it is not asked for.
 	Boot *boot.Options
 	// Rebuild runs the program that builds, under the conditions, with its
-	// output folder at out.
+	// output folder at out. It is nil where Rebuilders are to stand for it.
 	Rebuild func(ctx context.Context, c *vary.Conditions, out string) error
 	// Conditions choose what is varied.
 	Conditions vary.Settings
+	// Rebuilders are others whose signed verdicts count; nil where nobody's does.
+	Rebuilders *Rebuilders
+	// Allowed are the exceptions with a Function that may be made: those that are
+	// signed, and within their time.
+	Allowed []Exception
+	// Judge holds what was found against a policy, Policy; nil without one.
+	Judge  func(Findings) Judgement
+	Policy *PolicyFile
 	// Version is the verifying program's.
 	Version string
 	// Now is the clock, for Report.Started and Finished.
@@ -59,14 +74,35 @@ type verification struct {
 	measured   *measure.Result
 	phases     []string
 	rebuildDir string
+	// claimed is the builder's evidence, seen that of the rebuild; nil where it
+	// is not there or cannot be read.
+	claimed, seen *build.Evidence
+}
+
+// Findings is what a policy is about.
+type Findings struct {
+	Report *Report
+	// Claimed is the builder's evidence, Seen that of the rebuild; nil where there
+	// is none.
+	Claimed, Seen *build.Evidence
+}
+
+// Judgement is what a policy says: a check each rule, and the exceptions that
+// were needed.
+type Judgement struct {
+	Checks     []Check
+	Exceptions []Exception
 }
 
 // Verify checks an image and writes the report. An error means that no
 // verdict was reached: the image cannot be read, an input is missing, or it
 // was interrupted.
 func Verify(ctx context.Context, o Options) (*Report, error) {
+	if o.Rebuild == nil && (o.Rebuilders == nil || o.Rebuilders.Want < 1) {
+		return nil, errors.New("verifying an image: neither a rebuild nor others who made one are asked for")
+	}
 	v := &verification{Options: o, report: &Report{
-		Version: 1, Name: o.Lock.Name, Variant: o.Variant, Caisson: o.Version, Started: o.Now().UTC().Format(time.RFC3339),
+		Version: 1, Name: o.Lock.Name, Variant: o.Variant, Caisson: o.Version, Started: o.Now().UTC().Format(time.RFC3339), Policy: o.Policy,
 	}}
 	var err error
 	if v.report.Lock, err = o.Lock.Digest(); err != nil {
@@ -81,13 +117,15 @@ func Verify(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	v.measure()
-	v.checkEvidence("evidence", filepath.Dir(o.Image))
+	v.claimed = v.checkEvidence("evidence", filepath.Dir(o.Image))
 	if err := v.rebuild(ctx); err != nil {
 		return nil, err
 	}
 	if err := v.boot(ctx); err != nil {
 		return nil, err
 	}
+	v.askRebuilders()
+	v.judge()
 	v.decide()
 	v.report.Finished = o.Now().UTC().Format(time.RFC3339)
 	return v.report, v.write()
@@ -154,6 +192,11 @@ func (v *verification) measure() {
 
 // rebuild makes the image again under other conditions and compares.
 func (v *verification) rebuild(ctx context.Context) error {
+	if v.Rebuild == nil {
+		v.check("rebuild", NotAsked, "the image was not made again here: the signed verdicts of others stand for it")
+		v.check("disk", NotAsked, "there is nothing to compare with")
+		return nil
+	}
 	c, err := vary.New(v.Conditions)
 	if err != nil {
 		return err
@@ -189,8 +232,10 @@ func (v *verification) rebuild(ctx context.Context) error {
 	}
 	v.report.Rebuilt = &a
 	v.check("rebuild", Passed, "made again from lock and store")
-	v.checkEvidence("evidence of the rebuild", v.rebuildDir)
-	return v.compare(again)
+	v.seen = v.checkEvidence("evidence of the rebuild", v.rebuildDir)
+	err = v.compare(again)
+	v.compareEvidence()
+	return err
 }
 
 // compare compares image and rebuild, and finds what differs.
@@ -209,7 +254,16 @@ func (v *verification) compare(again *Disk) error {
 		}}
 		return nil
 	}
-	v.check("disk", Failed, "the disks differ")
+	used, why := v.equivalent(again)
+	switch {
+	case why == nil:
+		v.report.Exceptions = append(v.report.Exceptions, used...)
+		v.check("disk", Passed, "every bit is the same after %s was applied to %s on both sides", used[0].Function, matched(used))
+	case len(v.Allowed) > 0:
+		v.check("disk", Failed, "the disks differ, and the exceptions do not cover it: %v", why)
+	default:
+		v.check("disk", Failed, "the disks differ")
+	}
 	nodes, err := diff.Disks(v.source(v.disk, filepath.Dir(v.Image), "image"), v.source(again, v.rebuildDir, "rebuild"), diff.Options{})
 	if err != nil {
 		return err
@@ -237,20 +291,57 @@ func (v *verification) source(d *Disk, dir, name string) diff.Source {
 	return diff.Source{Name: name, Disk: d, Size: d.Size, Owner: func(part, path string) string { return owners[part+":"+path] }}
 }
 
-// decide reads the verdict off the checks.
+// functions are the exceptions by which the comparison was made.
+func (r *Report) functions() []Exception {
+	return slices.DeleteFunc(slices.Clone(r.Exceptions), func(e Exception) bool { return e.Function == "" })
+}
+
+// matched is what exceptions were applied to.
+func matched(list []Exception) string {
+	var names []string
+	for _, e := range list {
+		names = append(names, e.Match)
+	}
+	return strings.Join(names, ", ")
+}
+
+// judge holds what was found against the policy.
+func (v *verification) judge() {
+	if v.Judge == nil {
+		v.check("policy", NotAsked, "there is no policy; --policy names one")
+		return
+	}
+	j := v.Judge(Findings{Report: v.report, Claimed: v.claimed, Seen: v.seen})
+	v.report.Checks = append(v.report.Checks, j.Checks...)
+	v.report.Exceptions = append(v.report.Exceptions, j.Exceptions...)
+}
+
+// decide reads the verdict off the checks: what is wrong with the image comes
+// before what refuses it, and that before what could not be checked.
 func (v *verification) decide() {
 	r := v.report
 	r.Verdict, r.Reason = Identical, "the rebuild is the same to the bit, and everything asked for was checked"
+	if v.Rebuild == nil {
+		r.Reason = "others who are trusted rebuilt it, the same to the bit; it was not rebuilt here"
+	}
+	if used := r.functions(); len(used) > 0 {
+		r.Verdict, r.Reason = Equivalent, fmt.Sprintf("the rebuild is the same but for %s of %s, which is excepted", used[0].Function, matched(used))
+	}
 	for _, c := range r.Checks {
-		switch c.Status {
-		case Failed:
+		switch {
+		case c.Status == Failed:
 			r.Verdict, r.Reason = Different, c.Name+": "+c.Detail
 			return
-		case NotChecked:
+		case c.Status == Refused && !strings.HasPrefix(r.Reason, refusedBy):
+			r.Verdict, r.Reason = NotVerified, refusedBy+c.Name+": "+c.Detail
+		case c.Status == NotChecked && r.Verdict != NotVerified:
 			r.Verdict, r.Reason = NotVerified, c.Name+" could not be checked: "+c.Detail
 		}
 	}
 }
+
+// refusedBy begins the reason of a verdict that a policy refuses.
+const refusedBy = "refused by "
 
 // write leaves report.json and report.html.
 func (v *verification) write() error {
@@ -267,5 +358,8 @@ func (v *verification) write() error {
 	if err := writeFile(page, b); err != nil {
 		return err
 	}
-	return writeJSON(filepath.Join(v.Out, reportFile), v.report)
+	if b, err = v.report.Encode(); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(v.Out, reportFile), b)
 }

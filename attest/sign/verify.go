@@ -26,9 +26,9 @@ var (
 	ErrArtifact = errors.New("statement about another artifact")
 )
 
-// maxBundle bounds what Verify takes, in bytes; the SBOM of an image of
+// MaxBundle bounds what Verify takes, in bytes; the SBOM of an image of
 // 60,000 files is a fifth of it.
-const maxBundle = 512 << 20
+const MaxBundle = 512 << 20
 
 // Verify checks that a bundle holds a statement which the key has signed and
 // one of whose subjects is the artifact, and returns the statement's bytes.
@@ -38,6 +38,32 @@ func Verify(b, publicPEM []byte, artifact digest.Digest) ([]byte, error) {
 	if artifact.IsZero() {
 		return nil, errors.New("verifying a bundle: no digest of the artifact given")
 	}
+	statement, err := VerifyStatement(b, publicPEM)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSubject(statement, artifact); err != nil {
+		return nil, err
+	}
+	return statement, nil
+}
+
+// ReadStatement returns the statement in a bundle and the hint of the key that
+// the bundle names. Nothing of it is verified.
+func ReadStatement(b []byte) (statement []byte, hint string, err error) {
+	envelope, hint, err := open(b)
+	if err != nil {
+		return nil, "", err
+	}
+	if statement, err = envelope.DecodeB64Payload(); err != nil {
+		return nil, "", fmt.Errorf("%w: its payload: %w", ErrDamaged, err)
+	}
+	return statement, hint, nil
+}
+
+// VerifyStatement is Verify for a statement of which it is not known what it
+// is about.
+func VerifyStatement(b, publicPEM []byte) ([]byte, error) {
 	public, err := cryptoutils.UnmarshalPEMToPublicKey(publicPEM)
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading the public key: %w", ErrKey, err)
@@ -68,16 +94,13 @@ func Verify(b, publicPEM []byte, artifact digest.Digest) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: its payload: %w", ErrDamaged, err)
 	}
-	if err := checkSubject(statement, artifact); err != nil {
-		return nil, err
-	}
 	return statement, nil
 }
 
 // open takes the envelope and the signer's hint out of a bundle.
 func open(b []byte) (*ssldsse.Envelope, string, error) {
-	if len(b) > maxBundle {
-		return nil, "", fmt.Errorf("%w: %d bytes, want at most %d", ErrDamaged, len(b), maxBundle)
+	if len(b) > MaxBundle {
+		return nil, "", fmt.Errorf("%w: %d bytes, want at most %d", ErrDamaged, len(b), MaxBundle)
 	}
 	var parsed bundle.Bundle
 	if err := parsed.UnmarshalJSON(b); err != nil {

@@ -137,6 +137,21 @@ func dependency(l *lock.Lock, in *lock.Input, arch, variant string) Resource {
 	if in.Go != nil {
 		note("h1", in.Go.H1)
 	}
+	if in.Git != nil {
+		note("ref", in.Git.Ref)
+		note("tree", in.Git.Tree)
+		note("tag", in.Git.Tag)
+		r.Digest["gitCommit"] = in.Git.Commit
+	}
+	if in.OCI != nil {
+		note("image", in.OCI.Ref)
+		note("role", in.OCI.Role)
+		r.MediaType = in.OCI.MediaType
+	}
+	if in.Verified != nil {
+		note("signed", in.Verified.What)
+		note("signedBy", in.Verified.By())
+	}
 	if in.Tree != nil {
 		note("path", in.URL)
 		note("commit", in.Tree.Commit)

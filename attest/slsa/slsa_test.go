@@ -233,6 +233,7 @@ func TestEvidenceSummary(t *testing.T) {
 }
 
 func TestVerdicts(t *testing.T) {
+	rebuilt := verify.Check{Name: "rebuild", Status: verify.Passed}
 	for _, tt := range []struct {
 		verdict      verify.Verdict
 		checks       []verify.Check
@@ -240,11 +241,13 @@ func TestVerdicts(t *testing.T) {
 		failed       []string
 		levels, warn []string
 	}{
-		{verify.Identical, nil, "PASSED", "PASSED", nil, []string{slsa.LevelIdentical}, nil},
-		{verify.Identical, []verify.Check{{Name: "boot", Status: verify.Passed}}, "PASSED", "PASSED", nil, []string{slsa.LevelIdentical, slsa.LevelBooted}, nil},
+		{verify.Identical, []verify.Check{rebuilt}, "PASSED", "PASSED", nil, []string{slsa.LevelIdentical}, nil},
+		{verify.Identical, []verify.Check{{Name: "rebuilders", Status: verify.Passed}}, "PASSED", "PASSED", nil, []string{slsa.LevelRebuilders}, nil},
+		{verify.NotVerified, []verify.Check{rebuilt, {Name: "policy: boot", Status: verify.Refused}}, "FAILED", "FAILED", []string{"policy: boot"}, []string{"FAILED", slsa.LevelNotVerified}, nil},
+		{verify.Identical, []verify.Check{rebuilt, {Name: "boot", Status: verify.Passed}}, "PASSED", "PASSED", nil, []string{slsa.LevelIdentical, slsa.LevelBooted}, nil},
 		{verify.Equivalent, nil, "WARNED", "PASSED", nil, []string{slsa.LevelEquivalent}, []string{"identical"}},
-		{verify.Different, []verify.Check{{Name: "disk", Status: verify.Failed}, {Name: "boot", Status: verify.Passed}}, "FAILED", "FAILED", []string{"disk"}, []string{"FAILED"}, nil},
-		{verify.NotVerified, []verify.Check{{Name: "boot", Status: verify.NotChecked}}, "FAILED", "FAILED", []string{"boot"}, []string{"FAILED"}, nil},
+		{verify.Different, []verify.Check{{Name: "disk", Status: verify.Failed}, {Name: "boot", Status: verify.Passed}}, "FAILED", "FAILED", []string{"disk"}, []string{"FAILED", slsa.LevelDifferent}, nil},
+		{verify.NotVerified, []verify.Check{{Name: "boot", Status: verify.NotChecked}}, "FAILED", "FAILED", []string{"boot"}, []string{"FAILED", slsa.LevelNotVerified}, nil},
 	} {
 		v := verification(tt.verdict, tt.checks...)
 		b, err := slsa.TestResult(image, v)

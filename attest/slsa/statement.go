@@ -142,8 +142,11 @@ func Parse(b []byte, predicateType string) (*Statement, error) {
 	return &st, nil
 }
 
-// strict reads one JSON value and no unknown field.
+// strict reads one JSON value, no unknown field and no key twice.
 func strict(b []byte, v any) error {
+	if err := noKeyTwice(b); err != nil {
+		return err
+	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {

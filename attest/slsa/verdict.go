@@ -2,6 +2,7 @@ package slsa
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"caisson/lock/digest"
@@ -24,10 +25,19 @@ const Policy = "https://caisson.dev/policy/rebuild/v1"
 // is claimed: they are about build services, and a rebuild does not show
 // them.
 const (
-	LevelIdentical  = "CAISSON_REBUILD_IDENTICAL"  // a rebuild from the lock gave the same bytes
-	LevelEquivalent = "CAISSON_REBUILD_EQUIVALENT" // the same but for published exceptions
-	LevelBooted     = "CAISSON_BOOT_AS_PREDICTED"  // booted, and measured what was predicted
-	levelFailed     = "FAILED"
+	LevelIdentical   = "CAISSON_REBUILD_IDENTICAL"  // a rebuild from the lock gave the same bytes
+	LevelEquivalent  = "CAISSON_REBUILD_EQUIVALENT" // the same but for published exceptions
+	LevelRebuilders  = "CAISSON_REBUILT_BY_OTHERS"  // others signed that their rebuild gave the same bytes
+	LevelBooted      = "CAISSON_BOOT_AS_PREDICTED"  // booted, and measured what was predicted
+	LevelDifferent   = "CAISSON_REBUILD_DIFFERENT"  // beside FAILED: a rebuild gave other bytes, or the image contradicts itself
+	LevelNotVerified = "CAISSON_NOT_VERIFIED"       // beside FAILED: something could not be checked, or a policy refused
+	levelFailed      = "FAILED"
+)
+
+// The inputs of a verification summary.
+const (
+	inputLock   = "caisson.lock"
+	inputReport = "report.json"
 )
 
 type testResult struct {
@@ -50,9 +60,12 @@ func TestResult(image Resource, v Verification) ([]byte, error) {
 	res := testResult{Configuration: []Resource{
 		File("caisson.lock", r.Lock),
 		{Name: "report.json", Digest: sha256Of(v.ReportDigest), MediaType: "application/json",
-			Annotations: map[string]any{"verdict": string(r.Verdict), "reason": r.Reason}},
+			Annotations: map[string]any{"verdict": string(r.Verdict), "reason": r.Reason, "finished": r.Finished}},
 		v.binary(),
 	}}
+	if r.Policy != nil {
+		res.Configuration = append(res.Configuration, File(r.Policy.Name, r.Policy.SHA256))
+	}
 	switch r.Verdict {
 	case verify.Identical:
 		res.Result = "PASSED"
@@ -66,7 +79,7 @@ func TestResult(image Resource, v Verification) ([]byte, error) {
 		switch c.Status {
 		case verify.Passed:
 			res.PassedTests = append(res.PassedTests, c.Name)
-		case verify.Failed, verify.NotChecked:
+		case verify.Failed, verify.Refused, verify.NotChecked:
 			res.FailedTests = append(res.FailedTests, c.Name)
 		}
 	}
@@ -78,16 +91,18 @@ type summaryOf struct {
 		ID      string            `json:"id"`
 		Version map[string]string `json:"version"`
 	} `json:"verifier"`
-	TimeVerified       string   `json:"timeVerified"`
-	ResourceURI        string   `json:"resourceUri"`
-	Policy             Resource `json:"policy"`
-	VerificationResult string   `json:"verificationResult"` // PASSED or FAILED
-	VerifiedLevels     []string `json:"verifiedLevels"`
-	SLSAVersion        string   `json:"slsaVersion"`
+	TimeVerified       string     `json:"timeVerified"`
+	ResourceURI        string     `json:"resourceUri"`
+	Policy             Resource   `json:"policy"`
+	Inputs             []Resource `json:"inputAttestations"`
+	VerificationResult string     `json:"verificationResult"` // PASSED or FAILED
+	VerifiedLevels     []string   `json:"verifiedLevels"`
+	SLSAVersion        string     `json:"slsaVersion"`
 }
 
 // VSA is the statement of a report as a SLSA verification summary. Only
-// identical and equivalent pass.
+// identical and equivalent pass. Its inputs are the lock and the report, by
+// their digests; the policy's digest is that of the file, where there was one.
 func VSA(image Resource, v Verification) ([]byte, error) {
 	if err := v.check(); err != nil {
 		return nil, fmt.Errorf("verification summary: %w", err)
@@ -100,7 +115,11 @@ func VSA(image Resource, v Verification) ([]byte, error) {
 		TimeVerified: timestamp(finished),
 		ResourceURI:  ImageURI(image),
 		Policy:       Resource{URI: Policy},
+		Inputs:       []Resource{{URI: inputLock, Digest: sha256Of(v.Report.Lock)}, {URI: inputReport, Digest: sha256Of(v.ReportDigest)}},
 		SLSAVersion:  "1.1",
+	}
+	if p := v.Report.Policy; p != nil {
+		s.Policy.Digest = sha256Of(p.SHA256)
 	}
 	s.Verifier.ID = v.Role.ID()
 	s.Verifier.Version = v.versions()
@@ -110,20 +129,26 @@ func VSA(image Resource, v Verification) ([]byte, error) {
 }
 
 func levels(r *verify.Report) (result string, verified []string) {
-	switch r.Verdict {
-	case verify.Identical:
+	switch {
+	case r.Verdict == verify.Identical && passed(r, "rebuild"):
 		verified = []string{LevelIdentical}
-	case verify.Equivalent:
+	case r.Verdict == verify.Identical:
+		verified = []string{LevelRebuilders}
+	case r.Verdict == verify.Equivalent:
 		verified = []string{LevelEquivalent}
+	case r.Verdict == verify.Different:
+		return "FAILED", []string{levelFailed, LevelDifferent}
 	default:
-		return "FAILED", []string{levelFailed}
+		return "FAILED", []string{levelFailed, LevelNotVerified}
 	}
-	for _, c := range r.Checks {
-		if c.Name == "boot" && c.Status == verify.Passed {
-			verified = append(verified, LevelBooted)
-		}
+	if passed(r, "boot") {
+		verified = append(verified, LevelBooted)
 	}
 	return "PASSED", verified
+}
+
+func passed(r *verify.Report, check string) bool {
+	return slices.ContainsFunc(r.Checks, func(c verify.Check) bool { return c.Name == check && c.Status == verify.Passed })
 }
 
 func (v Verification) check() error {

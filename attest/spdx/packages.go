@@ -1,6 +1,7 @@
 package spdx
 
 import (
+	"cmp"
 	"net/url"
 	"path"
 	"strings"
@@ -53,11 +54,23 @@ func (w *writer) inputPackage(in *lock.Input) (*v2_3.Package, error) {
 		if name := registryName(in.Registry); name != "" {
 			p.PackageSupplier = organization(name)
 		}
+	case in.Git != nil:
+		p.PackageVersion = in.Git.Commit
+		p.PackageDownloadLocation = "git+" + in.URL + "@" + in.Git.Commit // section 7.7
+		p.PackageSourceInfo = "git tree " + in.Git.Tree + " of " + cmp.Or(in.Git.Ref, "HEAD")
+	case in.OCI != nil:
+		p.PackageSourceInfo = in.OCI.Role + " of the image " + in.OCI.Ref + ", of type " + in.OCI.MediaType
+		if in.OCI.Role == lock.RoleIndex || in.OCI.Role == lock.RoleManifest {
+			p.PackageVersion, p.PrimaryPackagePurpose = in.SHA256.String(), "CONTAINER"
+		}
 	case in.Tree != nil:
 		p.PackageSourceInfo = treeInfo(in)
 		p.PackageVersion = in.Tree.Commit
 	case in.Fingerprint != "":
 		p.PackageVersion = in.Fingerprint
+	}
+	if in.Verified != nil {
+		p.PackageSourceInfo = strings.TrimPrefix(p.PackageSourceInfo+"; "+in.Verified.What+" signed by "+in.Verified.By(), "; ")
 	}
 	return p, nil
 }

@@ -6,6 +6,9 @@
 // each .crate against Cargo.lock before it unpacks it, so a build from one
 // needs no trust in the folder, as a vendored folder would.
 //
+// A git repository is laid out anew from its locked file. Cargo fetches it by a
+// file:// address, and takes only the commit that Cargo.lock names.
+//
 // It runs nothing itself. A Job's paths are those that the command will see,
 // and they must be the same in every build: cargo gives the folders that it
 // unpacks crates into names that depend on the registry's path, and they end
@@ -21,7 +24,7 @@ import (
 	"slices"
 
 	"caisson/lock/cargo"
-	"caisson/lock/digest"
+	"caisson/prefetch/view"
 )
 
 // File is a locked crate and where its .crate file lies.
@@ -38,7 +41,7 @@ type File struct {
 // crate, and is an error if one is not what its Crate says.
 func LocalRegistry(dir string, files []File) error {
 	for source, files := range bySource(files) {
-		if err := localRegistry(filepath.Join(dir, registryName(source)), files); err != nil {
+		if err := localRegistry(filepath.Join(dir, view.Registry(source)), files); err != nil {
 			return fmt.Errorf("laying out a local registry: %w", err)
 		}
 	}
@@ -82,13 +85,4 @@ func bySource(files []File) map[string][]File {
 		m[f.Crate.Source] = append(m[f.Crate.Source], f)
 	}
 	return m
-}
-
-// registryName is the folder of a registry's crates, and the name by which
-// the configuration has it.
-func registryName(source string) string {
-	if source == cargo.CratesIO {
-		return "crates-io"
-	}
-	return "registry-" + digest.Of([]byte(source)).Hex()[:16]
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"caisson/lock/cargo"
+	"caisson/prefetch/view"
 
 	"github.com/BurntSushi/toml"
 )
@@ -36,7 +37,7 @@ func TestLocalRegistry(t *testing.T) {
 	if len(lines) != 3 || !strings.Contains(lines[0], `"vers":"1.0.0"`) || !strings.Contains(lines[1], `"vers":"1.1.0"`) || lines[2] != "" {
 		t.Errorf("index %q", index)
 	}
-	if _, err := os.Stat(filepath.Join(dir, registryName(alt), "index/1/x")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, view.Registry(alt), "index/1/x")); err != nil {
 		t.Error(err)
 	}
 
@@ -67,7 +68,7 @@ func TestLocalRegistry(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	j := Job{Source: `/src/a "b"\c`, Tmp: "/scratch"}
-	b := Config("/in/registries", j, []cargo.Crate{{Source: alt}, {Source: cargo.CratesIO}, {Source: alt}})
+	b := Config("/in/registries", j, &cargo.Lock{Crates: []cargo.Crate{{Source: alt}, {Source: cargo.CratesIO}, {Source: alt}}})
 	var got struct {
 		Source map[string]map[string]string
 		Build  struct {
@@ -79,7 +80,7 @@ func TestConfig(t *testing.T) {
 	if _, err := toml.Decode(string(b), &got); err != nil {
 		t.Fatalf("%v in\n%s", err, b)
 	}
-	name := registryName(alt)
+	name := view.Registry(alt)
 	for _, tt := range []struct{ source, key, want string }{
 		{"crates-io", "replace-with", "caisson-crates-io"},
 		{"caisson-crates-io", "local-registry", "/in/registries/crates-io"},

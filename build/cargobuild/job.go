@@ -5,11 +5,11 @@ import (
 	"cmp"
 	"fmt"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 
 	"caisson/lock/cargo"
+	"caisson/prefetch/view"
 )
 
 // Job is one program to build. Paths are absolute, as the command sees them;
@@ -18,6 +18,9 @@ import (
 type Job struct {
 	Cargo  string // the program, beside its rustc; "/usr/bin/cargo" if not set
 	Config string // a file with what Config returns
+	// Git is the folder that Repositories laid out; empty where the lock names
+	// no git repository.
+	Git    string
 	Source string // the folder with Cargo.toml and Cargo.lock
 	Tmp    string // a folder for caches and output, empty before the build; "/tmp" if not set
 
@@ -31,57 +34,31 @@ type Job struct {
 }
 
 // Config is a cargo configuration that replaces crates.io and the crates'
-// other registries by what LocalRegistry laid out below registries, and that
-// keeps paths out of the program. It is given with --config, and so wins over
+// other registries by what LocalRegistry laid out below registries, and git
+// repositories by those of job.Git, and that keeps paths out of the program. It is given with --config, and so wins over
 // the source's own, whose rustflags stay in force.
-func Config(registries string, job Job, crates []cargo.Crate) []byte {
-	sources := []string{cargo.CratesIO}
-	for _, c := range crates {
+func Config(registries string, job Job, lock *cargo.Lock) []byte {
+	var sources []string
+	for _, c := range lock.Crates {
 		sources = append(sources, c.Source)
 	}
-	slices.Sort(sources)
-	var b bytes.Buffer
-	for _, source := range slices.Compact(sources) {
-		name := registryName(source)
-		if source == cargo.CratesIO {
-			fmt.Fprintf(&b, "[source.crates-io]\n")
-		} else {
-			fmt.Fprintf(&b, "[source.%s]\nregistry = %s\n", name, quote(strings.TrimPrefix(source, "registry+")))
-		}
-		fmt.Fprintf(&b, "replace-with = \"caisson-%s\"\n\n", name)
-		fmt.Fprintf(&b, "[source.caisson-%s]\nlocal-registry = %s\n\n", name, quote(path.Join(registries, name)))
-	}
+	b := bytes.NewBuffer(view.CargoSources(registries, sources))
+	b.Write(view.CargoGitSources(job.Git, lock.Git))
 	// rustc takes the last one that matches: Source may be below Tmp.
 	remap := []string{
 		"--remap-path-prefix=" + job.target() + "=/target",
 		"--remap-path-prefix=" + path.Join(job.home(), "registry/src") + "=/crates",
+		"--remap-path-prefix=" + path.Join(job.home(), "git/checkouts") + "=/repositories",
 		"--remap-path-prefix=" + job.Source + "=/source",
 	}
 	for i := range remap {
-		remap[i] = quote(remap[i])
+		remap[i] = view.TOMLString(remap[i])
 	}
-	fmt.Fprintf(&b, "[build]\nincremental = false\nrustflags = [%s]\n\n", strings.Join(remap, ", "))
-	b.WriteString("[net]\noffline = true\n")
+	fmt.Fprintf(b, "[build]\nincremental = false\nrustflags = [%s]\n\n", strings.Join(remap, ", "))
+	// Cargo takes nothing from a git repository, not even one on its own disk,
+	// where it is to be offline.
+	fmt.Fprintf(b, "[net]\noffline = %t\ngit-fetch-with-cli = false\nretry = 0\n", job.Git == "")
 	return b.Bytes()
-}
-
-// quote writes a TOML basic string.
-func quote(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r < 0x20 || r == 0x7f:
-			fmt.Fprintf(&b, "\\u%04X", r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
 }
 
 // Args is the command: its path and its arguments.
@@ -91,9 +68,12 @@ func (j Job) Args() []string {
 		"--config", j.Config,
 		"--manifest-path", path.Join(j.Source, "Cargo.toml"),
 		"--target-dir", j.target(),
-		"--release", "--locked", "--offline",
-		"--bin", j.Bin,
+		"--release", "--locked",
 	}
+	if j.Git == "" {
+		args = append(args, "--offline")
+	}
+	args = append(args, "--bin", j.Bin)
 	if len(j.Features) > 0 {
 		args = append(args, "--features", strings.Join(j.Features, ","))
 	}
@@ -116,8 +96,12 @@ func (j Job) Env() []string {
 		"SOURCE_DATE_EPOCH=" + strconv.FormatInt(j.Epoch, 10),
 		"CARGO_HOME=" + j.home(),
 		"CARGO_INCREMENTAL=0",
-		"CARGO_NET_OFFLINE=true",
 		"CARGO_TERM_COLOR=never",
+	}
+	if j.Git == "" {
+		env = append(env, "CARGO_NET_OFFLINE=true")
+	} else {
+		env = append(env, "XDG_CONFIG_HOME="+j.Git) // for git/config
 	}
 	if j.Linker != "" {
 		env = append(env, "CC="+j.Linker)

@@ -13,6 +13,7 @@ import (
 
 	"caisson/lock/cargo"
 	"caisson/lock/digest"
+	"caisson/prefetch/view"
 )
 
 // missing skips a test that wants a tool; where tools are required it fails.
@@ -76,7 +77,7 @@ func realCargo(t *testing.T) string {
 // build lays out crates and builds the program bin of a source folder, at
 // paths that are the same for every build as in the sandbox, and with no
 // network. It returns the program or, with the error, what cargo said.
-func build(t *testing.T, source, bin string, features []string, files []File) ([]byte, error) {
+func build(t *testing.T, source, bin string, features []string, files []File, repos ...view.GitRepo) ([]byte, error) {
 	t.Helper()
 	if out, err := exec.Command("unshare", "-rmn", "mount", "-t", "tmpfs", "none", "/mnt").CombinedOutput(); err != nil {
 		missing(t, "no user namespace: "+string(out))
@@ -89,11 +90,20 @@ func build(t *testing.T, source, bin string, features []string, files []File) ([
 	if err := LocalRegistry(dir+"/registries", files); err != nil {
 		t.Fatal(err)
 	}
-	crates := make([]cargo.Crate, len(files))
-	for i, f := range files {
-		crates[i] = f.Crate
+	locked := &cargo.Lock{}
+	for _, f := range files {
+		locked.Crates = append(locked.Crates, f.Crate)
 	}
-	config := Config("/mnt/in/registries", j, crates)
+	for _, r := range repos {
+		locked.Git = append(locked.Git, r.Git)
+	}
+	if len(repos) > 0 {
+		j.Git = "/mnt/in/git"
+		if err := view.GitRepositories(dir+"/git", j.Git, repos); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := Config("/mnt/in/registries", j, locked)
 	if err := os.WriteFile(dir+"/config.toml", config, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +198,7 @@ func TestOfflineBuild(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), name)
 		write(t, dir, source)
 		locked, err := cargo.Read(os.DirFS(dir))
-		if err != nil || len(locked) != len(files) {
+		if err != nil || len(locked.Crates) != len(files) {
 			t.Fatalf("got %v, %v, want %d crates", locked, err, len(files))
 		}
 		program, err := build(t, dir, "app", []string{"extra"}, files)

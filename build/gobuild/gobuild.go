@@ -36,6 +36,7 @@ type File struct {
 	Kind            string // KindZip or KindMod
 	// Path is where the file will lie when the proxy is read.
 	Path string
+	H1   string // as in go.sum
 }
 
 // Proxy lays out files below dir as a GOPROXY=file:// tree of symbolic links.

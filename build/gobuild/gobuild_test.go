@@ -18,8 +18,8 @@ import (
 func TestProxy(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "proxy")
 	files := []File{
-		{"github.com/BurntSushi/toml", "v1.6.0", KindZip, "/store/aa"},
-		{"github.com/BurntSushi/toml", "v1.6.0", KindMod, "/store/bb"},
+		{"github.com/BurntSushi/toml", "v1.6.0", KindZip, "/store/aa", ""},
+		{"github.com/BurntSushi/toml", "v1.6.0", KindMod, "/store/bb", ""},
 	}
 	if err := Proxy(dir, files); err != nil {
 		t.Fatal(err)
@@ -31,11 +31,11 @@ func TestProxy(t *testing.T) {
 		}
 	}
 	for _, bad := range [][]File{
-		files,                                // there already
-		{{"../x", "v1.0.0", KindZip, "/s"}},  // leaves the folder
-		{{"a.b/c", "../v1", KindZip, "/s"}},  // likewise
-		{{"a.b/c", "v1.0.0", "info", "/s"}},  // not a locked kind
-		{{"a.b/c", "v1.0.0/..", "mod", "/"}}, // not a version
+		files,                                    // there already
+		{{"../x", "v1.0.0", KindZip, "/s", ""}},  // leaves the folder
+		{{"a.b/c", "../v1", KindZip, "/s", ""}},  // likewise
+		{{"a.b/c", "v1.0.0", "info", "/s", ""}},  // not a locked kind
+		{{"a.b/c", "v1.0.0/..", "mod", "/", ""}}, // not a version
 	} {
 		if err := Proxy(dir, bad); err == nil {
 			t.Errorf("%v was laid out", bad)

@@ -43,6 +43,8 @@ func build(t *testing.T, j Job) ([]byte, error) {
 	if err := exec.Command("unshare", "-rn", "true").Run(); err != nil {
 		missing(t, "no network namespace: "+err.Error())
 	}
+	// Telemetry would go on writing when the command is done.
+	write(t, j.Tmp, map[string]string{"home/.config/go/telemetry/mode": "off"})
 	cmd := exec.Command("unshare", append([]string{"-rn"}, j.Args()...)...)
 	cmd.Env = j.Env()
 	cmd.Dir = "/"
@@ -106,7 +108,7 @@ func (s *store) add(mpath, version, gomodText, body string) {
 	}
 	s.sum.WriteString(mpath + " " + version + " " + zipH1 + "\n" + mpath + " " + version + "/go.mod " + modH1 + "\n")
 	s.files = append(s.files,
-		File{mpath, version, KindZip, base + ".zip"}, File{mpath, version, KindMod, base + ".mod"})
+		File{mpath, version, KindZip, base + ".zip", zipH1}, File{mpath, version, KindMod, base + ".mod", modH1})
 }
 
 // locked keeps the files that the lock asks for.
@@ -146,6 +148,7 @@ func TestOfflineBuild(t *testing.T) {
 	tmp := t.TempDir()
 	t.Run("module", func(t *testing.T) { testModule(t, tmp) })
 	t.Run("workspace", func(t *testing.T) { testWorkspace(t, tmp) })
+	t.Run("cgo", testCgo)
 }
 
 // testModule builds a program from modules that no proxy in the world has,
@@ -268,6 +271,38 @@ func testWorkspace(t *testing.T, tmp string) {
 	}
 	if err := CheckSubset(used, mods); err != nil {
 		t.Error(err)
+	}
+}
+
+// testCgo builds a program that calls C, twice, in other folders, and wants a
+// build without cgo to say what it lacks.
+func testCgo(t *testing.T) {
+	if _, err := exec.LookPath("gcc"); err != nil {
+		missing(t, err.Error())
+	}
+	var programs [][]byte
+	for _, name := range []string{"a", "a longer name"} {
+		dir := filepath.Join(t.TempDir(), name)
+		j := Job{Toolchain: goEnv(t, "GOROOT"), Proxy: dir + "/proxy", Source: dir + "/source", Out: dir + "/x", Tmp: dir + "/tmp", Package: ".", Cgo: true, Epoch: 17}
+		write(t, j.Source, map[string]string{
+			"go.mod": "module m\n\ngo 1.25\n",
+			"m.go":   "package main\n\n// static int twice(int n) { return 2 * n; }\nimport \"C\"\n\nfunc main() { println(int(C.twice(21))) }\n",
+		})
+		program, err := build(t, j)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, program)
+		}
+		if out, err := exec.Command(j.Out).CombinedOutput(); err != nil || string(out) != "42\n" {
+			t.Errorf("got %q, %v", out, err)
+		}
+		programs = append(programs, program)
+		j.Cgo = false
+		if out, err := build(t, j); err == nil || !strings.Contains(string(out), "build constraints exclude all Go files") {
+			t.Errorf("without cgo: %v: %s", err, out)
+		}
+	}
+	if !bytes.Equal(programs[0], programs[1]) {
+		t.Error("two builds in two folders differ")
 	}
 }
 

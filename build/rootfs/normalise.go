@@ -147,3 +147,17 @@ func (t *Tree) apply(do Action, at *Entry, all []*Entry, keep func(p string) boo
 	}
 	return n
 }
+
+// docRules take documentation and languages out of a root.
+var docRules = []Rule{
+	{"usr/share/doc", Empty, "documentation is left out"},
+	{"usr/share/gtk-doc", Remove, "documentation is left out"},
+	{"usr/share/man", RemoveFiles, "manual pages are left out"},
+	{"usr/share/info", RemoveFiles, "documentation is left out"},
+	{"usr/share/locale/*", Remove, "other languages are left out"},
+}
+
+// DocRules returns what takes out of a root the documentation and the
+// languages that its packages have not marked as such, so that rpm installed
+// them all the same. Licences are no documentation.
+func DocRules() []Rule { return slices.Clone(docRules) }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"caisson/lock/filecap"
 )
 
 // Seen is what a process asked for and was told it got, for one file: the
@@ -27,11 +29,11 @@ type Claim struct {
 // a file, by device and inode, goes before the header. Entries that neither
 // knows belong to 0:0. The result says for each path which packages name it.
 func (t *Tree) Owners(packages []*Package, seen func(dev, ino uint64) (Seen, bool)) (map[string][]Claim, error) {
-	users, err := t.ids("etc/passwd")
+	users, err := t.IDs("etc/passwd")
 	if err != nil {
 		return nil, err
 	}
-	groups, err := t.ids("etc/group")
+	groups, err := t.IDs("etc/group")
 	if err != nil {
 		return nil, err
 	}
@@ -71,11 +73,11 @@ func (t *Tree) applyHeader(e *Entry, p *Package, f *PackageFile, users, groups m
 	}
 	e.UID, e.GID = uid, gid
 	if f.Caps != "" && e.Is(unix.S_IFREG) {
-		v, err := ParseCaps(f.Caps)
+		v, err := filecap.Parse(f.Caps)
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", p.NEVRA, f.Path, err)
 		}
-		e.Xattrs = map[string][]byte{CapXattr: v}
+		e.Xattrs = map[string][]byte{filecap.Xattr: v}
 	}
 	return nil
 }
@@ -106,9 +108,9 @@ func (t *Tree) place(p string) string {
 	return p
 }
 
-// ids reads a passwd or group file: names to numbers. A tree without one
+// IDs reads a passwd or group file: names to numbers. A tree without one
 // knows root alone.
-func (t *Tree) ids(name string) (map[string]uint32, error) {
+func (t *Tree) IDs(name string) (map[string]uint32, error) {
 	ids := map[string]uint32{"root": 0}
 	if t.Resolve(name) == nil {
 		return ids, nil

@@ -1,14 +1,10 @@
 package rootfs
 
 import (
-	"encoding/hex"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"caisson/lock/filecap"
 )
 
 func ownersTree() *Tree {
@@ -48,7 +44,7 @@ func TestOwners(t *testing.T) {
 			t.Errorf("%s: got %d:%d, want %d:%d", path, e.UID, e.GID, want[0], want[1])
 		}
 	}
-	if x := tree.Get("usr/lib/b").Xattrs; len(x) != 2 || x[CapXattr] == nil {
+	if x := tree.Get("usr/lib/b").Xattrs; len(x) != 2 || x[filecap.Xattr] == nil {
 		t.Errorf("attributes of a file with capabilities that a process set another one of: %v", x)
 	}
 	if n := len(claims["usr/lib/a"]); n != 2 {
@@ -77,68 +73,4 @@ func TestOwners(t *testing.T) {
 	if _, err := New().Owners([]*Package{{Files: []PackageFile{{Path: "/", Mode: dir, User: "root", Group: "root"}}}}, nil); err != nil {
 		t.Errorf("a tree without /etc/passwd: %v", err)
 	}
-}
-
-// TestParseCaps has values that setcap of libcap 2.66 wrote.
-func TestParseCaps(t *testing.T) {
-	for text, want := range map[string]string{
-		"cap_net_raw=ep":               "0100000200200000000000000000000000000000",
-		"= cap_net_raw+ep":             "0100000200200000000000000000000000000000",
-		"cap_net_admin,cap_net_raw=ep": "0100000200300000000000000000000000000000",
-		"CAP_SETUID=p":                 "0000000280000000000000000000000000000000",
-		"cap_checkpoint_restore=ep":    "0100000200000000000000000001000000000000",
-		"cap_chown=ip cap_chown-p":     "0000000200000000010000000000000000000000",
-		"cap_sys_admin,cap_bpf=eip":    "0100000200002000000020008000000080000000",
-		"all=p":                        "00000002ffffffff00000000ff01000000000000",
-		"=":                            "0000000200000000000000000000000000000000",
-	} {
-		got, err := ParseCaps(text)
-		if err != nil || hex.EncodeToString(got) != want {
-			t.Errorf("%q: got %x, %v, want %s", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"cap_net_raw", "cap_nothing=ep", "cap_net_raw=x", "=ep cap_", ",=p"} {
-		if b, err := ParseCaps(text); err == nil {
-			t.Errorf("%q: got %x, want an error", text, b)
-		}
-	}
-}
-
-// TestParseCapsLikeSetcap lets setcap set what ParseCaps parses.
-func TestParseCapsLikeSetcap(t *testing.T) {
-	setcap := tool(t, "setcap")
-	if os.Getuid() != 0 {
-		t.Skip("only root sets capabilities")
-	}
-	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, nil, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, text := range []string{
-		"cap_net_raw=ep", "= cap_net_raw+ep", "cap_net_admin,cap_net_raw+eip", "cap_setuid=p", "cap_chown=ip cap_chown-p", "cap_sys_admin,cap_bpf=eip", "cap_setuid=ep cap_setgid+ep", "cap_fowner=p cap_fowner+e",
-	} {
-		if out, err := exec.Command(setcap, text, name).CombinedOutput(); err != nil {
-			t.Logf("%q: %v: %s", text, err, out)
-			continue
-		}
-		want := make([]byte, 64)
-		n, err := unix.Getxattr(name, CapXattr, want)
-		if err != nil {
-			t.Skipf("reading the attribute: %v", err)
-		}
-		if got, err := ParseCaps(text); err != nil || string(got) != string(want[:n]) {
-			t.Errorf("%q: got %x, %v, setcap wrote %x", text, got, err, want[:n])
-		}
-	}
-}
-
-func FuzzParseCaps(f *testing.F) {
-	for _, s := range []string{"cap_net_raw=ep", "= cap_net_raw+ep", "all=p", "=", "a+-=", ""} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		if b, err := ParseCaps(s); err == nil && len(b) != 20 {
-			t.Errorf("%q: %d bytes", s, len(b))
-		}
-	})
 }

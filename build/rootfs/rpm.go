@@ -15,6 +15,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz/lzma"
 	"golang.org/x/sys/unix"
+
+	"caisson/lock/rpmmd/xz"
 )
 
 // Tags of an RPM header (rpm's rpmtag.h).
@@ -58,6 +60,8 @@ type Package struct {
 	Files []PackageFile
 	// Compression is the payload's, as RPMTAG_PAYLOADCOMPRESSOR has it.
 	Compression string
+	// Scripts are what the package runs when it, or another one, is installed.
+	Scripts []Script
 }
 
 // PackageFile is one file as the header has it.
@@ -107,6 +111,9 @@ func parsePackage(h *header) (*Package, error) {
 	l, err := readFileLists(h)
 	if err == nil {
 		p.Files, err = l.files()
+	}
+	if err == nil {
+		p.Scripts, err = readScripts(h)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.NEVRA, err)
@@ -249,7 +256,7 @@ func (p *Package) Payload(r *bufio.Reader) (io.ReadCloser, error) {
 	case "bzip2":
 		return io.NopCloser(bzip2.NewReader(r)), nil
 	case "xz":
-		return io.NopCloser(newXZReader(r)), nil
+		return io.NopCloser(xz.NewReader(r, maxWindow)), nil
 	case "lzma":
 		x, err := lzma.ReaderConfig{DictCap: maxWindow}.NewReader(r)
 		return io.NopCloser(x), err

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -39,8 +40,9 @@ func namespaceCanaries(hostSocket string) []Canary {
 	return canaries("namespace", hostSocket)
 }
 
-// filterCanaries try to get out from under the filter, as the command will be.
-func filterCanaries(hostSocket string) []Canary {
+// filterCanaries try to get out from under the filter, as the command will be,
+// and, where /proc shows it, to look into the caller's process.
+func filterCanaries(hostSocket string, hostPID int) []Canary {
 	all := canaries("filter", hostSocket)
 	for _, c := range []struct {
 		name                 string
@@ -57,7 +59,16 @@ func filterCanaries(hostSocket string) []Canary {
 		all = append(all, Canary{Layer: "filter", Name: c.name, Errno: errnoName(err)})
 	}
 	_, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0)
-	return append(all, Canary{Layer: "filter", Name: "io_uring", Errno: errnoName(e)})
+	all = append(all, Canary{Layer: "filter", Name: "io_uring", Errno: errnoName(e)})
+	if hostPID == 0 {
+		return all
+	}
+	// What stops this one is that the caller is outside the Landlock domain.
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/environ", hostPID), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return append(all, Canary{Layer: "filter", Name: "environment of the caller", Errno: errnoName(err)})
 }
 
 // canaries try TCP, UDP, DNS and an abstract UNIX socket of the caller's network.

@@ -73,8 +73,14 @@ type Volatile struct {
 	// Seconds is the time from Run's start to the command's end.
 	Seconds float64 `json:"seconds"`
 	// Processes says what bounds the number of processes: "pid_max" where process
-	// numbers are limited per namespace, else "rlimit".
+	// numbers are limited per namespace, else "rlimit", which does not hold the
+	// machine's own root.
 	Processes string `json:"processLimit"`
+	// SharedProc is true where the kernel allowed no new /proc, as in a container
+	// that covers parts of its own: the command saw the caller's, read-only, with
+	// the names, numbers and command lines of the container's processes, but not
+	// their memory, environment or files (Landlock).
+	SharedProc bool `json:"sharedProc,omitempty"`
 }
 
 // Interface is a network interface and what went through it. The counters of lo

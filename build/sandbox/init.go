@@ -38,6 +38,8 @@ type initSpec struct {
 	MaxProcesses  int
 	// HostSocket is an abstract UNIX socket that listens in the caller's network.
 	HostSocket string
+	// HostPID is the caller's process, as its own /proc has it.
+	HostPID int
 	// LimitPIDs says that kernel.pid_max concerns this namespace alone.
 	LimitPIDs bool
 }
@@ -54,8 +56,9 @@ type message struct {
 	TID      int  `json:",omitempty"`
 	// Canaries says that the canaries were tried and the command comes next.
 	Canaries []Canary `json:",omitempty"`
-	// Processes is Volatile.Processes.
-	Processes string `json:",omitempty"`
+	// Processes and SharedProc are Volatile's.
+	Processes  string `json:",omitempty"`
+	SharedProc bool   `json:",omitempty"`
 	// Exited carries the command's wait status.
 	Exited bool   `json:",omitempty"`
 	Status uint32 `json:",omitempty"`
@@ -159,7 +162,7 @@ func supervise(c *control) error {
 	if err := closeInherited(controlFD); err != nil {
 		return fmt.Errorf("closing inherited descriptors: %w", err)
 	}
-	processes, err := prepare(s)
+	ready, err := prepare(s)
 	if err != nil {
 		return err
 	}
@@ -174,13 +177,17 @@ func supervise(c *control) error {
 	// from a locked one, so the descriptors can be sent from outside the filter.
 	go func() {
 		runtime.LockOSThread()
-		fd, err := confineThread(s.FakeOwnership)
+		fd, err := confineThread(s.FakeOwnership, ready.sharedProc)
 		install <- filtered{fd, unix.Gettid(), err}
 		if err != nil {
 			return
 		}
 		<-start
-		canaries = append(canaries, filterCanaries(s.HostSocket)...)
+		caller := 0
+		if ready.sharedProc {
+			caller = s.HostPID
+		}
+		canaries = append(canaries, filterCanaries(s.HostSocket, caller)...)
 		started <- commandStart{}
 		<-start
 		started <- startCommand(s)
@@ -190,7 +197,7 @@ func supervise(c *control) error {
 	if f.err != nil {
 		return f.err
 	}
-	if err := c.send(message{Listener: true, TID: f.tid, Processes: processes}, f.listener); err != nil {
+	if err := c.send(message{Listener: true, TID: f.tid, Processes: ready.processes, SharedProc: ready.sharedProc}, f.listener); err != nil {
 		return err
 	}
 	if err := unix.Close(f.listener); err != nil {
@@ -227,37 +234,43 @@ func readSpec() (*initSpec, error) {
 	return &s, nil
 }
 
+// prepared is how the sandbox turned out on this machine.
+type prepared struct {
+	processes  string // what bounds the number of processes
+	sharedProc bool   // /proc is the caller's
+}
+
 // prepare sets what holds for the whole process: name, umask, loopback, mounts,
-// limits. It returns what bounds the number of processes.
-func prepare(s *initSpec) (string, error) {
+// limits.
+func prepare(s *initSpec) (p prepared, err error) {
 	// Not dumpable: no process inside may look into this one.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return "", fmt.Errorf("closing /proc/1: %w", err)
+		return p, fmt.Errorf("closing /proc/1: %w", err)
 	}
 	unix.Umask(0o022)
 	if err := unix.Sethostname([]byte(Hostname)); err != nil {
-		return "", fmt.Errorf("setting the host name: %w", err)
+		return p, fmt.Errorf("setting the host name: %w", err)
 	}
 	if err := unix.Setdomainname([]byte("(none)")); err != nil {
-		return "", fmt.Errorf("setting the domain name: %w", err)
+		return p, fmt.Errorf("setting the domain name: %w", err)
 	}
 	if err := loopbackUp(); err != nil {
-		return "", fmt.Errorf("bringing up the loopback: %w", err)
+		return p, fmt.Errorf("bringing up the loopback: %w", err)
 	}
-	processes := "rlimit"
+	p.processes = "rlimit"
 	if s.LimitPIDs {
 		ok, err := limitPIDs(s.MaxProcesses)
 		if err != nil {
-			return "", err
+			return p, err
 		}
 		if ok {
-			processes = "pid_max"
+			p.processes = "pid_max"
 		}
 	}
-	if err := buildTree(s); err != nil {
-		return "", err
+	if p.sharedProc, err = buildTree(s); err != nil {
+		return p, err
 	}
-	return processes, setLimits(s.MaxProcesses)
+	return p, setLimits(s.MaxProcesses)
 }
 
 // loopbackUp brings up lo, which a new network namespace has, down.

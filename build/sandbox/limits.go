@@ -89,8 +89,9 @@ func setLimits(processes int) error {
 
 // confineThread takes the capabilities that a command does not keep from the
 // calling thread, for good, and installs the filter. The goroutine must be locked
-// to its thread.
-func confineThread(fakeOwnership bool) (listener int, err error) {
+// to its thread. Where /proc is the caller's, what it says of processes outside is
+// closed to the thread.
+func confineThread(fakeOwnership, sharedProc bool) (listener int, err error) {
 	keep := capabilities()
 	for c := 0; c <= unix.CAP_LAST_CAP; c++ {
 		if slices.Contains(keep, c) {
@@ -105,6 +106,11 @@ func confineThread(fakeOwnership bool) (listener int, err error) {
 	// gives that right to everybody.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return -1, fmt.Errorf("setting no_new_privs: %w", err)
+	}
+	if sharedProc {
+		if err := hideProcesses(); err != nil {
+			return -1, err
+		}
 	}
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return -1, fmt.Errorf("clearing the ambient capabilities: %w", err)

@@ -37,6 +37,9 @@ func hiddenFiles() []string {
 type tree struct {
 	root int            // an O_PATH descriptor of the new root
 	dev  map[string]int // detached mounts of the host's devices
+	// procs are detached mounts of the caller's /proc, one for each place that
+	// needs it, where the kernel allows no new one; else nil.
+	procs []int
 }
 
 // cloneTree is a detached mount of the folder or file at name.
@@ -83,12 +86,19 @@ func attach(fd, at int) error {
 
 // buildTree makes s's file system and moves the process into it. The process is
 // process 1 of new namespaces; afterwards nothing of the host's tree is reachable
-// but what s names.
-func buildTree(s *initSpec) error {
+// but what s names, and where shared is true the caller's /proc.
+func buildTree(s *initSpec) (shared bool, err error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("making the mounts private: %w", err)
+		return false, fmt.Errorf("making the mounts private: %w", err)
 	}
 	t := &tree{dev: map[string]int{}}
+	if err := t.takeProc(len(s.ProcIn) + 1); err != nil {
+		return false, err
+	}
+	return t.procs != nil, t.build(s)
+}
+
+func (t *tree) build(s *initSpec) error {
 	// All sources are taken while the host's tree is still as the caller sees it.
 	sources := make([]int, len(s.Mounts))
 	for i, m := range s.Mounts {
@@ -111,6 +121,31 @@ func buildTree(s *initSpec) error {
 		return err
 	}
 	return t.pivot()
+}
+
+// takeProc finds out whether a new /proc can be had, which is not so where parts
+// of the caller's are covered, as container runtimes do; then it takes n detached
+// mounts of that one, its covers included and all of it read-only.
+func (t *tree) takeProc(n int) error {
+	fd, err := newFS("proc", attrProc)
+	if err == nil {
+		return unix.Close(fd)
+	}
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	for range n {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, "/proc", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+		if err != nil {
+			return fmt.Errorf("taking the caller's /proc: %w", err)
+		}
+		attr := unix.MountAttr{Attr_set: attrProc | attrReadOnly}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+			return fmt.Errorf("restricting the caller's /proc: %w", err)
+		}
+		t.procs = append(t.procs, fd)
+	}
+	return nil
 }
 
 // takeDevices takes detached mounts of the host's devices, n of each.
@@ -253,15 +288,17 @@ func (t *tree) mount(fd int, name string, dir bool) error {
 	return nil
 }
 
-// proc mounts a new /proc at name, its settings read-only and what tells of the
-// machine's other processes hidden.
+// proc mounts a new /proc at name, or the caller's, its settings read-only and
+// what tells of the machine's other processes hidden.
 func (t *tree) proc(name string) error {
-	fd, err := newFS("proc", attrProc)
-	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w: parts of this machine's /proc are covered (as containers do), and then the kernel allows no new one", err)
-	}
-	if err != nil {
-		return err
+	var fd int
+	if len(t.procs) > 0 {
+		fd, t.procs = t.procs[0], t.procs[1:]
+	} else {
+		var err error
+		if fd, err = newFS("proc", attrProc); err != nil {
+			return err
+		}
 	}
 	if err := t.mount(fd, name, true); err != nil {
 		return err

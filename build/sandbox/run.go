@@ -174,7 +174,7 @@ func (c *child) converse(s Spec, o *observer) (unix.WaitStatus, error) {
 	spec, err := json.Marshal(initSpec{
 		Root: s.Root, RootWritable: s.RootWritable, Mounts: s.Mounts, Tmpfs: s.Tmpfs, ProcIn: s.ProcIn, DevIn: s.DevIn,
 		Args: s.Args, Env: environment(s.Env), Dir: s.Dir, FakeOwnership: s.FakeOwnership, MaxProcesses: s.MaxProcesses,
-		HostSocket: c.host.name, LimitPIDs: pidMaxPerNamespace(kernelRelease()),
+		HostSocket: c.host.name, HostPID: os.Getpid(), LimitPIDs: pidMaxPerNamespace(kernelRelease()),
 	})
 	if err != nil {
 		return 0, errors.Join(err, c.spec.Close())
@@ -194,7 +194,7 @@ func (c *child) converse(s Spec, o *observer) (unix.WaitStatus, error) {
 			}
 			return 0, err
 		case m.Listener:
-			o.evidence.Volatile.Processes = m.Processes
+			o.evidence.Volatile.Processes, o.evidence.Volatile.SharedProc = m.Processes, m.SharedProc
 			err = o.listen(fd)
 		case m.Canaries != nil:
 			err = o.ready(m.Canaries, c.host)

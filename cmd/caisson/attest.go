@@ -23,6 +23,9 @@ import (
 type attestOptions struct {
 	sources
 	out, key string
+	keys     []string // as given: one to sign by, or those to check by
+	check    bool
+	json     bool
 }
 
 // passwordVariable is where cosign looks for its keys' password too.
@@ -31,19 +34,53 @@ const passwordVariable = "COSIGN_PASSWORD"
 func newAttestCommand(ui *ui) *cobra.Command {
 	var o attestOptions
 	c := &cobra.Command{
-		Use:   "attest --out DIR --key cosign.key",
+		Use:   "attest --out DIR --key cosign.key | attest --check BUNDLE... [--key cosign.pub]",
 		Short: "Sign what build and verify left: SBOM, provenance, verdict, reference values",
 		Long: `Attest computes again what it signs from image, lock and store, refuses where the
 folder says otherwise, and writes the SBOM and the signed statements, whose
-names it prints. The key's password is in COSIGN_PASSWORD.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runAttest(cmd.Context(), ui, &o) },
+names it prints. The key's password is in COSIGN_PASSWORD. A verdict that a verifier
+signed itself (verify --key) is left as it is.
+
+With --check it signs nothing: it shows who said what about which digest, of
+bundles or of folders with statements, and whether one of the public keys
+signed it. Exit code 5 says that a signature is bad, 7 that one is by a key that was
+not given. That a statement is signed does not make it true: verify does.`,
+		Example: `  caisson attest --out out --key cosign.key
+  caisson attest --check out --key cosign.pub --key verifier.pub`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.check {
+				return runCheck(ui, &o, args)
+			}
+			if err := o.wantSigning(args); err != nil {
+				return err
+			}
+			return runAttest(cmd.Context(), ui, &o)
+		},
 	}
 	o.flags(c)
 	c.Flags().StringVar(&o.out, "out", "", "the output folder of build and verify")
-	c.Flags().StringVar(&o.key, "key", "", "the signing key, as `caisson keygen` or cosign makes it")
-	require(c, "out", "key")
+	c.Flags().StringArrayVar(&o.keys, "key", nil, "the signing key, as `caisson keygen` or cosign makes it; with --check a public key, may be repeated")
+	c.Flags().BoolVar(&o.check, "check", false, "show what bundles say, and check their signatures")
+	c.Flags().BoolVar(&o.json, "json", false, "with --check: print it as JSON")
 	return c
+}
+
+// wantSigning checks the command line of an attest that signs.
+func (o *attestOptions) wantSigning(args []string) error {
+	switch {
+	case len(args) > 0:
+		return usageError{fmt.Errorf("attest takes no argument but with --check, got %q", args[0])}
+	case o.out == "":
+		return usageError{errors.New(`required flag(s) "out" not set`)}
+	case len(o.keys) == 0:
+		return usageError{errors.New(`required flag(s) "key" not set`)}
+	case len(o.keys) > 1:
+		return usageError{fmt.Errorf("attest signs by one key, got %d", len(o.keys))}
+	case o.json:
+		return usageError{errors.New("--json goes with --check")}
+	}
+	o.key = o.keys[0]
+	return nil
 }
 
 func runAttest(ctx context.Context, ui *ui, o *attestOptions) error {

@@ -85,7 +85,7 @@ func (s *sources) readLock() (*lock.Lock, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := lock.Parse(s.lockFile, b)
+	l, err := parseLock(s.lockFile, b)
 	if err != nil {
 		return nil, nil, &codeError{err, exitLock, "get the lock back from where it is kept, or have `caisson lock --update` choose everything anew"}
 	}
@@ -140,6 +140,9 @@ func wantFolder(dir, what string) error {
 // image.
 func buildable(l *lock.Lock, lockFile, variant string) error {
 	arch := machineArch()
+	if l.Imported != "" {
+		return fmt.Errorf("%s: no image can be built from an %s: it has no manifest", lockFile, l.Imported)
+	}
 	if l.Revision != lock.Revision {
 		return &codeError{fmt.Errorf("%s is made for revision %d of the image's bytes, and this Caisson makes revision %d", lockFile, l.Revision, lock.Revision),
 			exitLock, "run `caisson lock` with this Caisson, or build with the one that the lock was made by"}
@@ -221,7 +224,7 @@ func packTree(project string) func(in *lock.Input) (io.ReadCloser, error) {
 			return nil, err
 		}
 		r, w := io.Pipe()
-		go func() { w.CloseWithError(lock.Pack(w, dir)) }()
+		go func() { w.CloseWithError(lock.PackInput(w, project, in.URL)) }()
 		return r, nil
 	}
 }

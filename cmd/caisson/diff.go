@@ -18,21 +18,24 @@ import (
 
 func newDiffCommand(ui *ui) *cobra.Command {
 	var asJSON bool
+	var s sources
 	c := &cobra.Command{
 		Use:   "diff A B",
 		Short: "Tell in what two locks or two images differ",
-		Long: `Diff compares two locks (inputs added, removed and changed), or two images (down
-to the file, and which measurements change). An output folder stands for the
+		Long: `Diff compares two locks (inputs added, removed, upgraded and downgraded, with the
+advisories that the new lock's repositories have for them, where the store has
+their metadata), or two images (down to the file, and which measurements change). An output folder stands for the
 image in it. The exit code is 3 where there is a difference. --json prints, for
 images, what diffoscope reads.`,
 		Args: cobra.ExactArgs(2),
-		RunE: func(_ *cobra.Command, args []string) error { return runDiff(ui, args[0], args[1], asJSON) },
+		RunE: func(_ *cobra.Command, args []string) error { return runDiff(ui, &s, args[0], args[1], asJSON) },
 	}
+	s.storeFlag(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
-func runDiff(ui *ui, a, b string, asJSON bool) error {
+func runDiff(ui *ui, s *sources, a, b string, asJSON bool) error {
 	var err error
 	if a, err = imageIn(a); err != nil {
 		return err
@@ -40,11 +43,11 @@ func runDiff(ui *ui, a, b string, asJSON bool) error {
 	if b, err = imageIn(b); err != nil {
 		return err
 	}
-	first, err := isJSON(a)
+	first, err := isLock(a)
 	if err != nil {
 		return err
 	}
-	second, err := isJSON(b)
+	second, err := isLock(b)
 	if err != nil {
 		return err
 	}
@@ -52,7 +55,7 @@ func runDiff(ui *ui, a, b string, asJSON bool) error {
 	case first != second:
 		return fmt.Errorf("%s and %s: want two locks or two images", a, b)
 	case first:
-		return diffLocks(ui, a, b, asJSON)
+		return diffLocks(ui, s, a, b, asJSON)
 	}
 	return diffImages(ui, a, b, asJSON)
 }
@@ -80,6 +83,14 @@ func readBuild(dir string) (*verify.Description, error) {
 		err = fmt.Errorf("%s names no image", filepath.Join(dir, "image.json"))
 	}
 	return d, err
+}
+
+// isLock tells a lock from an image.
+func isLock(name string) (bool, error) {
+	if isYAML(name) {
+		return true, wantFile(name)
+	}
+	return isJSON(name)
 }
 
 // isJSON tells a lock or a statement from an image: JSON begins with a brace.
@@ -168,7 +179,7 @@ func side(d *verify.Disk, name string) diff.Source {
 	return diff.Source{Name: name, Disk: d, Size: d.Size, Owner: func(part, path string) string { return owners[part+":"+path] }}
 }
 
-func diffLocks(ui *ui, a, b string, asJSON bool) error {
+func diffLocks(ui *ui, s *sources, a, b string, asJSON bool) error {
 	la, _, err := (&sources{lockFile: a}).readLock()
 	if err != nil {
 		return err
@@ -177,7 +188,7 @@ func diffLocks(ui *ui, a, b string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	d, err := compareLocks(la, lb)
+	d, err := compareLocks(la, lb, s.advisories(ui, lb))
 	if err != nil {
 		return err
 	}

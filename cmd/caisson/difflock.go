@@ -10,11 +10,16 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/mod/semver"
+
 	"caisson/lock"
+	"caisson/lock/rpmmd"
 )
 
 // lockDiff is in what two locks differ.
 type lockDiff struct {
+	known *lock.AdvisoryIndex
+
 	Added   []string     `json:"added,omitempty"`
 	Removed []string     `json:"removed,omitempty"`
 	Changed []lockChange `json:"changed,omitempty"`
@@ -28,6 +33,20 @@ type lockChange struct {
 	Input string `json:"input"`
 	Old   string `json:"old"`
 	New   string `json:"new"`
+	// Direction is "upgraded" or "downgraded" where the versions have an
+	// order, "moved" where a git tag or branch names another commit, and empty
+	// where something else is different.
+	Direction string `json:"direction,omitempty"`
+	// Advisories are what the new lock's repositories say of an upgrade.
+	Advisories []lock.Advisory `json:"advisories,omitempty"`
+}
+
+func (c lockChange) String() string {
+	s := c.Input + ": " + c.Old + " -> " + c.New
+	if c.Direction != "" {
+		s += " (" + c.Direction + ")"
+	}
+	return s
 }
 
 func (d *lockDiff) empty() bool {
@@ -42,7 +61,10 @@ func (d *lockDiff) show(ui *ui) {
 		ui.print("- %s", s)
 	}
 	for _, c := range d.Changed {
-		ui.print("* %s: %s -> %s", c.Input, c.Old, c.New)
+		ui.print("* %s", c)
+		for _, a := range c.Advisories {
+			ui.print("    %s", advisoryLine(a))
+		}
 	}
 	for _, s := range d.Settings {
 		ui.print("* settings: %s", s)
@@ -50,9 +72,9 @@ func (d *lockDiff) show(ui *ui) {
 }
 
 // compareLocks compares the inputs by what they are, whatever their version,
-// and everything else by its JSON.
-func compareLocks(a, b *lock.Lock) (*lockDiff, error) {
-	d := &lockDiff{}
+// and everything else by its JSON. known may be nil.
+func compareLocks(a, b *lock.Lock, known *lock.AdvisoryIndex) (*lockDiff, error) {
+	d := &lockDiff{known: known}
 	old, now := byIdentity(a), byIdentity(b)
 	all := maps.Clone(old)
 	maps.Copy(all, now)
@@ -74,7 +96,11 @@ func (d *lockDiff) compare(id string, old, now []*lock.Input) {
 	gone, came := only(old, now), only(now, old)
 	for len(gone) > 0 && len(came) > 0 {
 		was, is := describeChange(gone[0], came[0])
-		d.Changed = append(d.Changed, lockChange{Input: id, Old: was, New: is})
+		c := lockChange{Input: id, Old: was, New: is, Direction: direction(gone[0], came[0])}
+		if c.Direction == upgraded && came[0].RPM != nil && d.known != nil {
+			c.Advisories = d.known.For(gone[0].RPM, came[0].RPM)
+		}
+		d.Changed = append(d.Changed, c)
 		gone, came = gone[1:], came[1:]
 	}
 	for _, in := range gone {
@@ -95,7 +121,52 @@ func describeChange(a, b *lock.Input) (was, is string) {
 			return was, is
 		}
 	}
-	return "another entry", "the same bytes for the same sets"
+	// The same bytes for the same sets: something else is said of them.
+	x, errA := parts(a)
+	y, errB := parts(b)
+	if errA != nil || errB != nil {
+		return "one entry", "another for the same bytes"
+	}
+	for _, k := range slices.Sorted(maps.Keys(y)) {
+		if string(x[k]) != string(y[k]) {
+			return k + " " + cmp.Or(string(x[k]), "none"), string(y[k])
+		}
+	}
+	return "more is said of it", "less"
+}
+
+// The directions of a change.
+const (
+	upgraded   = "upgraded"
+	downgraded = "downgraded"
+	moved      = "moved"
+)
+
+// direction tells an upgrade from a downgrade, and a ref that has moved from
+// one that was changed.
+func direction(a, b *lock.Input) string {
+	c := 0
+	switch {
+	case a.RPM != nil && b.RPM != nil:
+		c = evrOf(a.RPM).Compare(evrOf(b.RPM))
+	case a.Go != nil && b.Go != nil:
+		c = semver.Compare(a.Go.Version, b.Go.Version)
+	case a.Kind == lock.KindCrate && b.Kind == lock.KindCrate:
+		c = semver.Compare("v"+versionOf(a), "v"+versionOf(b))
+	}
+	switch {
+	case a.Git != nil && b.Git != nil && a.Git.Ref == b.Git.Ref && a.Git.Commit != b.Git.Commit:
+		return moved
+	case c < 0:
+		return upgraded
+	case c > 0:
+		return downgraded
+	}
+	return ""
+}
+
+func evrOf(p *lock.RPM) rpmmd.EVR {
+	return rpmmd.EVR{Epoch: p.Epoch, Version: p.Version, Release: p.Release}
 }
 
 // byIdentity groups the inputs by what stays when a version changes.
@@ -117,6 +188,8 @@ func identity(in *lock.Input) string {
 		return in.Go.Module + path.Ext(in.Name)
 	case in.Kind == lock.KindCrate:
 		return strings.TrimSuffix(strings.TrimSuffix(in.Name, ".crate"), "-"+versionOf(in))
+	case in.Git != nil:
+		return strings.TrimSuffix(in.Name, "@"+in.Git.Commit)
 	}
 	return in.Name
 }
@@ -130,6 +203,10 @@ func versionOf(in *lock.Input) string {
 		return in.Go.Version
 	case in.Kind == lock.KindCrate:
 		return crateVersion(strings.TrimSuffix(in.Name, ".crate"))
+	case in.Git != nil:
+		return in.Git.Commit
+	case in.OCI != nil:
+		return in.SHA256.String()
 	}
 	return ""
 }
@@ -204,8 +281,8 @@ func differing(prefix string, x, y map[string]json.RawMessage) []string {
 	return out
 }
 
-// parts is a lock by its top-level keys.
-func parts(l *lock.Lock) (map[string]json.RawMessage, error) {
+// parts is a value by the top-level keys of its JSON.
+func parts(l any) (map[string]json.RawMessage, error) {
 	b, err := json.Marshal(l)
 	if err != nil {
 		return nil, err

@@ -363,7 +363,11 @@ func (e *e2e) testVerify(t *testing.T) {
 	var r verify.Report
 	readJSON(t, filepath.Join(e.out, "report.json"), &r)
 	for _, c := range r.Checks {
-		if c.Status != verify.Passed {
+		want := verify.Passed
+		if c.Name == "rebuilders" || c.Name == "policy" {
+			want = verify.NotAsked
+		}
+		if c.Status != want {
 			t.Errorf("check %s: %s: %s", c.Name, c.Status, c.Detail)
 		}
 	}
@@ -383,8 +387,12 @@ func readJSON(t *testing.T, name string, v any) {
 	must(t, json.Unmarshal(b, v))
 }
 
-// testUser builds the debug variant as an ordinary user and as oneself: the
-// same bytes, and another image than the plain one.
+// coverProc covers parts of /proc, as container runtimes do: no other one can be
+// mounted then.
+const coverProc = `mount -t tmpfs none /proc/fs && mount --bind /dev/null /proc/keys && exec "$@"`
+
+// testUser builds the debug variant as an ordinary user of a container, and as
+// oneself: the same bytes, and another image than the plain one.
 func (e *e2e) testUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user; everything above ran as an ordinary one")
@@ -394,6 +402,8 @@ func (e *e2e) testUser(t *testing.T) {
 	must(t, os.Chown(home, ordinary, ordinary))
 	var said bytes.Buffer
 	c := e.command(append(e.at("build"), "--variant", "debug", "--out", filepath.Join(home, "out"))...)
+	c.Args = append([]string{"unshare", "--user", "--map-root-user", "--mount", "sh", "-c", coverProc, "sh"}, c.Args...)
+	c.Path = "/usr/bin/unshare"
 	c.Env = []string{"HOME=" + home, "PATH=/usr/bin:/bin"}
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
 	c.Stdout, c.Stderr = &said, &said

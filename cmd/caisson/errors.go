@@ -8,6 +8,7 @@ import (
 	"caisson/attest"
 	"caisson/attest/sign"
 	"caisson/build"
+	"caisson/lock"
 	"caisson/lock/solve"
 	"caisson/prefetch"
 	"caisson/prefetch/cas"
@@ -78,10 +79,14 @@ func classifyInput(err error) (code int, hint string) {
 	switch {
 	case errors.As(err, new(*prefetch.SignatureError)):
 		return exitRefused, "the package is not signed as its repository's gpgkey says; do not switch gpgcheck off to get round it"
+	case errors.As(err, new(*lock.GitSignatureError)):
+		return exitRefused, "the repository is not signed as its verify in the manifest says"
 	case errors.As(err, new(*build.NetworkError)):
 		return exitRefused, "what a step needs has to be an input of the lock"
-	case errors.Is(err, sign.ErrSignature):
+	case errors.Is(err, sign.ErrSignature), errors.Is(err, lock.ErrSignature):
 		return exitRefused, ""
+	case errors.As(err, new(*prefetch.NoSpaceError)):
+		return exitError, "make room there, or name another store with --store; `caisson store gc` removes what no lock needs"
 	case errors.As(err, new(*prefetch.TreeChangedError)):
 		return exitLock, "run `caisson lock` to pin the folder as it is now"
 	case errors.Is(err, attest.ErrLock):

@@ -62,6 +62,10 @@ func named(in *lock.Input, name string) bool {
 	case in.Kind == lock.KindCrate:
 		crate, _, _ := strings.Cut(in.URL, "/")
 		return crate == name
+	case in.Git != nil:
+		return in.URL == name || in.Git.Commit == name || strings.TrimSuffix(in.Name, "@"+in.Git.Commit) == name
+	case in.OCI != nil:
+		return strings.HasPrefix(in.Name, name+"/")
 	}
 	return false
 }
@@ -73,10 +77,10 @@ func chain(l *lock.Lock, in *lock.Input, u lock.Use) []string {
 		where += " (" + u.Arch + ")"
 	}
 	var steps []string
-	seen := map[string]bool{in.Name: true}
+	at, seen := in, map[string]bool{in.Name: true}
 	for u.Dep != "" {
-		steps = append(steps, fmt.Sprintf("%s needs %s", u.By, u.Dep))
-		parent := l.Find(lock.KindRPM, u.By)
+		steps = append(steps, u.By+" needs "+needed(at, u))
+		parent := parentOf(l, at, u)
 		if parent == nil || seen[parent.Name] {
 			return report(where, steps)
 		}
@@ -85,10 +89,43 @@ func chain(l *lock.Lock, in *lock.Input, u lock.Use) []string {
 		if i < 0 {
 			return report(where, steps)
 		}
-		u = parent.For[i]
+		at, u = parent, parent.For[i]
 	}
 	steps = append(steps, "asked for: "+u.By)
 	return report(where, steps)
+}
+
+// needed is how the one who brought an input calls it: by the dependency that
+// it answers, or, where that is the file which names it, by its own name.
+func needed(in *lock.Input, u lock.Use) string {
+	switch {
+	case in.Go != nil:
+		return in.Go.Module + "@" + in.Go.Version + " (" + u.Dep + ")"
+	case in.Kind == lock.KindCrate || in.Kind == lock.KindGit:
+		return in.Name + " (" + u.Dep + ")"
+	}
+	return u.Dep
+}
+
+// parentOf is the input that brought another, or nil: a package, a module, a
+// crate or the source itself, as Use.By names it. A git repository's packages
+// have no input of their own.
+func parentOf(l *lock.Lock, in *lock.Input, u lock.Use) *lock.Input {
+	switch {
+	case in.RPM != nil:
+		return l.Find(lock.KindRPM, u.By)
+	case in.Go != nil:
+		if m := l.Find(lock.KindGo, u.By+".mod"); m != nil {
+			return m
+		}
+	default:
+		for _, c := range l.Of("", u.Set) {
+			if c.Kind == lock.KindCrate && c.URL == strings.Replace(u.By, " ", "/", 1) {
+				return c
+			}
+		}
+	}
+	return l.Find(lock.KindTree, u.By)
 }
 
 func report(where string, steps []string) []string {

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -191,6 +193,12 @@ func showTotals(ui *ui, d *verify.Description) {
 		}
 	}
 	ui.print("  files     %s", strings.Join(parts, ", "))
+	if d.Removed != nil {
+		ui.print("  removed   %d files of packages", d.Removed.Files)
+	}
+	for _, set := range slices.Sorted(maps.Keys(d.SkippedScriptlets)) {
+		ui.print("  not run   %d scriptlets and triggers of the %s (scriptlets: skip)", d.SkippedScriptlets[set], set)
+	}
 }
 
 // readReport reads report.json; nil where there is none.
@@ -247,6 +255,9 @@ func describeStatements(ctx context.Context, dir, key string) ([]string, error) 
 			return nil, err
 		}
 		checked = count(len(c.Signed), "signature") + " checked by " + key
+		if n := len(c.Others); n > 0 {
+			checked += fmt.Sprintf("; %d by a verifier's own key, not checked: attest --check", n)
+		}
 	}
 	return []string{
 		fmt.Sprintf("statements  %s (%d), %s", filepath.Join(dir, "statements"), len(all), checked),

@@ -25,6 +25,9 @@ type lockOptions struct {
 	out      string
 	check    bool
 	update   string
+	dryRun   bool
+	replay   bool
+	konflux  konfluxOptions
 	json     bool
 }
 
@@ -38,8 +41,11 @@ func newLockCommand(ui *ui) *cobra.Command {
 		Short: "Choose every input of the image and pin it",
 		Long: `Lock reads the manifest, chooses the packages of every set as dnf would, and
 pins every input by its SHA-256 in the lock. What an existing lock chose is
-kept as long as it satisfies the manifest; --update chooses anew.`,
-		Example: "  caisson lock\n  caisson lock --update=openssl,systemd\n  caisson lock --check",
+kept as long as it satisfies the manifest; --update chooses anew.
+
+Where the manifest is an rpms.in.yaml of Konflux it is locked on its own, on top
+of its context, into an rpms.lock.yaml that Hermeto reads.`,
+		Example: "  caisson lock\n  caisson lock --update=openssl,systemd\n  caisson lock --check\n  caisson lock --replay",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runLock(cmd.Context(), ui, &o) },
 	}
@@ -49,59 +55,84 @@ kept as long as it satisfies the manifest; --update chooses anew.`,
 	f.BoolVar(&o.check, "check", false, "only tell whether the lock still answers the manifest, with no network")
 	f.StringVar(&o.update, "update", "", "choose anew: all packages, or those named")
 	f.Lookup("update").NoOptDefVal = updateAll
+	f.BoolVar(&o.replay, "replay", false, "only make the choice of packages again from the metadata that the lock pins, with no network, and compare")
+	f.BoolVar(&o.dryRun, "dry-run", false, "tell what would change, and write no lock")
 	f.BoolVar(&o.json, "json", false, "print a summary as JSON")
-	c.MarkFlagsMutuallyExclusive("check", "update")
+	o.konflux.flags(f)
+	c.MarkFlagsMutuallyExclusive("check", "update", "replay")
+	c.MarkFlagsMutuallyExclusive("check", "dry-run", "replay")
 	o.storeFlag(c)
 	return c
 }
 
+// manifest is what is to be locked: a manifest, or an rpms.in.yaml alone.
+type manifest struct {
+	*lock.Manifest // nil for an rpms.in.yaml
+	digest         digest.Digest
+}
+
 // readManifest reads and checks the manifest.
-func readManifest(name string) (*lock.Manifest, digest.Digest, error) {
+func readManifest(name string) (m manifest, err error) {
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, digest.Digest{}, &codeError{fmt.Errorf("%s: there is no manifest", name), exitError, "name it with -f, or write one: README.md shows how"}
+		return m, &codeError{fmt.Errorf("%s: there is no manifest", name), exitError, "name it with -f, or write one: README.md shows how"}
 	}
 	if err != nil {
-		return nil, digest.Digest{}, err
+		return m, err
 	}
-	m, err := lock.ParseManifest(name, b)
-	return m, digest.Of(b), err
+	m.digest = digest.Of(b)
+	if !lock.IsKonfluxIn(b) {
+		m.Manifest, err = lock.ParseManifest(name, b)
+	}
+	return m, err
+}
+
+// names sets how the lock is called, unless that is given.
+func (o *lockOptions) names(m manifest) {
+	if o.out == "" {
+		name := lockName
+		if m.Manifest == nil && m.digest != (digest.Digest{}) {
+			name = konfluxLockName
+		}
+		o.out = filepath.Join(filepath.Dir(o.manifest), name)
+	}
+	o.lockFile = o.out
 }
 
 func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	began := time.Now()
-	m, sum, err := readManifest(o.manifest)
+	if o.replay {
+		o.names(manifest{})
+		return replayLock(ctx, ui, o)
+	}
+	m, err := readManifest(o.manifest)
 	if err != nil {
 		return err
 	}
-	if o.out == "" {
-		o.out = filepath.Join(filepath.Dir(o.manifest), lockName)
+	o.names(m)
+	if err := o.fits(m); err != nil {
+		return err
 	}
-	o.lockFile = o.out
 	if o.check {
-		return checkLock(ui, o, sum)
+		return checkLock(ui, o, m.digest)
 	}
 	old, before, err := o.oldLock()
 	if err != nil {
 		return err
 	}
-	store, err := o.makeStore()
+	l, err := o.resolve(ctx, ui, m, old)
 	if err != nil {
 		return err
 	}
-	l, err := resolveLock(ctx, ui, lock.Options{
-		Dir: filepath.Dir(o.manifest), Manifest: m, Digest: sum, Old: old, UpdateAll: o.update == updateAll,
-		Update: strings.FieldsFunc(strings.Trim(o.update, updateAll), func(r rune) bool { return r == ',' }),
-	}, store)
-	if err != nil {
-		return err
-	}
-	b, err := lock.Format(l)
+	b, err := o.format(l)
 	if err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if o.dryRun {
+		return showDryRun(ui, o, old, l)
 	}
 	if !bytes.Equal(before, b) {
 		if err := writeFile(o.out, b); err != nil {
@@ -118,6 +149,69 @@ func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	return nil
 }
 
+// fits refuses options that the manifest cannot have.
+func (o *lockOptions) fits(m manifest) error {
+	switch {
+	case m.Manifest != nil && o.konflux.given():
+		return usageError{fmt.Errorf("--arch, --var, --image, --bare, --local-system and --allow-missing-sources are for an rpms.in.yaml; %s says that itself", o.manifest)}
+	case m.Manifest != nil && isYAML(o.out):
+		return usageError{fmt.Errorf("-o %s: what %s asks for does not fit into an rpms.lock.yaml; make a lock, and use `caisson convert`", o.out, o.manifest)}
+	case o.check && isYAML(o.out):
+		return &codeError{fmt.Errorf("%s: an rpms.lock.yaml does not say what it was made from", o.out), exitError,
+			"see with `caisson lock --dry-run` what would change, or keep a lock as JSON with -o " + lockName}
+	}
+	return nil
+}
+
+// resolve makes the choice.
+func (o *lockOptions) resolve(ctx context.Context, ui *ui, m manifest, old *lock.Lock) (*lock.Lock, error) {
+	store, err := o.makeStore()
+	if err != nil {
+		return nil, err
+	}
+	opts := lock.Options{
+		Dir: filepath.Dir(o.manifest), Manifest: m.Manifest, Digest: m.digest, Old: old, UpdateAll: o.update == updateAll,
+		Update: strings.FieldsFunc(strings.Trim(o.update, updateAll), func(r rune) bool { return r == ',' }),
+	}
+	if m.Manifest != nil {
+		return resolveLock(ctx, ui, opts, store)
+	}
+	k, err := o.konflux.options(o.manifest)
+	if err != nil {
+		return nil, err
+	}
+	return resolveKonflux(ctx, ui, opts, k, store)
+}
+
+// format is the lock's text, in the form that its name says.
+func (o *lockOptions) format(l *lock.Lock) ([]byte, error) {
+	if isYAML(o.out) {
+		return konfluxForm(l, "")
+	}
+	return lock.Format(l)
+}
+
+// showDryRun tells what a lock that is not written would change.
+func showDryRun(ui *ui, o *lockOptions, old, l *lock.Lock) error {
+	if old == nil {
+		old = &lock.Lock{}
+	}
+	d, err := compareLocks(old, l, o.advisories(ui, l))
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return ui.json(d)
+	}
+	d.show(ui)
+	if d.empty() {
+		ui.stage("%s would not change", o.out)
+	} else {
+		ui.stage("%s is as it was: this was a dry run", o.out)
+	}
+	return nil
+}
+
 // showLock tells a person what was locked, and what comes next.
 func showLock(ui *ui, o *lockOptions, l *lock.Lock, s lockSummary, began time.Time) {
 	news := ""
@@ -125,10 +219,23 @@ func showLock(ui *ui, o *lockOptions, l *lock.Lock, s lockSummary, began time.Ti
 		news = "nothing changed, "
 	}
 	ui.stage("%s: %s%s in %s", o.out, news, s, took(began))
-	for _, r := range l.Repos {
-		if !r.GPGCheck {
-			ui.stage("warning: packages of repository %s (%s) are not checked for signatures", r.ID, r.Arch)
+	for _, r := range l.Unchecked() {
+		ui.stage("warning: packages of repository %s (%s) are not checked for signatures", r.ID, r.Arch)
+	}
+	if n := len(l.MissingSources); n > 0 {
+		ui.stage("warning: no repository has %s: %s", count(n, "source package"), strings.Join(l.MissingSources, ", "))
+	}
+	unproved := 0
+	for i := range l.Inputs {
+		if g := l.Inputs[i].Go; g != nil && g.Unproved {
+			unproved++
 		}
+	}
+	if unproved > 0 {
+		ui.stage("warning: %s of Go modules that no sum file and no checksum database vouches for, locked as found", count(unproved, "file"))
+	}
+	if isYAML(o.out) {
+		return
 	}
 	next := append([]string{"prefetch"}, o.args()...)
 	if project := filepath.Dir(o.manifest); project != filepath.Dir(o.out) {
@@ -214,10 +321,16 @@ type lockSummary struct {
 	Kinds   map[string]int `json:"kinds"`
 	Sets    map[string]int `json:"sets"`
 	Seconds float64        `json:"seconds"`
+	// Unchecked are the repositories whose packages need no signature.
+	Unchecked      []string `json:"unchecked,omitempty"`
+	MissingSources []string `json:"missingSources,omitempty"`
 }
 
 func summarise(l *lock.Lock, d digest.Digest) lockSummary {
-	s := lockSummary{Digest: d, Inputs: len(l.Inputs), Kinds: map[string]int{}, Sets: map[string]int{}}
+	s := lockSummary{Digest: d, Inputs: len(l.Inputs), Kinds: map[string]int{}, Sets: map[string]int{}, MissingSources: l.MissingSources}
+	for _, r := range l.Unchecked() {
+		s.Unchecked = append(s.Unchecked, r.ID+" ("+r.Arch+")")
+	}
 	for i := range l.Inputs {
 		in := &l.Inputs[i]
 		s.Bytes += in.Size

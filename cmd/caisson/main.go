@@ -20,7 +20,7 @@ import (
 func main() {
 	sandbox.Init() // becomes a sandbox's process 1 where it was started as one
 	vary.Init()    // takes on the conditions of a rebuild where it was started so
-	os.Exit(run(os.Args[1:]))
+	os.Exit(run(programArgs(os.Args)))
 }
 
 // run is the whole program, with its exit code.
@@ -106,12 +106,12 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 	}
 	for _, c := range []*cobra.Command{
 		newInspectCommand(ui), newExplainCommand(ui), newDiffCommand(ui), newMeasureCommand(ui), newBootCommand(ui),
-		newResolveCommand(ui), newStoreCommand(ui),
+		newConvertCommand(ui), newResolveCommand(ui), newStoreCommand(ui),
 	} {
 		c.GroupID = "look"
 		root.AddCommand(c)
 	}
-	root.AddCommand(newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui))
+	root.AddCommand(newHermetoCommand(ui), newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui))
 	root.SetHelpCommand(newHelpCommand(root))
 	root.InitDefaultCompletionCmd()
 	prepare(ui, root)

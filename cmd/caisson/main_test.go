@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) {
 	sandbox.Init()
 	vary.Init()
-	testscript.Main(m, map[string]func(){"caisson": main})
+	testscript.Main(m, map[string]func(){"caisson": main, "hermeto": main, "cachi2": main})
 }
 
 // TestScript runs the scripts of testdata/script, each in a folder of its own
@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 //	edit FILE OLD NEW           replace a text that has to be there
 //	flip FILE                   invert a bit in the middle of a file
 //	stored LOCK STORE NAME VAR  VAR becomes an input's path in the store
+//	mkinputs SERVED SRC URL     make a project and what it needs, as hermeto_test.go says
+//	subst FILE NAME...          put the values of variables into a file that has them as $NAME
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -45,7 +47,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": cmdExits, "nostdout": cmdNoStdout, "mkrepo": cmdMakeRepo, "serve": cmdServe, "edit": cmdEdit, "flip": cmdFlip,
-			"stored": cmdStored,
+			"stored": cmdStored, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"io"
+	"os"
 
+	"caisson/attest/sign"
 	"caisson/lock"
 	"caisson/lock/solve"
 	"caisson/prefetch"
@@ -23,13 +25,20 @@ func withNetwork(ui *ui, o lock.Options, store *cas.Store, f func(lock.Options) 
 		return err
 	}
 	defer client.CloseIdle()
-	o.Fetch = prefetch.NewFetcher(store, client, cfg).Fetch
+	fetcher := prefetch.NewFetcher(store, client, cfg)
+	defer fetcher.Close()
+	o.Fetch = fetcher.Fetch
+	o.NoSumDB = cfg.GoNoSumDB
 	o.Progress = func(s string) { ui.stage("%s", s) }
 	o.Fingerprints = func(key []byte) ([]string, error) {
 		k, err := rpmsig.ReadKeys(key)
 		return k.Fingerprints(), err
 	}
 	o.CheckSignature = checkSignature
+	o.SplitClearSigned = rpmsig.SplitClearSigned
+	o.VerifyImage = func(ctx context.Context, v lock.ImageVerify) (lock.Verified, error) {
+		return sign.VerifyImage(ctx, v, sign.ImageOptions{Config: cfg, TrustedRoot: os.Getenv("CAISSON_TRUSTED_ROOT")})
+	}
 	return f(o)
 }
 
@@ -43,7 +52,7 @@ func checkSignature(keys [][]byte, signed, signature io.Reader) error {
 		all = all.With(k)
 	}
 	if _, err := all.CheckDetached(signed, signature); err != nil {
-		return &codeError{err, exitRefused, "repomd.xml is not signed by the repository's gpgkey"}
+		return &codeError{err, exitRefused, "it has to be signed by the key that the manifest names for it"}
 	}
 	return nil
 }

@@ -16,8 +16,10 @@ import (
 )
 
 type prefetchOptions struct {
-	sources
+	fetchOptions
 	project string
+	views   []string
+	mode    string
 }
 
 func newPrefetchCommand(ui *ui) *cobra.Command {
@@ -28,16 +30,47 @@ func newPrefetchCommand(ui *ui) *cobra.Command {
 		Long: `Prefetch brings into the store what is missing of the lock's inputs, replaces
 what is damaged, and checks SHA-256, the h1 of Go modules, the checksums of
 crates, and the signatures of packages. It can be interrupted at any time and
-run again.`,
+run again.
+
+--view lays the inputs out for other tools, by links to the store: a Go module
+cache and proxy, cargo registries, RPM repositories, or Hermeto's output.
+
+--input takes, in place of a lock, what Hermeto's fetch-deps takes; see
+` + "`caisson hermeto --help`" + `.`,
+		Example: `  caisson prefetch
+  caisson prefetch --view go=/tmp/mod --view rpm=/tmp/rpm
+  caisson prefetch --input '{"type": "gomod"}' --source src --output out`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runPrefetch(cmd.Context(), ui, &o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.input != "" {
+				if err := (&hermetoOptions{mode: o.mode}).check(); err != nil {
+					return err
+				}
+				return runFetchDeps(cmd.Context(), ui, &o.fetchOptions)
+			}
+			if err := withoutInput(cmd); err != nil {
+				return err
+			}
+			return runPrefetch(cmd.Context(), ui, &o)
+		},
 	}
-	o.flags(c)
+	o.sources.flags(c)
+	o.fetchOptions.flags(c)
 	c.Flags().StringVar(&o.project, "project", "", "the manifest's folder, for local sources and keys (default the lock's)")
+	c.Flags().StringVar(&o.input, "input", "", "a prefetch input of Hermeto's, or a file with one, instead of a lock")
+	c.Flags().StringVar(&o.mode, "mode", "strict", "Hermeto's, for --input: only \"strict\"")
+	c.Flags().StringArrayVar(&o.views, "view", nil, "KIND=FOLDER: also write a view of that kind: go, cargo, rpm or hermeto")
+	for _, f := range []string{"lock", "project", "view"} {
+		c.MarkFlagsMutuallyExclusive("input", f)
+	}
 	return c
 }
 
 func runPrefetch(ctx context.Context, ui *ui, o *prefetchOptions) error {
+	views, err := parseViews(o.views)
+	if err != nil {
+		return err
+	}
 	l, _, err := o.readLock()
 	if err != nil {
 		return err
@@ -50,6 +83,9 @@ func runPrefetch(ctx context.Context, ui *ui, o *prefetchOptions) error {
 		o.project = filepath.Dir(o.lockFile)
 	}
 	if err := fill(ctx, ui, l, store, o.project); err != nil {
+		return err
+	}
+	if err := views.write(ctx, ui, l, store, o.project); err != nil {
 		return err
 	}
 	ui.next(append([]string{"build", "--out", "out"}, o.args()...)...)

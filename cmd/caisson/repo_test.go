@@ -27,12 +27,13 @@ var when = time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)
 // which it leaves in DIR/KEY, and its metadata, signed as well. A line of the
 // specification is a package:
 //
-// Where there is a third argument, that file is the repository's modules.yaml.
+// Further arguments are files of metadata, of the type that they are called:
+// modules.yaml, updateinfo.xml.
 //
-//	NAME [EPOCH:]VERSION-RELEASE ARCH [requires=A,B] [recommends=A] [conflicts=A] [provides=A] [signed=no|other]
+//	NAME [EPOCH:]VERSION-RELEASE ARCH [requires=A,B] [recommends=A] [conflicts=A] [provides=A] [obsoletes=A] [signed=no|other]
 func cmdMakeRepo(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) != 2 && len(args) != 3 {
-		ts.Fatalf("usage: mkrepo DIR SPEC [MODULES]")
+	if len(args) < 2 {
+		ts.Fatalf("usage: mkrepo DIR SPEC [FILE]...")
 	}
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(filepath.Join(dir, "repodata"), 0o755))
@@ -51,12 +52,13 @@ func cmdMakeRepo(ts *testscript.TestScript, _ bool, args []string) {
 `, n, primary.String())
 	packed := gzipped(ts, text)
 	ts.Check(os.WriteFile(filepath.Join(dir, "repodata/primary.xml.gz"), packed, 0o644))
-	modules := ""
-	if len(args) == 3 {
-		b := ts.ReadFile(args[2])
-		ts.Check(os.WriteFile(filepath.Join(dir, "repodata/modules.yaml"), []byte(b), 0o644))
-		modules = fmt.Sprintf(`<data type="modules"><checksum type="sha256">%x</checksum><location href="repodata/modules.yaml"/><size>%d</size></data>
-`, sha256.Sum256([]byte(b)), len(b))
+	var more strings.Builder
+	for _, name := range args[2:] {
+		b := ts.ReadFile(name)
+		name = filepath.Base(name)
+		ts.Check(os.WriteFile(filepath.Join(dir, "repodata", name), []byte(b), 0o644))
+		fmt.Fprintf(&more, `<data type=%q><checksum type="sha256">%x</checksum><location href="repodata/%s"/><size>%d</size></data>
+`, strings.TrimSuffix(name, filepath.Ext(name)), sha256.Sum256([]byte(b)), name, len(b))
 	}
 	repomd := fmt.Sprintf(`<?xml version="1.0" encoding="UTF-8"?>
 <repomd xmlns="http://linux.duke.edu/metadata/repo">
@@ -64,7 +66,7 @@ func cmdMakeRepo(ts *testscript.TestScript, _ bool, args []string) {
 <data type="primary"><checksum type="sha256">%x</checksum><open-checksum type="sha256">%x</open-checksum>
 <location href="repodata/primary.xml.gz"/><timestamp>%d</timestamp><size>%d</size><open-size>%d</open-size></data>
 %s</repomd>
-`, when.Unix(), sha256.Sum256(packed), sha256.Sum256([]byte(text)), when.Unix(), len(packed), len(text), modules)
+`, when.Unix(), sha256.Sum256(packed), sha256.Sum256([]byte(text)), when.Unix(), len(packed), len(text), more.String())
 	ts.Check(os.WriteFile(filepath.Join(dir, "repodata/repomd.xml"), []byte(repomd), 0o644))
 	sig, err := key.sign([]byte(repomd))
 	ts.Check(err)
@@ -126,7 +128,7 @@ func addPackage(ts *testscript.TestScript, primary *bytes.Buffer, dir string, f 
 <time file="%d" build="%d"/><size package="%d" installed="1" archive="1"/><location href=%q/>
 <format><rpm:license>MIT</rpm:license><rpm:vendor/><rpm:group/><rpm:buildhost/><rpm:sourcerpm>%s-%s.src.rpm</rpm:sourcerpm><rpm:header-range start="1" end="2"/>
 `, f[0], f[2], epoch, version, release, sha256.Sum256(b.Bytes()), f[0], when.Unix(), when.Unix(), b.Len(), file, f[0], evr)
-	for _, k := range []string{"provides", "requires", "conflicts", "recommends"} {
+	for _, k := range []string{"provides", "requires", "conflicts", "obsoletes", "recommends"} {
 		if deps[k] != "" {
 			fmt.Fprintf(primary, "<rpm:%s>%s</rpm:%s>", k, deps[k], k)
 		}

@@ -27,6 +27,7 @@ type resolveOptions struct {
 	priorities       []string
 	weak, best       bool
 	modules          bool
+	obsoletes        bool
 	json, each       bool
 }
 
@@ -67,6 +68,7 @@ Signatures are not checked here.`,
 	f.BoolVar(&o.weak, "weak-deps", true, "install weak dependencies")
 	f.BoolVar(&o.best, "best", true, "a request gets its best candidate, or it is a problem")
 	f.BoolVar(&o.modules, "modules", true, "hide packages of module streams that are not active")
+	f.BoolVar(&o.obsoletes, "obsoletes", true, "a package that obsoletes the one asked for comes in its place")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.BoolVar(&o.each, "each", false, "answer each line of standard input by itself")
 	o.storeFlag(c)
@@ -162,7 +164,7 @@ func folderURL(dir string) (string, error) {
 }
 
 func (o *resolveOptions) answer(pool *solve.Pool, specs []string) ([]string, error) {
-	sol, err := pool.Solve(solve.Request{Specs: specs, WeakDeps: o.weak, Best: o.best})
+	sol, err := pool.Solve(solve.Request{Specs: specs, WeakDeps: o.weak, Best: o.best, KeepObsoleted: !o.obsoletes})
 	if err != nil {
 		return nil, err
 	}

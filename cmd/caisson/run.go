@@ -58,7 +58,7 @@ func runAll(ctx context.Context, ui *ui, o *runOptions) error {
 		return err
 	}
 	ui.head("prefetch")
-	if err := runPrefetch(ctx, ui, &prefetchOptions{sources: o.sources, project: filepath.Dir(o.manifest)}); err != nil {
+	if err := runPrefetch(ctx, ui, &prefetchOptions{fetchOptions: fetchOptions{sources: o.sources}, project: filepath.Dir(o.manifest)}); err != nil {
 		return err
 	}
 	ui.head("build")

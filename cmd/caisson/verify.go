@@ -29,6 +29,7 @@ type verifyOptions struct {
 	out  string
 	boot bool
 	boots
+	trusts
 	json bool
 }
 
@@ -42,7 +43,19 @@ another time zone, locale, umask, home, path and number of CPUs, and as another
 user where it runs as root, and compares the whole disk bit for bit. It derives
 the root hash and the measurements from the bytes, and reads the evidence. With
 --boot it boots the image in a virtual machine and compares what was measured
-with what was predicted. report.json and report.html say all of it.`,
+with what was predicted. report.json and report.html say all of it.
+
+With --key the verifier signs its verdict, a negative one too. With --rebuilders K
+the verdict rests also on K others, each with a key of its own that --trust names,
+who signed that the same lock gave them the same image; with --no-rebuild it
+rests on them alone, and this machine rebuilds nothing and needs no store. One who
+is trusted and found the image different refuses it, however many agree: the
+same lock cannot give both, so somebody has to look. --policy holds the image
+against the rules of a file.
+
+Exit codes: 3 where the image is not what its lock makes; else 5 where a policy
+or somebody trusted says no; else 7 where something could not be checked, too few
+rebuilders who agree included.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runVerify(cmd.Context(), ui, &o, args[0]) },
 	}
@@ -50,6 +63,7 @@ with what was predicted. report.json and report.html say all of it.`,
 	c.Flags().StringVar(&o.out, "out", "", "where the report is written (default beside the image)")
 	c.Flags().BoolVar(&o.boot, "boot", false, "boot the image as well")
 	o.bootFlags(c)
+	o.trustFlags(c)
 	c.Flags().BoolVar(&o.json, "json", false, "print the report as JSON")
 	return c
 }
@@ -84,12 +98,24 @@ func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) erro
 	if _, err := o.boots.options(); err != nil {
 		return err
 	}
-	l, text, store, err := o.open()
+	if err := o.trusts.check(); err != nil {
+		return err
+	}
+	if o.key != "" { // a wrong password is told now, not after all the work
+		var err error
+		if o.signer, err = loadSigner(o.key); err != nil {
+			return err
+		}
+	}
+	l, text, store, err := o.openFor()
 	if err != nil {
 		return err
 	}
 	r, err := verifyImage(ctx, ui, o, image, l, text, store)
 	if err != nil {
+		return err
+	}
+	if err := o.signVerdict(ctx, ui, o.out, r); err != nil {
 		return err
 	}
 	if o.json {
@@ -110,13 +136,26 @@ func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) erro
 	return nil
 }
 
+// openFor opens lock and store; where nothing is rebuilt there is no store.
+func (o *verifyOptions) openFor() (*lock.Lock, []byte, *cas.Store, error) {
+	if o.noRebuild {
+		l, text, err := o.readLock()
+		return l, text, nil, err
+	}
+	return o.open()
+}
+
 // verifyImage runs verify.Verify with this program as the one that rebuilds.
 func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l *lock.Lock, text []byte, store *cas.Store) (*verify.Report, error) {
 	if o.out == "" {
 		o.out = filepath.Dir(image)
 	}
-	variant := variantOf(image, l)
-	if err := buildable(l, o.lockFile, variant); err != nil {
+	arch := machineArch()
+	if o.noRebuild && len(l.Arches) == 1 {
+		arch = l.Arches[0]
+	}
+	variant := variantOf(image, l, arch)
+	if err := buildable(l, o.lockFile, variant); err != nil && !o.noRebuild {
 		return nil, err
 	}
 	if err := wantFolder(o.out, "the output folder"); err != nil {
@@ -126,18 +165,24 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 		return nil, err
 	}
 	opts := verify.Options{
-		Image: image, Lock: l, Store: store, Arch: machineArch(), Variant: variant, Out: o.out,
+		Image: image, Lock: l, Store: store, Arch: arch, Variant: variant, Out: o.out,
 		Version: programVersion(), Now: time.Now, Progress: func(s string) { ui.stage("%s", s) },
 		Conditions: vary.Settings{Base: os.TempDir(), Need: 3 << 30, Euid: os.Geteuid(), CPUs: runtime.NumCPU(), FSType: vary.FSType},
 		Rebuild: func(ctx context.Context, c *vary.Conditions, out string) error {
 			return rebuild(ctx, c, out, text, l, store, variant)
 		},
 	}
+	if o.noRebuild {
+		opts.Rebuild = nil
+	}
 	if o.boot {
 		var err error
 		if opts.Boot, err = o.boots.options(); err != nil {
 			return nil, err
 		}
+	}
+	if err := o.rest(ui, l, image, &opts); err != nil {
+		return nil, err
 	}
 	return verify.Verify(ctx, opts)
 }
@@ -179,10 +224,10 @@ func hasTable(d *verify.Disk) bool {
 
 // variantOf is the variant that an image is by its name. What it is in truth
 // shows when the variant is built again.
-func variantOf(image string, l *lock.Lock) string {
+func variantOf(image string, l *lock.Lock, arch string) string {
 	base := strings.TrimSuffix(filepath.Base(image), filepath.Ext(image))
 	for _, v := range l.Variants {
-		if base == build.ImageName(l, machineArch(), v.Name) {
+		if base == build.ImageName(l, arch, v.Name) {
 			return v.Name
 		}
 	}
@@ -294,6 +339,7 @@ func showReport(ui *ui, r *verify.Report) error {
 	for _, c := range r.Checks {
 		ui.print("  %-24s %-14s %s", c.Name, c.Status, c.Detail)
 	}
+	shownExceptions(ui, r)
 	var varied, not []string
 	for _, c := range r.Conditions {
 		if c.Varied {
@@ -302,7 +348,9 @@ func showReport(ui *ui, r *verify.Report) error {
 			not = append(not, c.Name)
 		}
 	}
-	ui.print("  varied: %s; not varied: %s", strings.Join(varied, ", "), strings.Join(not, ", "))
+	if len(r.Conditions) > 0 {
+		ui.print("  varied: %s; not varied: %s", strings.Join(varied, ", "), strings.Join(not, ", "))
+	}
 	return showDifferences(ui, r)
 }
 
@@ -312,6 +360,9 @@ func verdictError(r *verify.Report) error {
 	case verify.Identical, verify.Equivalent:
 		return nil
 	case verify.NotVerified:
+		if r.Refused() {
+			return &quietError{exitRefused}
+		}
 		return &quietError{exitNotVerified}
 	}
 	return &quietError{exitDifferent}

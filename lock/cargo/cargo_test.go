@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -31,38 +32,36 @@ func entry(name, version, source, checksum string) string {
 }
 
 func TestRead(t *testing.T) {
-	a, b := Crate{"itoa", "1.0.18", CratesIO, sumA}, Crate{"memchr", "2.8.3", CratesIO, sumB}
+	a, b := Crate{"itoa", "1.0.18", CratesIO, sumA, ""}, Crate{"memchr", "2.8.3", CratesIO, sumB, ""}
 	old := entry("memchr", "2.8.3", CratesIO, "") + entry("itoa", "1.0.18", CratesIO, "") + entry("dep", "0.1.0", "", "") +
 		"\n[metadata]\n\"checksum itoa 1.0.18 (" + CratesIO + ")\" = \"" + sumA + "\"\n" +
 		"\"checksum memchr 2.8.3 (" + CratesIO + ")\" = \"" + sumB + "\"\n"
 	for name, s := range map[string]string{
 		"version 1": "[root]\nname = \"x\"\nversion = \"0.1.0\"\ndependencies = [\n \"itoa 1.0.18 (" + CratesIO + ")\",\n]\n" + old,
-		"version 2": old,
+		"version 2": entry("x", "0.1.0", "", "") + entry("memchr", "2.8.3", CratesIO, sumB) + entry("itoa", "1.0.18", CratesIO, sumA),
 		"version 3": "version = 3\n" + entry("x", "0.1.0", "", "") + entry("memchr", "2.8.3", CratesIO, sumB) + entry("itoa", "1.0.18", CratesIO, sumA),
 		"version 4": "# generated\nversion = 4\n" + entry("itoa", "1.0.18", CratesIO, sumA) + entry("memchr", "2.8.3", CratesIO, sumB) +
 			"\n[[patch.unused]]\nname = \"y\"\nversion = \"1.0.0\"\n",
 	} {
 		got, err := Read(lock(s))
-		if want := []Crate{a, b}; err != nil || !reflect.DeepEqual(got, want) {
+		if want := []Crate{a, b}; err != nil || !reflect.DeepEqual(got.Crates, want) || "version "+strconv.Itoa(got.Version) != name {
 			t.Errorf("%s: got %v, %v, want %v", name, got, err, want)
 		}
 	}
 	// The same crate of two registries is two crates; versions are sorted as versions.
 	s := "version = 4\n" + entry("itoa", "1.0.18", CratesIO, sumA) + entry("itoa", "1.0.9", CratesIO, sumB) + entry("itoa", "1.0.9", alt, sumB)
 	got, err := Read(lock(s))
-	want := []Crate{{"itoa", "1.0.9", CratesIO, sumB}, {"itoa", "1.0.9", alt, sumB}, a}
-	if err != nil || !reflect.DeepEqual(got, want) {
+	want := []Crate{{"itoa", "1.0.9", CratesIO, sumB, ""}, {"itoa", "1.0.9", alt, sumB, ""}, a}
+	if err != nil || !reflect.DeepEqual(got.Crates, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
-	if got, err := Read(lock("version = 4\n" + entry("x", "0.1.0", "", ""))); err != nil || len(got) != 0 {
+	if got, err := Read(lock("version = 4\n" + entry("x", "0.1.0", "", ""))); err != nil || len(got.Crates) != 0 {
 		t.Errorf("no dependencies: got %v, %v", got, err)
 	}
 }
 
 func TestReadErrors(t *testing.T) {
-	const git = "git+https://example.org/x?branch=main#0123456789abcdef0123456789abcdef01234567"
 	for want, s := range map[string]string{
-		"not supported yet: git dependency https://example.org/x": entry("x", "1.0.0", git, ""),
 		"no checksum":           entry("x", "1.0.0", CratesIO, ""),
 		"want 64 lower-case":    entry("x", "1.0.0", CratesIO, "abcd"),
 		"listed twice":          entry("x", "1.0.0", CratesIO, sumA) + entry("x", "1.0.0", CratesIO, sumB),
@@ -87,7 +86,7 @@ func TestDemoLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := ""
-	for _, c := range got {
+	for _, c := range got.Crates {
 		names += c.Name + " "
 	}
 	if want := "itoa memchr proc-macro2 quote serde serde_core serde_derive serde_json syn unicode-ident zmij "; names != want {
@@ -115,7 +114,12 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, c := range crates {
+		for _, g := range crates.Git {
+			if !commitID.MatchString(g.Commit) || strings.HasPrefix(g.Ref, "-") || len(g.Refs()) != 1 {
+				t.Errorf("got %+v", g)
+			}
+		}
+		for _, c := range crates.Crates {
 			if !fs.ValidPath(c.File()) || strings.Contains(c.File(), "/") || !fs.ValidPath(IndexPath(c.Name)) {
 				t.Errorf("%v lies at %q", c, c.File())
 			}

@@ -103,7 +103,7 @@ func writeCrate(t *testing.T, name, version string, files map[string]string) (st
 	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return file, Crate{name, version, CratesIO, digest.Of(b.Bytes()).Hex()}
+	return file, Crate{name, version, CratesIO, digest.Of(b.Bytes()).Hex(), ""}
 }
 
 func TestIndexLine(t *testing.T) {
@@ -226,7 +226,7 @@ func compareWithIndex(t *testing.T, file string) bool {
 			if !bytes.HasPrefix(field, []byte(`{"name":`)) || !bytes.Contains(field, []byte(sum)) {
 				continue
 			}
-			got, err := IndexLine(Crate{name, version, CratesIO, sum}, file)
+			got, err := IndexLine(Crate{name, version, CratesIO, sum, ""}, file)
 			if err != nil {
 				t.Error(err)
 				return true
@@ -299,7 +299,7 @@ func FuzzLine(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		line, err := lineOf(Crate{"Demo_crate", "1.2.3-rc.1+build", CratesIO, sumA}, b)
+		line, err := lineOf(Crate{"Demo_crate", "1.2.3-rc.1+build", CratesIO, sumA, ""}, b)
 		if err != nil {
 			return
 		}

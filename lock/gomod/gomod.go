@@ -9,9 +9,14 @@
 //     build where it is not); for older modules and for workspaces every zip
 //     line is taken, which is more than a build reads.
 //   - A workspace's sum files may lack lines that the go command would fetch
-//     and add; Read cannot see that, and the offline build says so.
-//   - A vendor folder is no source of anything: nothing checks its content
-//     against go.sum. The modules it was made of are read instead.
+//     and add. Load finds them: it follows the module graph and the imports of
+//     what is built.
+//   - A vendor folder is no source of anything: the go command does not check
+//     its content against go.sum. The modules it was made of are read instead,
+//     and CheckVendor compares it with them.
+//
+// Load follows the files that a build for Linux takes, without build tags of
+// one's own. Test files count for nothing.
 //
 // A hash is the h1 of go.sum: the base64 of a SHA-256 over the sorted list of
 // the files' SHA-256 and names. It is not a hash of a zip's own bytes.
@@ -19,14 +24,16 @@ package gomod
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"go/version"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
-	"sort"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/modfile"
@@ -53,17 +60,32 @@ type Module struct {
 // path and version. It reads go.mod and go.sum at the top of fsys, and where
 // there is a go.work (see Workspace) those of the folders it uses.
 func Read(fsys fs.FS) ([]Module, error) {
-	s := source{fsys: fsys, sums: make(map[module.Version]Module), zips: make(map[module.Version]bool)}
-	var err error
-	if Workspace(fsys) {
-		err = s.readWork()
-	} else {
-		err = s.readModule()
-	}
+	s, err := readSource(fsys)
 	if err != nil {
 		return nil, err
 	}
 	return s.modules()
+}
+
+// readSource reads a folder's go.work, go.mod and sum files.
+func readSource(fsys fs.FS) (*source, error) {
+	s := &source{
+		fsys: fsys, sums: make(map[module.Version]Module),
+		zips: make(map[module.Version]bool), excluded: make(map[module.Version]bool),
+	}
+	read := s.readModule
+	if Workspace(fsys) {
+		read = s.readWork
+	}
+	if err := read(); err != nil {
+		return nil, err
+	}
+	for _, m := range s.mains {
+		for _, e := range m.file.Exclude {
+			s.excluded[e.Mod] = true
+		}
+	}
+	return s, nil
 }
 
 // Workspace tells whether the folder has a go.work at its top.
@@ -113,7 +135,24 @@ type source struct {
 	// zips are the modules of the build list; all takes every zip instead.
 	zips map[module.Version]bool
 	all  bool
-	mods []*modfile.File
+	// mains are the modules of the folder; work is nil where it is one plain
+	// module.
+	mains    []mainModule
+	work     *modfile.WorkFile
+	excluded map[module.Version]bool
+}
+
+// mainModule is a module of the folder.
+type mainModule struct {
+	dir  string
+	file *modfile.File
+}
+
+func (m mainModule) path() string {
+	if m.file.Module == nil {
+		return ""
+	}
+	return m.file.Module.Mod.Path
 }
 
 // readModule reads a single module at the top of the folder.
@@ -143,9 +182,8 @@ func (s *source) readWork() error {
 	if err := s.readSum("go.work.sum"); err != nil {
 		return err
 	}
-	s.all = true
+	s.all, s.work = true, work
 	used := make(map[string]bool)
-	dirs := make([]string, 0, len(work.Use))
 	for _, u := range work.Use {
 		dir, err := inside(".", u.Path)
 		if err != nil {
@@ -158,18 +196,21 @@ func (s *source) readWork() error {
 		if err := s.readSum(path.Join(dir, "go.sum")); err != nil {
 			return err
 		}
-		if mod.Module != nil {
-			used[mod.Module.Mod.Path] = true
+		if mod.Module == nil {
+			return fmt.Errorf("%s: there is no module line", path.Join(dir, "go.mod"))
 		}
-		dirs = append(dirs, dir)
+		if used[mod.Module.Mod.Path] {
+			return fmt.Errorf("go.work: two modules are called %s", mod.Module.Mod.Path)
+		}
+		used[mod.Module.Mod.Path] = true
 	}
 	if err := s.localReplacements(work.Replace, ".", "go.work"); err != nil {
 		return err
 	}
-	for i, mod := range s.mods {
+	for _, m := range s.mains {
 		// A replacement of go.work wins over one of a module.
-		replace := append(append([]*modfile.Replace(nil), mod.Replace...), work.Replace...)
-		if err := s.require(mod, replace, dirs[i], used); err != nil {
+		replace := slices.Concat(m.file.Replace, work.Replace)
+		if err := s.require(m.file, replace, m.dir, used); err != nil {
 			return err
 		}
 	}
@@ -187,7 +228,7 @@ func (s *source) readMod(dir string) (*modfile.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mods = append(s.mods, mod)
+	s.mains = append(s.mains, mainModule{dir, mod})
 	return mod, nil
 }
 
@@ -204,7 +245,7 @@ func (s *source) require(mod *modfile.File, replace []*modfile.Replace, dir stri
 	}
 	for _, r := range mod.Require {
 		m := r.Mod
-		if used[m.Path] {
+		if used[m.Path] || s.excluded[m] {
 			continue
 		}
 		repl, ok := byOld[m]
@@ -217,7 +258,7 @@ func (s *source) require(mod *modfile.File, replace []*modfile.Replace, dir stri
 		if ok {
 			m = repl
 		}
-		if s.sums[m].ModH1 == "" {
+		if s.sums[m].ModH1 == "" && s.work == nil {
 			return fmt.Errorf("%s: require %s %s: go.sum has no hash for the go.mod of %s %s; run `go mod tidy`",
 				name, r.Mod.Path, r.Mod.Version, m.Path, m.Version)
 		}
@@ -264,16 +305,18 @@ func (s *source) modules() ([]Module, error) {
 
 // Sort orders modules by path, then by version.
 func Sort(ms []Module) {
-	sort.Slice(ms, func(i, j int) bool {
-		if ms[i].Path != ms[j].Path {
-			return ms[i].Path < ms[j].Path
-		}
-		if c := semver.Compare(ms[i].Version, ms[j].Version); c != 0 {
-			return c < 0
-		}
-		return ms[i].Version < ms[j].Version
-	})
+	slices.SortFunc(ms, compareModules)
 }
+
+func compareModules(a, b Module) int {
+	return compareVersions(module.Version{Path: a.Path, Version: a.Version}, module.Version{Path: b.Path, Version: b.Version})
+}
+
+func compareVersions(a, b module.Version) int {
+	return cmp.Or(cmp.Compare(a.Path, b.Path), semver.Compare(a.Version, b.Version), cmp.Compare(a.Version, b.Version))
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // inside joins a folder of the tree and a relative path in it; a path that
 // leaves the tree is an error.

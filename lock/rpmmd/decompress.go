@@ -9,10 +9,11 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+
+	"caisson/lock/rpmmd/xz"
 )
 
-// maxWindow bounds the memory of one zstd decoder. zstd -19 --long=27, the
+// maxWindow bounds the memory of one zstd or xz decoder. zstd -19 --long=27, the
 // most that anyone compresses metadata with, needs 128 MiB.
 const maxWindow = 128 << 20
 
@@ -39,11 +40,7 @@ func Decompress(r io.Reader, limit int64) (io.ReadCloser, error) {
 		}
 		return &limited{z, "zstd", limit, limit, func() error { z.Close(); return nil }}, nil
 	case bytes.HasPrefix(magic, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
-		z, err := xz.NewReader(br)
-		if err != nil {
-			return nil, fmt.Errorf("xz: %w", err)
-		}
-		return &limited{z, "xz", limit, limit, nil}, nil
+		return &limited{xz.NewReader(br, maxWindow), "", limit, limit, nil}, nil
 	case bytes.HasPrefix(magic, []byte("BZh")):
 		return &limited{bzip2.NewReader(br), "bzip2", limit, limit, nil}, nil
 	}

@@ -1,7 +1,8 @@
 // Package rpmmd reads the metadata of an RPM repository: repomd.xml, which
 // names the other files and their digests, primary.xml (the packages),
 // filelists.xml (the paths that primary leaves out), comps.xml (groups and
-// environments), and modules.yaml (module streams).
+// environments), modules.yaml (module streams) and updateinfo.xml (advisories);
+// and what says where a repository lies: metalinks and lists of mirrors.
 //
 // Limits first. It reads the dialect that createrepo, createrepo_c and Pulp
 // write, with its own scanner, because encoding/xml is too slow for sixty
@@ -9,7 +10,7 @@
 // references only, elements nested at most 64 deep, one tag or one text of at
 // most 1 MiB. A document type with an internal subset is refused, so no
 // entity is ever expanded. Namespace prefixes are taken as createrepo writes
-// them ("rpm:entry"), not resolved. Signatures, digests and the network are
+// them ("rpm:entry"), not resolved. No zchunk. Signatures, digests and the network are
 // the caller's.
 //
 // All readers take plain or compressed bytes (gzip, zstd, xz, bzip2, told by

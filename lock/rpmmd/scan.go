@@ -46,10 +46,13 @@ func newScanner(r io.Reader, kind string) *scanner {
 	return &scanner{r: r, kind: kind, buf: make([]byte, 64<<10)}
 }
 
+// offset is the present position, in bytes.
+func (s *scanner) offset() int64 { return s.consumed + int64(s.pos) }
+
 // errorf reports a problem at the present position.
 func (s *scanner) errorf(format string, args ...any) error {
 	line := s.lines + bytes.Count(s.buf[:s.pos], []byte{'\n'}) + 1
-	return fmt.Errorf("%s: line %d (byte %d): %w", s.kind, line, s.consumed+int64(s.pos), fmt.Errorf(format, args...))
+	return fmt.Errorf("%s: line %d (byte %d): %w", s.kind, line, s.offset(), fmt.Errorf(format, args...))
 }
 
 // fill reads more, keeping what lies after pos. It reports io.EOF when there

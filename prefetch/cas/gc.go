@@ -251,7 +251,7 @@ func (g *collection) index() error {
 		if err != nil || e.IsDir() {
 			return err
 		}
-		if d, ok := readIndex(path); ok {
+		if d, _, ok := readIndex(path); ok {
 			if _, _, there := g.s.find(d); there {
 				return nil
 			}

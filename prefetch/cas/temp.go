@@ -94,6 +94,10 @@ func (s *Store) removeStale() {
 		return
 	}
 	for _, e := range entries {
+		if e.IsDir() {
+			removeStaleDir(filepath.Join(dir, e.Name()))
+			continue
+		}
 		if !e.Type().IsRegular() {
 			continue
 		}

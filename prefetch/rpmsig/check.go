@@ -11,12 +11,17 @@ import (
 	"io"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 
 	"caisson/lock/digest"
 )
 
 // maxDetached is the size in bytes above which a detached signature is refused.
 const maxDetached = 1 << 20
+
+// maxClearSigned is the size in bytes above which a clear-signed message is
+// refused.
+const maxClearSigned = 16 << 20
 
 // CheckRPM reads an RPM file of that many bytes and checks it as Check does.
 func (k Keyring) CheckRPM(r io.ReaderAt, size int64) (Signature, error) {
@@ -101,7 +106,7 @@ func (k Keyring) checkEach(sigs []*rpmSig) (overHeader, overAll *Signature, err 
 func (p *Package) signatures() ([]*rpmSig, error) {
 	var out []*rpmSig
 	add := func(blob []byte, payload bool) error {
-		packets, err := parsePackets(blob)
+		packets, err := parsePackets(blob, false)
 		if err != nil {
 			return err
 		}
@@ -240,7 +245,7 @@ func (k Keyring) CheckDetached(signed, signature io.Reader) (Signature, error) {
 			}
 			continue
 		}
-		all = append(all, hs[i])
+		all = append(all, p.writer(hs[i]))
 	}
 	if len(all) > 0 {
 		if _, err := io.Copy(io.MultiWriter(all...), signed); err != nil {
@@ -287,5 +292,28 @@ func readDetached(r io.Reader) ([]*sigPacket, error) {
 			return nil, fmt.Errorf("%w: armor: %w", ErrBad, err)
 		}
 	}
-	return parsePackets(b)
+	return parsePackets(b, true)
+}
+
+// SplitClearSigned takes a clear-signed message (RFC 9580, section 7) apart:
+// the text with the line endings that are signed, and the armored signature,
+// both as CheckDetached takes them. Text before and after the message is not
+// signed, and refused.
+func SplitClearSigned(message []byte) (text, signature []byte, err error) {
+	if len(message) > maxClearSigned {
+		return nil, nil, fmt.Errorf("%w: %d bytes, more than the %d of a clear-signed message", ErrBad, len(message), maxClearSigned)
+	}
+	const begin, sig = "-----BEGIN PGP SIGNED MESSAGE-----", "-----BEGIN PGP SIGNATURE-----"
+	if !bytes.Contains(message, []byte(begin)) {
+		return nil, nil, ErrUnsigned
+	}
+	block, rest := clearsign.Decode(message)
+	if block == nil {
+		return nil, nil, fmt.Errorf("%w: damaged clear-signed message", ErrBad)
+	}
+	before, _, _ := bytes.Cut(message, []byte(begin))
+	if len(bytes.TrimSpace(before)) > 0 || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, nil, fmt.Errorf("%w: there is text outside the clear-signed message", ErrBad)
+	}
+	return block.Bytes, message[bytes.LastIndex(message, []byte(sig)):], nil
 }

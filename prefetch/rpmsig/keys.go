@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
@@ -110,4 +112,29 @@ func (k Keyring) With(other Keyring) Keyring {
 
 func fingerprint(e *openpgp.Entity) string {
 	return strings.ToUpper(fmt.Sprintf("%x", e.PrimaryKey.Fingerprint))
+}
+
+// userID is the key's user id: the one marked as primary, else the first in
+// the order of their bytes, without what a terminal would obey.
+func userID(e *openpgp.Entity) string {
+	best := ""
+	for _, name := range slices.Sorted(maps.Keys(e.Identities)) {
+		id := e.Identities[name]
+		if len(id.Revocations) > 0 {
+			continue
+		}
+		if best == "" {
+			best = name
+		}
+		if s := id.SelfSignature; s != nil && s.IsPrimaryId != nil && *s.IsPrimaryId {
+			best = name
+			break
+		}
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, best)
 }

@@ -236,6 +236,7 @@ type Package struct {
 	r         io.ReaderAt
 	size      int64
 	sig, main *header
+	data      []byte // the main header, once Strings or Numbers were asked for
 }
 
 // Open reads the headers of an RPM file of that many bytes. It accepts any

@@ -37,6 +37,9 @@ type Signature struct {
 	// KeyFingerprint is the primary key's, in upper-case hex: the key that is
 	// trusted.
 	KeyFingerprint string
+	// UserID is the primary key's owner, as the key has it: "NAME <ADDRESS>".
+	// Empty where it has none.
+	UserID string
 	// KeyID is the id of the key or subkey that signed, 16 upper-case hex digits.
 	KeyID string
 	Time  time.Time // as the signer wrote it
@@ -74,8 +77,10 @@ type sigPacket struct {
 	mpis    []*big.Int        // version 3
 }
 
-// parsePackets reads a signature: one or more signature packets and nothing else.
-func parsePackets(b []byte) ([]*sigPacket, error) {
+// parsePackets reads a signature: one or more signature packets and nothing
+// else. text says whether those of a text, whatever its line endings, will do
+// beside those of a binary document.
+func parsePackets(b []byte, text bool) ([]*sigPacket, error) {
 	var out []*sigPacket
 	or := packet.NewOpaqueReader(bytes.NewReader(b))
 	for {
@@ -92,7 +97,7 @@ func parsePackets(b []byte) ([]*sigPacket, error) {
 		if len(out) == maxPackets {
 			return nil, fmt.Errorf("%w: more than %d packets", ErrBad, maxPackets)
 		}
-		p, err := parsePacket(op)
+		p, err := parsePacket(op, text)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrBad, err)
 		}
@@ -104,7 +109,7 @@ func parsePackets(b []byte) ([]*sigPacket, error) {
 	return out, nil
 }
 
-func parsePacket(op *packet.OpaquePacket) (*sigPacket, error) {
+func parsePacket(op *packet.OpaquePacket, text bool) (*sigPacket, error) {
 	if len(op.Contents) > 0 && op.Contents[0] == 3 {
 		return parseV3(op.Contents)
 	}
@@ -116,7 +121,7 @@ func parsePacket(op *packet.OpaquePacket) (*sigPacket, error) {
 	if !ok {
 		return nil, errors.New("no signature packet")
 	}
-	if sig.SigType != packet.SigTypeBinary {
+	if sig.SigType != packet.SigTypeBinary && (!text || sig.SigType != packet.SigTypeText) {
 		return nil, fmt.Errorf("signature type %#x, want that of a binary document", byte(sig.SigType))
 	}
 	out := &sigPacket{created: sig.CreationTime, pubAlgo: sig.PubKeyAlgo, hash: sig.Hash, sig: sig}
@@ -205,6 +210,14 @@ func (p *sigPacket) hasher() (hash.Hash, error) {
 	return p.hash.New(), nil
 }
 
+// writer is where what is signed goes to be hashed by h.
+func (p *sigPacket) writer(h hash.Hash) io.Writer {
+	if p.sig != nil && p.sig.SigType == packet.SigTypeText {
+		return openpgp.NewCanonicalTextHash(h)
+	}
+	return h
+}
+
 // signer is a key that may have made a signature.
 type signer struct {
 	entity *openpgp.Entity
@@ -250,6 +263,7 @@ func (k Keyring) check(p *sigPacket, h hash.Hash) (Signature, error) {
 		if err == nil {
 			return Signature{
 				KeyFingerprint: fingerprint(s.entity),
+				UserID:         userID(s.entity),
 				KeyID:          fmt.Sprintf("%016X", s.key.KeyId),
 				Time:           p.created,
 				Algo:           p.algo(),

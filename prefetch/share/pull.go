@@ -8,9 +8,7 @@ import (
 	"net/http"
 	"sync"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -72,20 +70,18 @@ type puller struct {
 // connect logs in.
 func (p *puller) connect(ctx context.Context, o Options) error {
 	repo := p.ref.Context()
-	auth, err := authn.Resolve(ctx, o.Keychain, repo)
-	if err != nil {
-		return err
-	}
 	cfg := o.Config
+	cfg.Keychain = o.Keychain
 	cfg.MaxSize = maxManifest // of what has no size: files have one, from the lock or the manifest
 	var loginErr error
 	cfg.Login = func(t http.RoundTripper) http.RoundTripper {
 		var in http.RoundTripper
-		if in, loginErr = transport.NewWithContext(ctx, repo.Registry, auth, newGuard(t, repo.Registry), []string{repo.Scope(transport.PullScope)}); loginErr != nil {
+		if in, loginErr = prefetch.LoginRegistry(ctx, t, repo, cfg); loginErr != nil {
 			return t
 		}
 		return in
 	}
+	var err error
 	if p.client, err = prefetch.NewClient(cfg); err != nil {
 		return err
 	}

@@ -119,7 +119,7 @@ func (p *pusher) connect(r name.Reference, o Options) error {
 	p.all = o.All
 	p.options = []remote.Option{
 		remote.WithAuthFromKeychain(o.Keychain),
-		remote.WithTransport(newGuard(prefetch.NewTransport(o.Config), r.Context().Registry)),
+		remote.WithTransport(prefetch.GuardRegistry(prefetch.NewTransport(o.Config), r.Context())),
 		remote.WithUserAgent("caisson/" + o.Config.Version),
 		remote.WithRetryBackoff(remote.Backoff{Duration: o.backoff(), Factor: 3, Jitter: 0.1, Steps: 4}),
 	}

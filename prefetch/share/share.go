@@ -43,10 +43,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/netip"
-	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -94,25 +90,8 @@ type Error struct {
 	Err    error
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Ref, e.text()) }
-
-// text is what went wrong, without what a terminal would obey.
-func (e *Error) text() string {
-	var te *transport.Error
-	s := e.Err.Error()
-	if errors.As(e.Err, &te) {
-		var said []string
-		for _, d := range te.Errors {
-			said = append(said, strings.TrimSuffix(fmt.Sprintf("%s: %s", d.Code, d.Message), ": "))
-		}
-		s = strings.Join(append([]string{fmt.Sprintf("the registry answers %d %s", te.StatusCode, http.StatusText(te.StatusCode))}, said...), ": ")
-	}
-	return strings.Map(func(c rune) rune {
-		if !strconv.IsPrint(c) {
-			return -1
-		}
-		return c
-	}, s[:min(len(s), 1000)])
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: %s", e.Ref, prefetch.RegistryErrorText(e.Err))
 }
 
 // Unwrap returns the reason.
@@ -159,49 +138,6 @@ func parse(ref string, l digest.Digest) (name.Reference, error) {
 		return nil, &RefError{ref, errors.New("it names no registry")}
 	}
 	return r, nil
-}
-
-// loopback tells whether a host is, by its name, this machine.
-func loopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
-}
-
-// maxSaid is how many bytes of an answer that is an error are read.
-const maxSaid = 64 << 10
-
-// guard is a transport that speaks without TLS to this machine only, and to
-// this machine only where the registry is on it.
-type guard struct {
-	http.RoundTripper
-	local bool
-}
-
-func newGuard(t http.RoundTripper, registry name.Registry) *guard {
-	u := url.URL{Host: registry.RegistryStr()}
-	return &guard{t, prefetch.IsLocal(u.Hostname())}
-}
-
-func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
-	local := prefetch.IsLocal(r.URL.Hostname())
-	var err error
-	switch {
-	case local && !g.local:
-		err = fmt.Errorf("%s is this machine, and the registry is not", r.URL.Host)
-	case r.URL.Scheme != "https" && !loopback(r.URL.Hostname()):
-		err = fmt.Errorf("%s: without TLS only a registry on this machine is used", r.URL.Host)
-	}
-	if err != nil {
-		if r.Body != nil {
-			r.Body.Close()
-		}
-		return nil, err
-	}
-	resp, err := g.RoundTripper.RoundTrip(r)
-	if err == nil && resp.StatusCode >= http.StatusMultipleChoices {
-		resp.Body = http.MaxBytesReader(nil, resp.Body, maxSaid)
-	}
-	return resp, err
 }
 
 // files are the lock's inputs, one for each distinct file.

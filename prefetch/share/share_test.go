@@ -477,16 +477,16 @@ func TestGuard(t *testing.T) {
 		{"localhost:5000", "http://169.254.169.254/", false},
 		{"localhost:5000", "http://example.org/", false},
 	} {
-		reg, err := name.NewRegistry(c.registry)
+		repo, err := name.NewRepository(c.registry + "/a/b")
 		if err != nil {
 			t.Fatal(err)
 		}
 		u, _ := url.Parse(c.to)
-		g := newGuard(roundTripper(func(r *http.Request) (*http.Response, error) {
+		g := prefetch.GuardRegistry(roundTripper(func(r *http.Request) (*http.Response, error) {
 			w := httptest.NewRecorder()
 			reached(w, r)
 			return w.Result(), nil
-		}), reg)
+		}), repo)
 		resp, err := g.RoundTrip(&http.Request{URL: u})
 		if (err == nil) != c.ok {
 			t.Errorf("%s to %s: %v", c.registry, c.to, err)

@@ -49,6 +49,9 @@ func Of(l *lock.Lock, in *lock.Input, arch, variant string) Use {
 			u |= bySet(l, in.Kind, f.Set, variant)
 		}
 	}
+	if u != 0 && in.OCI != nil && (in.OCI.Role == lock.RoleIndex || in.OCI.Role == lock.RoleSBOM) {
+		return Metadata // no build reads them
+	}
 	return u
 }
 

@@ -295,7 +295,7 @@ func (c *checker) entry(key, val *yaml.Node, t reflect.Type, at place, depth int
 	if slices.Contains(c.later, in.pattern) {
 		return c.errorf(key, "%s is not supported yet", in.text)
 	}
-	if near := nearest(key.Value, known); near != "" {
+	if near := Nearest(key.Value, known); near != "" {
 		return c.errorf(key, "%sunknown key %q; did you mean %q?", at.colon(), key.Value, near)
 	}
 	return c.errorf(key, "%sunknown key %q; known here: %s", at.colon(), key.Value, strings.Join(known, ", "))
@@ -315,9 +315,9 @@ func fieldByTag(t reflect.Type, key string) (reflect.Type, []string) {
 	return nil, known
 }
 
-// nearest is the known word at the least edit distance from s, if it is near
+// Nearest is the known word at the least edit distance from s, if it is near
 // enough to be a slip of the hand.
-func nearest(s string, known []string) string {
+func Nearest(s string, known []string) string {
 	best, at := "", len(s)/3+2
 	for _, k := range known {
 		if d := distance(strings.ToLower(s), strings.ToLower(k)); d < at && d < len(k) {

@@ -1,4 +1,9 @@
-package rootfs
+// Package filecap turns the text form of a file's capabilities into the value
+// of the extended attribute that the kernel reads.
+//
+// Limits: the names of Linux 6.1; revision 2 of the attribute, without a user
+// namespace's root.
+package filecap
 
 import (
 	"encoding/binary"
@@ -17,17 +22,17 @@ var capNames = [...]string{
 	"checkpoint_restore",
 }
 
-// CapXattr is the name of the attribute that holds a file's capabilities.
-const CapXattr = "security.capability"
+// Xattr is the name of the attribute that holds a file's capabilities.
+const Xattr = "security.capability"
 
 const (
 	capRevision2 = 0x02000000 // VFS_CAP_REVISION_2
 	capEffective = 1          // VFS_CAP_FLAGS_EFFECTIVE
 )
 
-// ParseCaps turns the text that RPMTAG_FILECAPS holds (cap_from_text(3)) into
+// Parse turns text as cap_from_text(3) and RPMTAG_FILECAPS have it into
 // the value of security.capability: struct vfs_cap_data, revision 2.
-func ParseCaps(text string) ([]byte, error) {
+func Parse(text string) ([]byte, error) {
 	var eff, perm, inh uint64
 	for _, clause := range strings.Fields(text) {
 		i := strings.IndexAny(clause, "=+-")

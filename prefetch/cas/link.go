@@ -1,0 +1,74 @@
+package cas
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"caisson/lock/digest"
+)
+
+// Linked says how a file of the store got another name.
+type Linked string
+
+// The ways in which Link gives a file another name, in the order in which it
+// tries them.
+const (
+	HardLink Linked = "hard link" // the same file: to write to it is to damage the store
+	Reflink  Linked = "reflink"   // a copy that shares the blocks
+	Copy     Linked = "copy"
+)
+
+// Link gives the file of that digest a further name, which must not exist: a
+// hard link where the file system and the file's owner allow it (see
+// protected_hardlinks in proc(5)), else a reflink, else a copy that is
+// verified while it is made. Of the first two the bytes are not looked at.
+// The file under the name is read-only. The error is a *MissingError where the
+// store has no such file.
+func (s *Store) Link(d digest.Digest, name string) (Linked, error) {
+	s.lease.pin(s.dir, d)
+	l, _, ok := s.find(d)
+	if !ok {
+		return "", &MissingError{Digest: d}
+	}
+	// Any reason that is not the new name's own ends in a copy: file systems
+	// have many errors for what they cannot do.
+	err := os.Link(l.path(d), name)
+	if err == nil {
+		return HardLink, nil
+	}
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("linking from the store: %w", err)
+	}
+	how, err := s.copyTo(d, name)
+	if err != nil {
+		return "", fmt.Errorf("copying from the store: %w", err)
+	}
+	return how, nil
+}
+
+func (s *Store) copyTo(d digest.Digest, name string) (how Linked, err error) {
+	from, err := s.open(d)
+	if err != nil {
+		return "", err
+	}
+	defer from.Close()
+	to, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return "", err
+	}
+	how = Reflink
+	if unix.IoctlFileClone(int(to.Fd()), int(from.f.Fd())) != nil {
+		how = Copy
+		_, err = io.Copy(to, from)
+	}
+	if err = errors.Join(err, to.Chmod(0o444), to.Close()); err != nil {
+		os.Remove(name)
+		return "", err
+	}
+	return how, nil
+}

@@ -1,0 +1,290 @@
+package prefetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"caisson/lock"
+	"caisson/lock/gittree"
+	"caisson/prefetch/cas"
+	"caisson/prefetch/gitfetch"
+)
+
+// gitJob fetches one repository and its submodules.
+type gitJob struct {
+	f    *Fetcher
+	dir  string // for objects on their way
+	auth *lock.Auth
+	asks *url.URL // the repository that was asked for
+	open []*gitfetch.Repo
+}
+
+// fetchGit writes a git repository at a commit, in the form of package
+// gittree. Where the digest of that is not known beforehand, the file is
+// proved to be what its commit says, and to be the commit that was pinned.
+func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, to *cas.Temp) error {
+	err := f.tryGit(ctx, w, to)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil {
+		return nil
+	}
+	fe := &FetchError{URL: safeURL(w.URL), Err: err}
+	if errors.Is(err, fs.ErrNotExist) {
+		fe.Status = http.StatusNotFound
+	}
+	var passes *gitfetch.TemporaryError
+	if errors.As(err, &passes) {
+		fe.Err = temporary{err}
+	}
+	return fe
+}
+
+func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, to *cas.Temp) error {
+	u, err := url.Parse(w.URL)
+	if err != nil || u.Host == "" && u.Scheme != "file" {
+		return errors.New("the address is no URL, such as https://host/path or ssh://git@host/path")
+	}
+	if err := checkGitURL(u, w.Ref); err != nil {
+		return err
+	}
+	dir, remove, err := f.store.CreateDir()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	g := &gitJob{f: f, dir: dir, auth: w.Auth, asks: u}
+	defer g.close()
+	src, err := g.source(ctx, u, w.Ref, w.Submodules)
+	if err != nil {
+		return err
+	}
+	limit := f.cfg.MaxSize
+	switch {
+	case w.Size > 0:
+		limit = w.Size
+	case w.Max > 0:
+		limit = min(limit, w.Max)
+	}
+	if err := gittree.Write(&limitedWriter{ctx, to, limit}, src); err != nil {
+		return err
+	}
+	if !w.SHA256.IsZero() {
+		if got := to.Sum(); got != w.SHA256 {
+			return &cas.MismatchError{Got: got, Want: w.SHA256}
+		}
+		return nil
+	}
+	info, err := gittree.Check(io.NewSectionReader(to, 0, to.Size()))
+	if err != nil {
+		return err
+	}
+	if gittree.IsID(w.Ref) && w.Ref != info.Commit && w.Ref != info.Tag {
+		return fmt.Errorf("got the commit %s, want %s", info.Commit, w.Ref)
+	}
+	return nil
+}
+
+// checkGitURL refuses addresses that hold a secret, and those that anybody on
+// the way can answer, unless the commit's own hash says what has to come.
+func checkGitURL(u *url.URL, ref string) error {
+	switch u.Scheme {
+	case "https", "file":
+	case "ssh":
+		if _, secret := u.User.Password(); secret {
+			return errors.New("the address has a password: by ssh, keys are used")
+		}
+		return nil
+	case "http", "git":
+		if !gittree.IsID(ref) && !isLoopback(u.Hostname()) {
+			return fmt.Errorf("%s does not prove who answers: name the commit by its whole id, or take https or ssh", u.Scheme)
+		}
+	default:
+		return fmt.Errorf("scheme %q is not supported; want https, ssh or file", u.Scheme)
+	}
+	if u.User != nil {
+		return errors.New("the address has a login in it: put that into auth, or into .netrc")
+	}
+	return nil
+}
+
+// limitedWriter ends where too much is written, or the context does.
+type limitedWriter struct {
+	ctx  context.Context //nolint:containedctx // lives as long as one call
+	w    io.Writer
+	left int64
+}
+
+func (l *limitedWriter) Write(p []byte) (int, error) {
+	if err := l.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if l.left -= int64(len(p)); l.left < 0 {
+		return 0, errors.New("the repository is larger than the limit")
+	}
+	return l.w.Write(p)
+}
+
+// close closes all repositories; what they hold is removed anyway.
+func (g *gitJob) close() {
+	for _, r := range g.open {
+		_ = r.Close()
+	}
+}
+
+// source fetches a repository at a ref and says where gittree finds things.
+func (g *gitJob) source(ctx context.Context, u *url.URL, ref string, submodules bool) (*gittree.Source, error) {
+	remote, id, err := g.fetch(ctx, u, ref)
+	if err != nil {
+		return nil, err
+	}
+	src := &gittree.Source{ID: id, Open: remote.Open}
+	if submodules {
+		src.Module = func(s gittree.Submodule) (*gittree.Source, error) {
+			sub, err := g.submoduleURL(u, s.URL)
+			if err != nil {
+				return nil, err
+			}
+			return g.source(ctx, sub, s.Commit, true)
+		}
+	}
+	return src, nil
+}
+
+// fetch fetches a repository at a ref, and tries again what may pass.
+func (g *gitJob) fetch(ctx context.Context, u *url.URL, ref string) (*gitfetch.Repo, string, error) {
+	var repo *gitfetch.Repo
+	var id string
+	err := g.f.retry(ctx, u, func() error {
+		o, err := g.f.gitOptions(g.authFor(u), u)
+		if err != nil {
+			return err
+		}
+		remote, err := gitfetch.Open(ctx, u, o)
+		if err != nil {
+			return err
+		}
+		if id, err = remote.Resolve(ref); err != nil {
+			return err
+		}
+		repo, err = remote.Fetch(ctx, id, g.dir)
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	g.open = append(g.open, repo)
+	return repo, id, nil
+}
+
+// authFor is the login that was given, at the server it was given for.
+func (g *gitJob) authFor(u *url.URL) *lock.Auth {
+	if sameServer(u, g.asks) {
+		return g.auth
+	}
+	return nil
+}
+
+// retry calls get, and again after errors that may pass.
+func (f *Fetcher) retry(ctx context.Context, u *url.URL, get func() error) error {
+	h := f.client.hostOf(u)
+	if err := h.enter(ctx); err != nil {
+		return err
+	}
+	defer h.leave()
+	backoff := f.cfg.Backoff
+	for left := f.cfg.Retries; ; left-- {
+		err := get()
+		var passes *gitfetch.TemporaryError
+		if err == nil || left <= 0 || ctx.Err() != nil || !errors.As(err, &passes) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(backoff):
+		}
+		backoff *= 2
+	}
+}
+
+// gitOptions are how a server is reached.
+func (f *Fetcher) gitOptions(auth *lock.Auth, u *url.URL) (gitfetch.Options, error) {
+	o := gitfetch.Options{SSH: f.cfg.SSH, Idle: f.cfg.IdleTimeout, Max: f.cfg.MaxSize}
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return o, nil
+	}
+	l, err := f.client.loginFor(&Request{Auth: auth}, u)
+	if err != nil {
+		return o, err
+	}
+	if err := l.mayGo(u); err != nil {
+		return o, err
+	}
+	o.HTTP = &http.Client{Transport: &counted{&f.client.requests, &sender{l, u}}, CheckRedirect: checkRedirect}
+	return o, nil
+}
+
+// counted counts requests.
+type counted struct {
+	n    *atomic.Int64
+	next http.RoundTripper
+}
+
+// RoundTrip sends a request.
+func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
+	c.n.Add(1)
+	return c.next.RoundTrip(r)
+}
+
+// submoduleURL is the address of a submodule: relative to its parent's where
+// it begins with ./ or ../ (gitmodules(5)). A repository leads by https and
+// ssh anywhere but to this machine, and by other ways only where it was
+// fetched so itself.
+func (g *gitJob) submoduleURL(parent *url.URL, raw string) (*url.URL, error) {
+	if strings.HasPrefix(raw, "./") || strings.HasPrefix(raw, "../") {
+		u := *parent
+		u.Path, u.RawPath = path.Join("/", parent.Path, raw), ""
+		return &u, nil
+	}
+	u, err := gitfetch.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme == "http" || u.Scheme == "https" {
+		u.User = nil
+	}
+	switch {
+	case u.Scheme != "https" && u.Scheme != "ssh" && u.Scheme != parent.Scheme:
+		return nil, fmt.Errorf("its address %s has the scheme %q; want https or ssh", safeURL(raw), u.Scheme)
+	case u.Scheme != "file" && IsLocal(u.Hostname()) && !IsLocal(parent.Hostname()):
+		return nil, fmt.Errorf("its address %s is of this machine, and its parent's is not", safeURL(raw))
+	}
+	return u, nil
+}
+
+// sshFromEnv is how OpenSSH is set up, as far as it is used: SSH_AUTH_SOCK,
+// and the keys and known hosts in ~/.ssh and /etc/ssh.
+func sshFromEnv(home string) gitfetch.SSH {
+	s := gitfetch.SSH{Agent: os.Getenv("SSH_AUTH_SOCK"), KnownHosts: []string{"/etc/ssh/ssh_known_hosts"}}
+	if home == "" {
+		return s
+	}
+	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
+		s.Keys = append(s.Keys, filepath.Join(home, ".ssh", name))
+	}
+	s.KnownHosts = append(s.KnownHosts, filepath.Join(home, ".ssh", "known_hosts"))
+	return s
+}
