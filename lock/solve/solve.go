@@ -18,11 +18,11 @@
 // not at all.
 //
 // What no specification allows is read as libsolv reads it. A rich dependency
-// that does not parse is passed over, as if it were not there. An "else"
-// without "if" or "unless" is never met. A version is any text: what is not
-// digits before a colon belongs to the version, what follows the last dash is
-// the release; such a version compares like any other. Specs of that kind match
-// nothing.
+// that does not parse is passed over, as if it were not there. In one that does,
+// an "else" without "if" or "unless" is never met, and a version is any text:
+// what is not digits before a colon belongs to the version, what follows the
+// last dash is the release; such a version compares like any other. Specs of
+// that kind match nothing, which is a problem.
 //
 // The order of the packages in Repo.Packages does not matter, and the same
 // question always gets the same answer. The order of the repositories decides
