@@ -230,6 +230,7 @@ func document(o Options, f *folder, lockDigest digest.Digest) ([]byte, error) {
 		PURL:       slsa.ImageURI(f.subject()),
 		Files:      f.files,
 		Header:     headers(o.Store),
+		Signer:     signers(o.Lock, o.Store),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("bill of materials: %w", err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/google/rpmpack"
 
 	"caisson/attest"
@@ -41,9 +44,20 @@ func newLine(t testing.TB) *line {
 		t.Fatal(err)
 	}
 	l := fixture.Lock()
+	vendor := vendorKey(t)
+	for i := range l.Repos {
+		l.Repos[i].Keys = []string{vendor.fingerprint}
+	}
 	for i := range l.Inputs {
-		if in := &l.Inputs[i]; in.RPM != nil {
-			b := makeRPM(t, in.RPM)
+		in := &l.Inputs[i]
+		if in.Kind == lock.KindKey {
+			in.Fingerprint = vendor.fingerprint
+			if in.SHA256, in.Size, err = store.Put(bytes.NewReader(vendor.public), digest.Digest{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if in.RPM != nil {
+			b := makeRPM(t, in.RPM, vendor)
 			if in.SHA256, in.Size, err = store.Put(bytes.NewReader(b), digest.Digest{}); err != nil {
 				t.Fatal(err)
 			}
@@ -64,7 +78,7 @@ func newLine(t testing.TB) *line {
 	return n
 }
 
-func makeRPM(t testing.TB, p *lock.RPM) []byte {
+func makeRPM(t testing.TB, p *lock.RPM, vendor openPGP) []byte {
 	t.Helper()
 	r, err := rpmpack.NewRPM(rpmpack.RPMMetaData{
 		Name: p.Name, Version: p.Version, Release: p.Release, Arch: p.Arch, Vendor: "Example Project", Packager: "Builders",
@@ -74,11 +88,37 @@ func makeRPM(t testing.TB, p *lock.RPM) []byte {
 		t.Fatal(err)
 	}
 	r.AddFile(rpmpack.RPMFile{Name: "/usr/share/" + p.Name, Body: []byte(p.Name), Mode: 0o100644, Owner: "root", Group: "root"})
+	r.SetPGPSigner(vendor.sign)
 	var b bytes.Buffer
 	if err := r.Write(&b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// openPGP is a key that packages are signed with.
+type openPGP struct {
+	public      []byte
+	fingerprint string
+	sign        func([]byte) ([]byte, error)
+}
+
+func vendorKey(t testing.TB) openPGP {
+	t.Helper()
+	c := &packet.Config{Time: func() time.Time { return time.Unix(1_680_000_000, 0) }, Algorithm: packet.PubKeyAlgoEdDSA}
+	e, err := openpgp.NewEntity("Example Vendor", "", "vendor@example.org", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := e.Serialize(&b); err != nil {
+		t.Fatal(err)
+	}
+	return openPGP{b.Bytes(), fmt.Sprintf("%X", e.PrimaryKey.Fingerprint), func(content []byte) ([]byte, error) {
+		var sig bytes.Buffer
+		err := openpgp.DetachSign(&sig, e, bytes.NewReader(content), c)
+		return sig.Bytes(), err
+	}}
 }
 
 // opened is one signer for all tests: its password makes a key slow to open.
@@ -242,7 +282,7 @@ func TestAttest(t *testing.T) {
 	if got.Image != sum.Image || got.Lock != sum.Lock || got.Key != sum.Key || !slices.Equal(got.Signed, sum.Signed) {
 		t.Errorf("got %+v, want %+v", got, sum)
 	}
-	for _, s := range []string{"licenseComments", "GPLv3+", "Organization: Example Project"} {
+	for _, s := range []string{"licenseComments", "GPLv3+", "Organization: Example Project", "Signed by OpenPGP key ", ", Example Vendor <vendor@example.org>."} {
 		if !bytes.Contains(n.read("sbom.spdx.json"), []byte(s)) {
 			t.Errorf("the document has no %q from the packages' headers", s)
 		}

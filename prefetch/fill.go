@@ -177,7 +177,7 @@ func (f *filler) isLocal(in *lock.Input) bool {
 	case lock.KindTree:
 		return f.opts.Tree != nil
 	case lock.KindKey, lock.KindFile:
-		return !strings.Contains(in.URL, "://") && f.opts.Config.Dir != ""
+		return f.opts.Get == nil && !strings.Contains(in.URL, "://") && f.opts.Config.Dir != ""
 	}
 	return false
 }
@@ -340,7 +340,9 @@ func isDamage(err error) bool {
 func (f *filler) fetch(ctx context.Context, in *lock.Input, to *cas.Temp) error {
 	req := Request{Size: in.Size, Digest: in.SHA256, Progress: f.track.bytes(in.Kind)}
 	if f.opts.Get != nil {
-		return f.opts.Get(ctx, in, req, to)
+		if err := f.opts.Get(ctx, in, req, to); !errors.Is(err, ErrOwnPlace) {
+			return err
+		}
 	}
 	if in.Kind == lock.KindTree {
 		return &cas.MissingError{Digest: in.SHA256}

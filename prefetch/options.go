@@ -2,6 +2,7 @@ package prefetch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -21,8 +22,10 @@ type Options struct {
 	// copy will do. Nil where there is no project.
 	Tree func(in *lock.Input) (io.ReadCloser, error)
 	// Get fetches an input from elsewhere than the lock says. The request has
-	// all but the address, and may be passed on to a Client. Nil where the
-	// lock's own places count.
+	// all but the address, and may be passed on to a Client. ErrOwnPlace, with
+	// nothing written, has Fill take this one from where the lock says. With a
+	// Get no file of the project is looked at. Nil where the lock's own places
+	// count.
 	Get func(ctx context.Context, in *lock.Input, req Request, to *cas.Temp) error
 	// Parallel is how many inputs are worked on at the same time; 16.
 	Parallel int
@@ -30,6 +33,9 @@ type Options struct {
 	Verify   bool
 	Progress Progress
 }
+
+// ErrOwnPlace is Options.Get's answer for what it leaves to Fill.
+var ErrOwnPlace = errors.New("to be fetched from where the lock says")
 
 // Stats says what Fill did. Counts are of inputs.
 type Stats struct {

@@ -2,6 +2,7 @@ package prefetch
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -64,6 +65,36 @@ func Signer(l *lock.Lock, s *cas.Store, in *lock.Input) (Signature, bool) {
 		}
 	}
 	return Signature{}, false
+}
+
+// ProveSigner is Signer, and checks the signature itself where nothing of it is
+// remembered: what it says follows from the lock and the package's bytes. The
+// package has to be a signed one.
+func ProveSigner(l *lock.Lock, s *cas.Store, in *lock.Input) (Signature, error) {
+	if sig, ok := Signer(l, s, in); ok {
+		return sig, nil
+	}
+	t, err := readTrust(l, s)
+	if err != nil {
+		return Signature{}, err
+	}
+	c, err := s.Open(in.SHA256)
+	if err != nil {
+		return Signature{}, err
+	}
+	defer c.Close()
+	if err := c.Verify(); err != nil {
+		return Signature{}, err
+	}
+	p, err := t.proveRPM(in, c)
+	if err != nil {
+		return Signature{}, err
+	}
+	var sig Signature
+	if err := json.Unmarshal([]byte(p.note), &sig); err != nil {
+		return Signature{}, fmt.Errorf("reading the proof of a signature: %w", err)
+	}
+	return sig, nil
 }
 
 // signature is what the store remembers of a package's signature by any of

@@ -23,6 +23,9 @@ func TestSigner(t *testing.T) {
 	if got, ok := Signer(w.lock, s, in); ok {
 		t.Errorf("before anything was proved: %+v", got)
 	}
+	if got, err := ProveSigner(w.lock, s, in); err == nil {
+		t.Errorf("proved before it was there: %+v", got)
+	}
 	if _, err := fill(t, w, s); err != nil {
 		t.Fatal(err)
 	}
@@ -44,6 +47,9 @@ func TestSigner(t *testing.T) {
 	os.RemoveAll(filepath.Join(s.Dir(), "index"))
 	if _, ok := Signer(w.lock, s, in); ok {
 		t.Error("known though forgotten")
+	}
+	if got, err := ProveSigner(w.lock, s, in); err != nil || got != want {
+		t.Errorf("proved where nothing is remembered: got %+v, %v", got, err)
 	}
 	if _, err := fill(t, w, s); err != nil {
 		t.Fatal(err)

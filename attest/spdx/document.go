@@ -11,8 +11,10 @@
 // One package for the image, which the document describes; one for the lock;
 // one for each input of the lock that serves this image (by machine, variant
 // and set): RPMs, Go modules, crates, toolchains, files, folders, repository
-// metadata and keys. One file for each regular file of root, initrd and ESP,
-// named ./PART/PATH, with SHA-1 (which section 8.4 demands) and SHA-256.
+// metadata and keys. The comment of an RPM whose signature the lock demands
+// names the key that it was proved by. One file for each regular file of root,
+// initrd and ESP, named ./PART/PATH, with SHA-1 (which section 8.4 demands) and
+// SHA-256.
 // Folders, symbolic links and devices have no content to sum: they are
 // counted in the image's comment.
 //
@@ -59,7 +61,7 @@ import (
 
 // Revision names the form of the document: it rises when the same lock and
 // image would give other bytes.
-const Revision = 1
+const Revision = 2
 
 const (
 	none      = "NOASSERTION"
@@ -81,6 +83,15 @@ type Subject struct {
 	// Header gives what only the RPM itself says, for the packages that serve
 	// the image.
 	Header func(*lock.Input) (Header, error)
+	// Signer gives who signed a package, for those of which the lock wants a
+	// signature.
+	Signer func(*lock.Input) (Signer, error)
+}
+
+// Signer is the OpenPGP key that a package is signed with: the fingerprint of
+// its primary key, in upper-case hex, and who its owner says to be.
+type Signer struct {
+	Fingerprint, UserID string
 }
 
 // Header is what an RPM says of itself, as its vendor wrote it.

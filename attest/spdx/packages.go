@@ -92,6 +92,17 @@ func (w *writer) describeRPM(p *v2_3.Package, in *lock.Input) error {
 		info = append(info, "repository: "+in.Repo)
 	}
 	p.PackageSourceInfo = strings.Join(info, "; ")
+	if in.RPM.Signed {
+		s, err := w.Signer(in)
+		if err != nil {
+			return err
+		}
+		p.PackageComment += " Signed by OpenPGP key " + s.Fingerprint
+		if s.UserID != "" {
+			p.PackageComment += ", " + oneLine(s.UserID)
+		}
+		p.PackageComment += "."
+	}
 
 	h, err := w.Header(in)
 	if err != nil {

@@ -34,7 +34,7 @@ func subject(t testing.TB) spdx.Subject {
 	}
 	return spdx.Subject{
 		Lock: l, LockDigest: d, Image: fixture.Image(d), Disk: fixture.Disk(),
-		PURL: "pkg:generic/demo.qcow2?checksum=" + fixture.Disk().SHA256.String(), Files: fixture.Files(), Header: fixture.Header,
+		PURL: "pkg:generic/demo.qcow2?checksum=" + fixture.Disk().SHA256.String(), Files: fixture.Files(), Header: fixture.Header, Signer: fixture.Signer,
 	}
 }
 

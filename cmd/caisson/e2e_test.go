@@ -247,7 +247,8 @@ func readLock(t *testing.T, name string) *lock.Lock {
 	return l
 }
 
-// testPrefetch kills a prefetch half-way and lets the next one finish.
+// testPrefetch kills a prefetch half-way and lets the next one finish; a
+// damaged package is found and replaced by --verify.
 func (e *e2e) testPrefetch(t *testing.T) {
 	args := append(e.at("prefetch"), "--project", e.project)
 	c := e.command(args...)
@@ -263,7 +264,14 @@ func (e *e2e) testPrefetch(t *testing.T) {
 	before := stored(e.store)
 	e.want(t, exitOK, nil, args...)
 	t.Logf("killed with %d files in the store, %d at the end", before, stored(e.store))
-	e.want(t, exitOK, []string{"0 inputs fetched"}, args...)
+	e.want(t, exitOK, []string{"0 inputs fetched", " 0 requests"}, args...)
+	in := readLock(t, e.lock).Of("x86_64", lock.SetRoot)[0]
+	h := in.SHA256.Hex()
+	file := filepath.Join(e.store, "sha256", h[:2], h)
+	must(t, os.Chmod(file, 0o644))
+	flip(t, file, in.Size/2)
+	e.want(t, exitMissing, []string{in.Name, "prefetch --verify"}, "store", "verify", "--store", e.store, "--lock", e.lock)
+	e.want(t, exitOK, []string{"1 input fetched", in.Name + " was damaged"}, append(args, "--verify")...)
 	e.want(t, exitOK, nil, "store", "verify", "--store", e.store)
 }
 

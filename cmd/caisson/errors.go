@@ -92,7 +92,7 @@ func classifyInput(err error) (code int, hint string) {
 	case errors.Is(err, attest.ErrLock):
 		return exitLock, "give the lock that the image was built from, or build again"
 	case errors.As(err, new(*cas.DamagedError)):
-		return exitMissing, "run `caisson prefetch` with this lock and store: it replaces what is damaged"
+		return exitMissing, "run `caisson prefetch --verify` with this lock and store: it replaces what is damaged"
 	case errors.As(err, new(*cas.MissingError)):
 		return exitMissing, "run `caisson prefetch` with this lock and store"
 	case errors.Is(err, attest.ErrFolder):

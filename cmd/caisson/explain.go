@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"caisson/lock"
+	"caisson/prefetch"
 )
 
 func newExplainCommand(ui *ui) *cobra.Command {
@@ -16,7 +17,8 @@ func newExplainCommand(ui *ui) *cobra.Command {
 		Use:   "explain NAME",
 		Short: "Tell why an input is in the lock",
 		Long: `Explain prints, for a package, module, crate or file of the lock, the chain from
-a request of the manifest to it, for every set that has it.`,
+a request of the manifest to it, for every set that has it; and whose OpenPGP
+key a package is signed with, if the store has it.`,
 		Example: "  caisson explain libssl3",
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(_ *cobra.Command, args []string) error { return runExplain(ui, &s, args[0]) },
@@ -30,6 +32,10 @@ func runExplain(ui *ui, s *sources, name string) error {
 	if err != nil {
 		return err
 	}
+	store, err := withLower(s.openStore())
+	if err != nil {
+		store = nil // the lock alone is enough
+	}
 	found := false
 	for i := range l.Inputs {
 		in := &l.Inputs[i]
@@ -38,6 +44,11 @@ func runExplain(ui *ui, s *sources, name string) error {
 		}
 		found = true
 		ui.print("%s %s (%s)", in.Kind, in.Name, in.SHA256)
+		if store != nil {
+			if sig, ok := prefetch.Signer(l, store, in); ok {
+				ui.print("  signed by %s", keyName(sig))
+			}
+		}
 		for _, u := range in.For {
 			for _, line := range chain(l, in, u) {
 				ui.print("  %s", line)
@@ -48,6 +59,14 @@ func runExplain(ui *ui, s *sources, name string) error {
 		return fmt.Errorf("%s has no input called %q", s.lockFile, name)
 	}
 	return nil
+}
+
+// keyName is a key as people know it.
+func keyName(s prefetch.Signature) string {
+	if s.UserID == "" {
+		return s.Fingerprint
+	}
+	return fmt.Sprintf("%s (%s)", s.Fingerprint, s.UserID)
 }
 
 // named tells whether a person could call the input that.

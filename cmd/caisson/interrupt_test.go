@@ -194,7 +194,7 @@ func TestTerminal(t *testing.T) {
 	for _, columns := range []uint16{120, 40} {
 		dir, reached := stallingProject(t)
 		said := onTerminal(t, columns, program(t, dir, "prefetch", "--lock", "given.lock", "--store", "store"), reached)
-		if !strings.Contains(said, "0 of 3, ") || !strings.Contains(said, " of 2.9 MiB") {
+		if !strings.Contains(said, "file 0/3, ") || !strings.Contains(said, " of 2.9 MiB") {
 			t.Errorf("%d columns: no progress in %q", columns, said)
 		}
 		for _, l := range strings.FieldsFunc(said, func(r rune) bool { return r == '\r' || r == '\n' }) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +19,7 @@ type prefetchOptions struct {
 	project string
 	views   []string
 	mode    string
+	verify  bool
 }
 
 func newPrefetchCommand(ui *ui) *cobra.Command {
@@ -27,13 +27,17 @@ func newPrefetchCommand(ui *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prefetch",
 		Short: "Fill the store with what the lock names, and prove it",
-		Long: `Prefetch brings into the store what is missing of the lock's inputs, replaces
-what is damaged, and checks SHA-256, the h1 of Go modules, the checksums of
-crates, and the signatures of packages. It can be interrupted at any time and
-run again.
+		Long: `Prefetch brings into the store what is missing of the lock's inputs, and checks
+SHA-256, the h1 of Go modules, the checksums of crates, and the signatures of
+packages. It can be interrupted at any time and run again.
+
+What is there already has been checked when it came, and is looked at by its size
+only: a build reads it whole. --verify reads and checks it all again, and replaces
+what is damaged.
 
 --view lays the inputs out for other tools, by links to the store: a Go module
-cache and proxy, cargo registries, RPM repositories, or Hermeto's output.
+cache and proxy, cargo registries, RPM repositories, or Hermeto's output. Then
+all is read, as with --verify: not every tool checks what it is given.
 
 --input takes, in place of a lock, what Hermeto's fetch-deps takes; see
 ` + "`caisson hermeto --help`" + `.`,
@@ -57,10 +61,11 @@ cache and proxy, cargo registries, RPM repositories, or Hermeto's output.
 	o.sources.flags(c)
 	o.fetchOptions.flags(c)
 	c.Flags().StringVar(&o.project, "project", "", "the manifest's folder, for local sources and keys (default the lock's)")
+	c.Flags().BoolVar(&o.verify, "verify", false, "also read what the store has, and replace what is damaged")
 	c.Flags().StringVar(&o.input, "input", "", "a prefetch input of Hermeto's, or a file with one, instead of a lock")
 	c.Flags().StringVar(&o.mode, "mode", "strict", "Hermeto's, for --input: only \"strict\"")
 	c.Flags().StringArrayVar(&o.views, "view", nil, "KIND=FOLDER: also write a view of that kind: go, cargo, rpm or hermeto")
-	for _, f := range []string{"lock", "project", "view"} {
+	for _, f := range []string{"lock", "project", "view", "verify"} {
 		c.MarkFlagsMutuallyExclusive("input", f)
 	}
 	return c
@@ -82,7 +87,7 @@ func runPrefetch(ctx context.Context, ui *ui, o *prefetchOptions) error {
 	if o.project == "" {
 		o.project = filepath.Dir(o.lockFile)
 	}
-	if err := fill(ctx, ui, l, store, o.project); err != nil {
+	if err := fill(ctx, ui, l, store, o.project, o.verify || len(o.views) > 0); err != nil {
 		return err
 	}
 	if err := views.write(ctx, ui, l, store, o.project); err != nil {
@@ -92,21 +97,17 @@ func runPrefetch(ctx context.Context, ui *ui, o *prefetchOptions) error {
 	return nil
 }
 
-// fill is prefetch.Fill with a progress line.
-func fill(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, project string) error {
+// fill is prefetch.Fill with a progress line. verify also hashes what the store
+// has.
+func fill(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, project string, verify bool) error {
 	cfg, err := prefetch.EnvConfig(programVersion(), project)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
 	stats, err := prefetch.Fill(ctx, l, store, prefetch.Options{
-		Config: cfg, Tree: packTree(project), Verify: true,
-		Progress: func(e prefetch.Event) {
-			if e.Repaired != "" {
-				ui.stage("%s was damaged in the store and has been replaced", e.Repaired)
-			}
-			ui.progress(e.Done, e.Total, e.Bytes, e.TotalBytes, strings.Join(e.Active, " "))
-		},
+		Config: cfg, Tree: packTree(project), Verify: verify,
+		Progress: ui.transferring,
 	})
 	if err != nil {
 		return fillError(err)

@@ -17,6 +17,7 @@ import (
 
 	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/prefetch"
 	"caisson/prefetch/cas"
 )
 
@@ -185,7 +186,7 @@ func checkFiles(ctx context.Context, ui *ui, store *cas.Store, files []*storeFil
 		done += finished
 		if read += n; time.Since(told) > 100*time.Millisecond {
 			told = time.Now()
-			ui.progress(done, len(files), read, total, "")
+			ui.progress(prefetch.Event{Done: done, Total: len(files), Bytes: read, TotalBytes: total})
 		}
 	}
 	var g errgroup.Group

@@ -31,13 +31,14 @@ type ui struct {
 	ended bool
 	clock sync.Once
 	rate  meter
+	shown transfer
 
 	broken error // the result could not be written
 }
 
 // Times of the live line.
 const (
-	clockAfter    = 2 * time.Second  // without a word before the clock shows
+	clockAfter    = 2 * time.Second  // without a word before the clock shows, or without an end before a name does
 	plainInterval = 10 * time.Second // between lines of progress where there is no terminal
 )
 
@@ -57,6 +58,10 @@ func newUI(out, err *os.File) *ui {
 // stage says what begins, or what came of it.
 func (u *ui) stage(format string, args ...any) {
 	u.line("  " + fmt.Sprintf(format, args...))
+	u.startClock()
+}
+
+func (u *ui) startClock() {
 	if u.terminal && !u.quiet {
 		u.clock.Do(func() { go u.tick() })
 	}
@@ -64,16 +69,27 @@ func (u *ui) stage(format string, args ...any) {
 
 // tick shows how long a stage is taking that says nothing.
 func (u *ui) tick() {
-	for range time.Tick(time.Second) {
+	for now := range time.Tick(time.Second) {
 		u.mu.Lock()
 		if u.ended {
 			u.mu.Unlock()
 			return
 		}
-		if d := time.Since(u.said); d >= clockAfter {
-			u.overwrite(fmt.Sprintf("    %s", d.Round(time.Second)))
-		}
+		u.silent(now)
 		u.mu.Unlock()
+	}
+}
+
+// silent is a tick: of a transfer from which nothing comes it says what is
+// waited for. The caller holds mu.
+func (u *ui) silent(now time.Time) {
+	d := now.Sub(u.said)
+	switch {
+	case d < clockAfter:
+	case u.shown.text != "":
+		u.overwrite(u.shown.line(now))
+	default:
+		u.overwrite(fmt.Sprintf("    %s", d.Round(time.Second)))
 	}
 }
 
@@ -98,6 +114,7 @@ func (u *ui) line(s string) {
 
 // clear takes the live line off the terminal. The caller holds mu.
 func (u *ui) clear() {
+	u.shown.text = ""
 	if u.live {
 		fmt.Fprint(u.err, "\r\x1b[K")
 		u.live = false
@@ -112,67 +129,6 @@ func (u *ui) overwrite(s string) {
 	}
 	fmt.Fprint(u.err, "\r\x1b[K"+s)
 	u.live = true
-}
-
-// progress shows how far a transfer is: on a terminal in the live line, and
-// elsewhere by a line now and then.
-func (u *ui) progress(done, total int, bytes, totalBytes int64, active string) {
-	if u.quiet {
-		return
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	now := time.Now()
-	rate := u.rate.add(now, bytes)
-	if !u.terminal && now.Sub(u.said) < plainInterval {
-		return
-	}
-	s := fmt.Sprintf("  %d of %d, %s", done, total, size(bytes))
-	if totalBytes > 0 {
-		s += " of " + size(totalBytes)
-	}
-	if rate > 0 {
-		s += fmt.Sprintf(", %s/s", size(int64(rate)))
-		if left := totalBytes - bytes; left > 0 {
-			s += fmt.Sprintf(", %s left", time.Duration(float64(left)/rate*float64(time.Second)).Round(time.Second))
-		}
-	}
-	u.said = now
-	if !u.terminal {
-		fmt.Fprintln(u.err, s)
-		return
-	}
-	if active != "" {
-		s += "  " + active
-	}
-	u.overwrite(s)
-}
-
-// meter is the rate of a transfer, over its last seconds.
-type meter struct {
-	at    [32]time.Time
-	bytes [32]int64
-	n     int
-}
-
-// meterStep is the least time between two of a meter's samples.
-const meterStep = 250 * time.Millisecond
-
-// add takes note of how many bytes there are, and returns bytes a second.
-func (m *meter) add(now time.Time, bytes int64) float64 {
-	last := (m.n + len(m.at) - 1) % len(m.at)
-	if m.n > 0 && bytes < m.bytes[last] {
-		m.n = 0 // something has to come again, or another transfer has begun
-	}
-	if m.n == 0 || now.Sub(m.at[last]) >= meterStep {
-		m.at[m.n%len(m.at)], m.bytes[m.n%len(m.at)] = now, bytes
-		m.n++
-	}
-	first := max(0, m.n-len(m.at)) % len(m.at)
-	if d := now.Sub(m.at[first]).Seconds(); d >= meterStep.Seconds() {
-		return float64(bytes-m.bytes[first]) / d
-	}
-	return 0
 }
 
 // done ends whatever is on the terminal.

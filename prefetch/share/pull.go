@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -20,19 +21,21 @@ import (
 type Pulled struct {
 	Ref string // with the tag
 	prefetch.Stats
+	OwnPlace int // files of those: from where the lock says
 }
 
 // Pull brings into the store what it lacks of a lock's inputs and
 // REGISTRY/REPO[:TAG] has, and proves all of them. text is the lock's. It need
 // not be the lock that was pushed. The error is as prefetch.Fill's: what the
 // registry lacks is a *cas.MissingError each, and all else is in the store.
+// Only what may not be passed on is then taken from where the lock says.
 func Pull(ctx context.Context, ref string, l *lock.Lock, text []byte, s *cas.Store, o Options) (Pulled, error) {
 	o = o.withDefaults()
 	r, err := parse(ref, digest.Of(text))
 	if err != nil {
 		return Pulled{}, err
 	}
-	p := &puller{ref: r, s: s, maxSize: cmp.Or(o.Config.MaxSize, 8<<30)}
+	p := &puller{ref: r, s: s, maxSize: cmp.Or(o.Config.MaxSize, 8<<30), restricted: restrictions(l)}
 	p.ready = sync.OnceValue(func() error {
 		err := p.connect(ctx, o)
 		if err == nil {
@@ -50,8 +53,9 @@ func Pull(ctx context.Context, ref string, l *lock.Lock, text []byte, s *cas.Sto
 		}
 	}
 	done.Stats, err = prefetch.Fill(ctx, l, s, prefetch.Options{Config: o.Config, Get: p.get, Progress: o.Progress})
+	done.OwnPlace = int(p.elsewhere.Load())
 	if p.client != nil {
-		done.Requests = p.client.Requests()
+		done.Requests += p.client.Requests()
 		p.client.CloseIdle()
 	}
 	return done, err
@@ -65,6 +69,9 @@ type puller struct {
 	ready   func() error // connects and lists, once; what follows is its result
 	client  *prefetch.Client
 	has     map[digest.Digest]int64 // sizes in bytes
+
+	restricted map[digest.Digest][]*lock.Input
+	elsewhere  atomic.Int64 // files that come from where the lock says
 }
 
 // connect logs in.
@@ -72,6 +79,7 @@ func (p *puller) connect(ctx context.Context, o Options) error {
 	repo := p.ref.Context()
 	cfg := o.Config
 	cfg.Keychain = o.Keychain
+	cfg.Netrc = ""            // it is not for registries
 	cfg.MaxSize = maxManifest // of what has no size: files have one, from the lock or the manifest
 	var loginErr error
 	cfg.Login = func(t http.RoundTripper) http.RoundTripper {
@@ -156,7 +164,11 @@ func (p *puller) get(ctx context.Context, in *lock.Input, req prefetch.Request, 
 		return err
 	}
 	size, ok := p.has[in.SHA256]
-	if !ok {
+	switch {
+	case !ok && p.restricted[in.SHA256] != nil:
+		p.elsewhere.Add(1)
+		return prefetch.ErrOwnPlace
+	case !ok:
 		return fmt.Errorf("%s does not have it: %w", p.ref.Name(), &cas.MissingError{Digest: in.SHA256})
 	}
 	if req.Size == 0 {

@@ -32,10 +32,13 @@ type Pushed struct {
 	Files     int // distinct ones, the lock included
 	Sent      int // of them: the repository did not have them, and they were not mounted
 	Bytes     int64
+	// LeftOut are the files that may not be passed on, each as an input that
+	// says so.
+	LeftOut []*lock.Input
 }
 
-// Push sends what a lock needs, and the lock's text, from a store to
-// REGISTRY/REPO[:TAG]. What the store does not have is in the error, one
+// Push sends what a lock needs and may be passed on, and the lock's text, from
+// a store to REGISTRY/REPO[:TAG]. What the store does not have is in the error, one
 // *cas.MissingError each, and then nothing is sent.
 func Push(ctx context.Context, ref string, l *lock.Lock, text []byte, s *cas.Store, o Options) (Pushed, error) {
 	o = o.withDefaults()
@@ -47,7 +50,11 @@ func Push(ctx context.Context, ref string, l *lock.Lock, text []byte, s *cas.Sto
 	}
 	p.done.Ref = r.Name()
 	config := descriptor{MediaType: lockType, Digest: lockDigest, Size: int64(len(text))}
-	layers, err := p.layers(l)
+	var all []*lock.Input
+	if all, p.done.LeftOut, err = split(l, o.Restricted); err != nil {
+		return p.done, err
+	}
+	layers, err := p.layers(all)
 	if err != nil {
 		return p.done, err
 	}
@@ -95,9 +102,11 @@ type pusher struct {
 	tell  prefetch.Progress
 }
 
-// layers describes the files of a lock.
-func (p *pusher) layers(l *lock.Lock) ([]descriptor, error) {
-	all := files(l)
+// layers describes the files that are sent.
+func (p *pusher) layers(all []*lock.Input) ([]descriptor, error) {
+	if len(all) == 0 && len(p.done.LeftOut) > 0 {
+		return nil, errors.New("all inputs of the lock were fetched with a login, and none is asked for by name")
+	}
 	if len(all) == 0 {
 		return nil, errors.New("the lock has no inputs")
 	}

@@ -16,8 +16,9 @@
 // Where the manifest would exceed a limit (2 MiB; registries refuse them from
 // 4 MiB on) the layers are spread, in order, over several such manifests under
 // an index of the same artifactType. There is no time, no name of a machine
-// and no map in it: the same lock and limit give the same digest. The tag that
-// is not given is "lock-" and the lock's digest in hex.
+// and no map in it: the same lock, limit and choice of what is restricted give
+// the same digest. The tag that is not given is "lock-" and the lock's digest in
+// hex.
 //
 // # Promise
 //
@@ -29,12 +30,18 @@
 // proves each file, signatures included, before it has its name; it goes on
 // where an earlier run was ended.
 //
+// What the lock has a login for, a client certificate, a password or a token of
+// the input or of its repository, may not be the reader's to pass on. So are the
+// packages in an ISO image that has one. Push leaves these files out unless they
+// are asked for by name, and Pull takes those that the registry does not have
+// from where the lock says, with the reader's own login.
+//
 // # Limits
 //
-// Nothing in a lock says yet that an input was fetched with credentials and
-// may not be passed on: all inputs are pushed, so push to where all who may
-// read them may have them. Logins are those of docker and podman, credential
-// helpers included. Without TLS only a registry on this machine is spoken to.
+// Only the lock's own logins count: that a file came by a login of .netrc, of
+// cargo, of ssh or of a registry is not in the lock, and it is pushed. What an
+// earlier push has sent stays there. Logins at the registry are those of docker
+// and podman, credential helpers included. Without TLS only a registry on this machine is spoken to.
 // An upload that stalls is ended by the context only.
 package share
 
@@ -67,6 +74,9 @@ type Options struct {
 	// All looks for each file even where the tag names the manifest already:
 	// it mends a registry that has lost some. Push's alone.
 	All bool
+	// Restricted is what of the lock's restricted files is sent all the same:
+	// ids of repositories, names of inputs, or RestrictedAll. Push's alone.
+	Restricted []string
 	// MaxManifest is the largest manifest in bytes that Push makes; 2 MiB.
 	MaxManifest int
 	Progress    prefetch.Progress
@@ -79,7 +89,6 @@ func (o Options) withDefaults() Options {
 	if o.MaxManifest <= 0 {
 		o.MaxManifest = 2 << 20
 	}
-	o.Config.Netrc = "" // it is not for registries
 	return o
 }
 
