@@ -49,6 +49,12 @@ func runExplain(ui *ui, s *sources, name string) error {
 				ui.print("  signed by %s", keyName(sig))
 			}
 		}
+		if in.Verified != nil {
+			ui.print("  %s signed by %s", in.Verified.What, in.Verified.By())
+		}
+		for _, r := range trustedBy(l, in) {
+			ui.print("  trusted by repository %s", r)
+		}
 		for _, u := range in.For {
 			for _, line := range chain(l, in, u) {
 				ui.print("  %s", line)
@@ -59,6 +65,17 @@ func runExplain(ui *ui, s *sources, name string) error {
 		return fmt.Errorf("%s has no input called %q", s.lockFile, name)
 	}
 	return nil
+}
+
+// trustedBy names the repositories that trust a key of a key file.
+func trustedBy(l *lock.Lock, in *lock.Input) []string {
+	var out []string
+	for _, r := range l.Repos {
+		if slices.ContainsFunc(in.Fingerprints(), func(f string) bool { return slices.Contains(r.Keys, f) }) {
+			out = append(out, r.ID+" ("+r.Arch+")")
+		}
+	}
+	return out
 }
 
 // keyName is a key as people know it.
