@@ -93,6 +93,9 @@ func runPrefetch(ctx context.Context, ui *ui, o *prefetchOptions) error {
 	if err := views.write(ctx, ui, l, store, o.project); err != nil {
 		return err
 	}
+	if l.Imported != "" { // there is nothing to build
+		return nil
+	}
 	ui.next(append([]string{"build", "--out", "out"}, o.args()...)...)
 	return nil
 }
