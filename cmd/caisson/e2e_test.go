@@ -562,7 +562,7 @@ func (e *e2e) testCosign(t *testing.T) {
 }
 
 // testAccounts looks for every input in the provenance, and for every file of
-// the image in the SBOM.
+// the image in the SBOM, with who signed the packages.
 func (e *e2e) testAccounts(t *testing.T) {
 	var files []build.File
 	readJSON(t, filepath.Join(e.out, "files.json"), &files)
@@ -575,6 +575,9 @@ func (e *e2e) testAccounts(t *testing.T) {
 		if f.SHA256 != nil && !bytes.Contains(sbom, []byte(f.SHA256.Hex())) {
 			t.Errorf("%s of the %s is not in the SBOM", f.Path, f.Part)
 		}
+	}
+	if key := readLock(t, e.lock).Repos[0].Keys[0]; !bytes.Contains(sbom, []byte("Signed by OpenPGP key "+key)) {
+		t.Errorf("the SBOM does not say that packages are signed by %s", key)
 	}
 	provenance, err := os.ReadFile(filepath.Join(e.out, "statements", "provenance.json"))
 	must(t, err)
