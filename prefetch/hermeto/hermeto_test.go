@@ -170,7 +170,10 @@ func TestLinksOut(t *testing.T) {
 
 func TestGit(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("no git")
+		if os.Getenv("CAISSON_TOOLS") == "required" {
+			t.Fatal(err)
+		}
+		t.Skip("git is not installed")
 	}
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"sub/go.mod": "module example.org/x/sub\n", "go.mod": "module example.org/x/v2\n", "c/Cargo.toml": "[package]\nname = \"c\"\nversion.workspace = true\n\n[workspace.package]\nversion = \"3.0\"\n",
