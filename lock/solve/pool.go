@@ -114,7 +114,7 @@ func NewPool(repos []Repo, opts Options) (*Pool, error) {
 	p.addPackages()
 	p.addDeps()
 	p.indexProvides()
-	p.orderRecommends()
+	p.orderLists()
 	p.indexPaths()
 	installOnly := opts.InstallOnly
 	if installOnly == nil {

@@ -5,7 +5,8 @@
 //
 // Limits first. Nothing is repaired: what installed packages miss already, they
 // may go on missing. No package is protected from going where erasing is
-// allowed, and there is no limit to kernels beside each other. What depends on
+// allowed, and there is no limit to kernels beside each other (dnf has one, of
+// three). What depends on
 // the machine's language, hardware or file systems never holds. The platform
 // that module streams are for is taken from the packages (base-module of the
 // one that provides system-release), never from the machine. One request makes

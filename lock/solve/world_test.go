@@ -197,7 +197,9 @@ func (w *world) request() worldRequest {
 		case 4:
 			// Not a glob over several names: dnf takes them in an order that
 			// depends on whether its cache is warm.
-			specs = append(specs, w.name()+w.one("*", "?", "-[12]*", "*.noarch"))
+			lines := repoLines(w.Repos[w.rand.Intn(2)].text)
+			name, _, _ := strings.Cut(lines[w.rand.Intn(len(lines))], "-") // there is one, or provides would be looked at
+			specs = append(specs, name+w.one("*", "?", "-[12]*", "*.noarch"))
 		case 5:
 			if w.Repos[0].modules != "" || w.Repos[1].modules != "" {
 				specs = append(specs, w.one("@m0", "@m0:0", "@m1:1/more", "@m1:0/*", "@m2:0::x86_64"))

@@ -6,29 +6,30 @@ import (
 	"strings"
 )
 
-// orderRecommends puts the recommendations of each package into the order in
-// which dnf takes them. libsolv keeps a repository in a file of its own, in
+// orderLists puts the Recommends and Obsoletes of each package into the order
+// in which dnf takes them. libsolv keeps a repository in a file of its own, in
 // which dependencies are numbered: names before all others, each kind by how
 // often the repository uses them, equal ones by name or by where they occur
 // first. Lists are sorted by that number.
-func (p *Pool) orderRecommends() {
+func (p *Pool) orderLists() {
 	for r := range p.repos {
 		var u *usage
 		for i := int(firstID); i < len(p.pkgs); i++ {
 			k := &p.pkgs[i]
-			if int(k.repo) != r || len(k.recommends) < 2 {
+			if int(k.repo) != r || p.isInstalled(id(i)) || len(k.recommends) < 2 && len(k.obsoletes) < 2 {
 				continue
 			}
 			if u == nil {
 				u = p.usageOf(int32(r))
 			}
 			slices.SortStableFunc(k.recommends, u.compare)
+			slices.SortStableFunc(k.obsoletes, u.compare)
 		}
 	}
 }
 
 // usage is how often a repository uses strings and dependencies, as far as it
-// matters for the order of recommendations.
+// matters for the order of these lists.
 type usage struct {
 	p     *Pool
 	names []int32 // by name
@@ -54,7 +55,7 @@ func (d dep) isPlain() bool { return d.op == opName && d.flags == 0 }
 
 func (p *Pool) usageOf(r int32) *usage {
 	u := &usage{p, make([]int32, len(p.nameText)), make([]int32, len(p.deps))}
-	wanted := make([]bool, len(p.nameText)) // names in recommendations
+	wanted := make([]bool, len(p.nameText)) // names in the lists
 	for i := int(firstID); i < len(p.pkgs); i++ {
 		k := &p.pkgs[i]
 		if k.repo != r {
@@ -66,9 +67,11 @@ func (p *Pool) usageOf(r int32) *usage {
 				u.count(d)
 			}
 		}
-		for _, d := range k.recommends {
-			if x := p.deps[d]; x.op == opName {
-				wanted[x.name] = true
+		for _, list := range [][]depID{k.recommends, k.obsoletes} {
+			for _, d := range list {
+				if x := p.deps[d]; x.op == opName {
+					wanted[x.name] = true
+				}
 			}
 		}
 	}
