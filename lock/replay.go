@@ -109,7 +109,7 @@ func (p *replayer) replayArch(ctx context.Context, arch string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := p.replaySet(pool, arch, set); err != nil {
+		if err := p.replaySet(ctx, pool, arch, set); err != nil {
 			return fmt.Errorf("set %s (%s): %w", set.Name, arch, err)
 		}
 	}
@@ -197,7 +197,7 @@ func (p *replayer) fetch(at *place) Fetch {
 
 // replaySet chooses the packages of a set: as if there were no lock, and where
 // that gives others, with those of the lock preferred.
-func (p *replayer) replaySet(pool *solve.Pool, arch string, set Set) error {
+func (p *replayer) replaySet(ctx context.Context, pool *solve.Pool, arch string, set Set) error {
 	locked := make(map[string]*Input)
 	var prefer []string
 	for _, in := range p.l.Of(arch, set.Name) {
@@ -206,7 +206,7 @@ func (p *replayer) replaySet(pool *solve.Pool, arch string, set Set) error {
 			prefer = append(prefer, in.Name)
 		}
 	}
-	fresh, err := p.choose(pool, arch, set, locked, nil)
+	fresh, err := p.choose(ctx, pool, arch, set, locked, nil)
 	if err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (p *replayer) replaySet(pool *solve.Pool, arch string, set Set) error {
 	if len(fresh) == 0 {
 		return nil
 	}
-	kept, err := p.choose(pool, arch, set, locked, prefer)
+	kept, err := p.choose(ctx, pool, arch, set, locked, prefer)
 	if err != nil {
 		return err
 	}
@@ -233,8 +233,8 @@ func (p *replayer) replaySet(pool *solve.Pool, arch string, set Set) error {
 }
 
 // choose chooses the packages of a set and tells how that differs.
-func (p *replayer) choose(pool *solve.Pool, arch string, set Set, locked map[string]*Input, prefer []string) ([]ReplayDifference, error) {
-	got, err := p.r.choose(pool, arch, set, prefer)
+func (p *replayer) choose(ctx context.Context, pool *solve.Pool, arch string, set Set, locked map[string]*Input, prefer []string) ([]ReplayDifference, error) {
+	got, err := p.r.choose(ctx, pool, arch, set, prefer)
 	var problem *solve.Problem
 	var lacking *notLockedError
 	if errors.As(err, &problem) || errors.As(err, &lacking) {

@@ -69,7 +69,7 @@ func (r *resolver) chooseArch(ctx context.Context, arch string, repos []solve.Re
 	}
 	for _, set := range r.lock.Sets {
 		r.say("choosing the packages of %s (%s)", set.Name, arch)
-		chosen, err := r.choose(pool, arch, set, r.prefer(arch, set.Name))
+		chosen, err := r.choose(ctx, pool, arch, set, r.prefer(arch, set.Name))
 		if err != nil {
 			return fmt.Errorf("set %s (%s): %w", set.Name, arch, err)
 		}
@@ -144,12 +144,12 @@ func sorted(s []string) []string {
 }
 
 // choose asks the solver for one set.
-func (r *resolver) choose(pool *solve.Pool, arch string, set Set, prefer []string) ([]Input, error) {
+func (r *resolver) choose(ctx context.Context, pool *solve.Pool, arch string, set Set, prefer []string) ([]Input, error) {
 	req := r.lock.RPM.request(&set, arch, prefer)
 	if base, _, _ := strings.Cut(set.Name, "+"); r.extra[arch] != nil && base == r.m.RPM.Set {
 		r.extra[arch].add(&req)
 	}
-	sol, err := pool.Solve(req)
+	sol, err := pool.SolveContext(ctx, req)
 	if err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ func runResolve(ctx context.Context, ui *ui, o *resolveOptions, specs []string, 
 	if o.each {
 		return o.answerEach(ctx, ui, pool, stdin)
 	}
-	lines, err := o.answer(pool, specs)
+	lines, err := o.answer(ctx, pool, specs)
 	if err != nil {
 		return err
 	}
@@ -163,8 +163,8 @@ func folderURL(dir string) (string, error) {
 	return (&url.URL{Scheme: "file", Path: abs}).String(), err
 }
 
-func (o *resolveOptions) answer(pool *solve.Pool, specs []string) ([]string, error) {
-	sol, err := pool.Solve(solve.Request{Specs: specs, WeakDeps: o.weak, Best: o.best, KeepObsoleted: !o.obsoletes})
+func (o *resolveOptions) answer(ctx context.Context, pool *solve.Pool, specs []string) ([]string, error) {
+	sol, err := pool.SolveContext(ctx, solve.Request{Specs: specs, WeakDeps: o.weak, Best: o.best, KeepObsoleted: !o.obsoletes})
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +200,7 @@ func (o *resolveOptions) answerEach(ctx context.Context, ui *ui, pool *solve.Poo
 		}
 		a := eachAnswer{Spec: spec}
 		var err error
-		a.Install, err = o.answer(pool, specsOf(spec))
+		a.Install, err = o.answer(ctx, pool, specsOf(spec))
 		var problem *solve.Problem
 		switch {
 		case errors.As(err, &problem):
