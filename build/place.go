@@ -16,6 +16,7 @@ import (
 	"caisson/build/rootfs"
 	"caisson/build/sandbox"
 	"caisson/lock"
+	"caisson/lock/gittree"
 )
 
 // unpackTree lays a KindTree input out in a new folder.
@@ -73,14 +74,14 @@ func isOwned(h *tar.Header) bool {
 
 func untarOne(root *os.Root, h *tar.Header, r io.Reader) error {
 	name := path.Clean(h.Name)
-	if err := openDirs(root, path.Dir(name)); err != nil {
+	if err := gittree.MakeDirs(root, path.Dir(name)); err != nil {
 		return err
 	}
 	switch h.Typeflag {
 	case tar.TypeSymlink:
 		return root.Symlink(h.Linkname, name)
 	case tar.TypeDir:
-		return openDirs(root, name)
+		return gittree.MakeDirs(root, name)
 	case tar.TypeReg:
 		perm := fs.FileMode(0o644)
 		if h.Mode&0o100 != 0 {
@@ -101,24 +102,6 @@ func untarOne(root *os.Root, h *tar.Header, r io.Reader) error {
 		return f.Close()
 	}
 	return fmt.Errorf("%s: unexpected type %q in a packed folder", h.Name, h.Typeflag)
-}
-
-// openDirs makes the folders that a packed folder implies, with mode 0755
-// whatever the umask is.
-func openDirs(root *os.Root, dir string) error {
-	if dir == "." {
-		return nil
-	}
-	if st, err := root.Lstat(dir); err == nil && st.IsDir() {
-		return nil
-	}
-	if err := openDirs(root, path.Dir(dir)); err != nil {
-		return err
-	}
-	if err := root.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	return root.Chmod(dir, 0o755)
 }
 
 // place copies the files below from into a root and enters in its ledger how

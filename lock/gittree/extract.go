@@ -49,9 +49,9 @@ func makeEmpty(dir string) error {
 
 func extractFile(root *os.Root, name string, f File, r io.Reader) error {
 	if f.Mode == modeDir || f.Mode == modeGitlink {
-		return makeDirs(root, name)
+		return MakeDirs(root, name)
 	}
-	if err := makeDirs(root, path.Dir(name)); err != nil {
+	if err := MakeDirs(root, path.Dir(name)); err != nil {
 		return err
 	}
 	if f.Mode == modeLink {
@@ -72,15 +72,16 @@ func extractFile(root *os.Root, name string, f File, r io.Reader) error {
 	return errors.Join(err, out.Close())
 }
 
-// makeDirs makes folders, and follows no link that is there instead of one.
-func makeDirs(root *os.Root, dir string) error {
+// MakeDirs makes a folder and those above it below root, each with mode 0755
+// whatever the umask is. It follows no link that is there instead of one.
+func MakeDirs(root *os.Root, dir string) error {
 	if dir == "." {
 		return nil
 	}
 	if st, err := root.Lstat(dir); err == nil && st.IsDir() {
 		return nil
 	}
-	if err := makeDirs(root, path.Dir(dir)); err != nil {
+	if err := MakeDirs(root, path.Dir(dir)); err != nil {
 		return err
 	}
 	if err := root.Mkdir(dir, 0o755); err != nil {

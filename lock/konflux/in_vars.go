@@ -133,7 +133,7 @@ func (r *reader) stage(ref *ContainerfileRef) (*Stage, error) {
 	return c.Select(*ref)
 }
 
-var placeholder = regexp.MustCompile(`\{[^{}]+\}`)
+var labelRE = regexp.MustCompile(`\{[^{}]+\}`)
 
 // substitute puts variables in the place of {NAME}; what has no value stays.
 func (r *reader) substitute(s string) string {
@@ -142,7 +142,7 @@ func (r *reader) substitute(s string) string {
 }
 
 func substitute(s string, vars map[string]string) (out string, missing []string) {
-	out = placeholder.ReplaceAllStringFunc(s, func(p string) string {
+	out = labelRE.ReplaceAllStringFunc(s, func(p string) string {
 		v, ok := vars[p[1:len(p)-1]]
 		if !ok {
 			missing = append(missing, p)

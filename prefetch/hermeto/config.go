@@ -158,13 +158,13 @@ func ReadConfig(dir string) (*BuildConfig, error) {
 	return c, nil
 }
 
-// placeholder is one of Python's string.Template: "$$", "$name" or "${name}".
-var placeholder = regexp.MustCompile(`\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})`)
+// templateRE is a variable of Python's string.Template: "$$", "$name" or "${name}".
+var templateRE = regexp.MustCompile(`\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})`)
 
 // substitute puts values into a template; names without one stay.
 func substitute(template string, values map[string]string) string {
-	return placeholder.ReplaceAllStringFunc(template, func(s string) string {
-		m := placeholder.FindStringSubmatch(s)
+	return templateRE.ReplaceAllStringFunc(template, func(s string) string {
+		m := templateRE.FindStringSubmatch(s)
 		if m[1] != "" {
 			return "$"
 		}
@@ -187,7 +187,7 @@ func (c *BuildConfig) resolved(dir string) ([]Variable, error) {
 		for range values { // one variable may name another, and that a third
 			out[i].Value = substitute(out[i].Value, values)
 		}
-		for _, m := range placeholder.FindAllStringSubmatch(out[i].Value, -1) {
+		for _, m := range templateRE.FindAllStringSubmatch(out[i].Value, -1) {
 			if _, ok := values[m[2]+m[3]]; ok {
 				return nil, fmt.Errorf("the variable %s names itself", out[i].Name)
 			}
