@@ -21,6 +21,10 @@ import (
 // goArch is the Go name of an RPM architecture.
 var goArch = map[string]string{"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x"}
 
+// GoArch is the Go name of an RPM architecture, empty for one that Go programs
+// are not built for here.
+func GoArch(arch string) string { return goArch[arch] }
+
 // goPayloads pins the modules and toolchains of the Go sources.
 func (r *resolver) goPayloads(ctx context.Context) error {
 	for _, g := range r.m.Inputs.Go {

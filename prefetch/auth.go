@@ -15,7 +15,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 
@@ -203,6 +202,8 @@ func (l *login) bearer(cfg Config, a *lock.AuthBearer) error {
 	l.header, l.value = "Authorization", "Bearer "+token
 	if a.Header != "" && !strings.EqualFold(a.Header, l.header) {
 		l.header, l.value = a.Header, token
+	} else if a.Raw {
+		l.value = token
 	}
 	if !httpguts.ValidHeaderFieldName(l.header) {
 		return fmt.Errorf("the token's header %q is no header's name", a.Header)
@@ -259,9 +260,6 @@ func (s *sender) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func sameServer(a, b *url.URL) bool { return a.Scheme == b.Scheme && a.Host == b.Host }
 
-// variable is a text that is nothing but the name of a variable.
-var variable = regexp.MustCompile(`^\$(?:\{(\w+)\}|(\w+))$`)
-
 // lookup gives a variable as dnf does, of whose variables DNF_VAR_NAME is one.
 func (c Config) lookup(name string) (string, bool) {
 	if c.Env == nil {
@@ -280,17 +278,23 @@ func unset(what, name string) error {
 	return fmt.Errorf("the %s is $%s, and neither DNF_VAR_%s nor %s is set in the environment", what, name, name, name)
 }
 
-// expand puts in the variables of a text.
+// expand puts in the variables of a text; "$$" is a dollar sign.
 func (c Config) expand(what, s string) (string, error) {
 	var err error
 	out := os.Expand(s, func(name string) string {
+		if name == "$" {
+			return name
+		}
 		v, ok := c.lookup(name)
 		if !ok && err == nil {
 			err = unset(what, name)
 		}
 		return v
 	})
-	return out, err
+	if err != nil {
+		return "", err
+	}
+	return out, nil
 }
 
 // path is where a file of an Auth is.
@@ -309,13 +313,8 @@ func (c Config) path(what, s string) (string, error) {
 // for where nothing is: that may be the secret itself, written where its path
 // belongs.
 func (c Config) secret(what string, s lock.Secret) (string, error) {
-	if m := variable.FindStringSubmatch(string(s)); m != nil {
-		name := m[1] + m[2]
-		v, ok := c.lookup(name)
-		if !ok {
-			return "", unset(what, name)
-		}
-		return v, nil
+	if s.HasVariable() {
+		return c.expand(what, string(s))
 	}
 	path, err := c.path(what, string(s))
 	if err != nil || path == "" {

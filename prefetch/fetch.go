@@ -31,7 +31,12 @@ type Fetcher struct {
 func NewFetcher(store *cas.Store, client *Client, cfg Config) *Fetcher {
 	f := &Fetcher{store: store, client: client, cfg: cfg.withDefaults()}
 	f.cargo = sync.OnceValues(func() (*cargoConfig, error) {
-		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens)
+		conf, err := readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens)
+		if err == nil && cfg.CratesIO != "" {
+			conf.Source[cratesIOName] = cargoSource{Registry: cfg.CratesIO}
+			conf.Registries[cratesIOName] = cargoSource{Index: cfg.CratesIO, Token: cfg.CratesIOToken, Provider: "cargo:token"}
+		}
+		return conf, err
 	})
 	return f
 }

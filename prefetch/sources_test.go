@@ -298,6 +298,16 @@ func TestCrates(t *testing.T) {
 	if err != nil || b.SHA256 != sum {
 		t.Errorf("local registry: got %+v, %v", b, err)
 	}
+	cfg.CratesIO = "sparse+" + at + "/plain/"
+	b, err = fetcher(t, cfg).Fetch(context.Background(), lock.Want{Kind: lock.KindCrate, URL: "Serde/1.0.229+x.1", Registry: "registry+" + cratesIOGit, SHA256: sum})
+	if err != nil || b.SHA256 != sum {
+		t.Errorf("another index for crates.io's: got %+v, %v", b, err)
+	}
+	cfg.CratesIO, cfg.CratesIOToken = "sparse+"+at+"/secret/", "t0ken"
+	_, err = fetcher(t, cfg).Fetch(context.Background(), lock.Want{Kind: lock.KindCrate, URL: "Serde/1.0.229+x.1", Registry: "registry+" + cratesIOGit, SHA256: sum})
+	if err != nil {
+		t.Errorf("with a token: %v", err)
+	}
 }
 
 func TestFetch(t *testing.T) {

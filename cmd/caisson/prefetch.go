@@ -19,6 +19,7 @@ type prefetchOptions struct {
 	project string
 	views   []string
 	mode    string
+	config  string
 	verify  bool
 }
 
@@ -47,10 +48,11 @@ all is read, as with --verify: not every tool checks what it is given.
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.input != "" {
-				if err := (&hermetoOptions{mode: o.mode}).check(); err != nil {
+				h := hermetoOptions{mode: o.mode, config: o.config}
+				if err := h.check(); err != nil {
 					return err
 				}
-				return runFetchDeps(cmd.Context(), ui, &o.fetchOptions)
+				return runFetchDeps(cmd.Context(), ui, &h, &o.fetchOptions)
 			}
 			if err := withoutInput(cmd); err != nil {
 				return err
@@ -64,6 +66,7 @@ all is read, as with --verify: not every tool checks what it is given.
 	c.Flags().BoolVar(&o.verify, "verify", false, "also read what the store has, and replace what is damaged")
 	c.Flags().StringVar(&o.input, "input", "", "a prefetch input of Hermeto's, or a file with one, instead of a lock")
 	c.Flags().StringVar(&o.mode, "mode", "strict", "Hermeto's, for --input: only \"strict\"")
+	c.Flags().StringVar(&o.config, "config-file", "", "a configuration file of Hermeto's, for --input")
 	c.Flags().StringArrayVar(&o.views, "view", nil, "KIND=FOLDER: also write a view of that kind: go, cargo, rpm or hermeto")
 	for _, f := range []string{"lock", "project", "view", "verify"} {
 		c.MarkFlagsMutuallyExclusive("input", f)
@@ -107,6 +110,11 @@ func fill(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, project s
 	if err != nil {
 		return err
 	}
+	return fillWith(ctx, ui, cfg, l, store, project, verify)
+}
+
+// fillWith is fill with surroundings of one's own.
+func fillWith(ctx context.Context, ui *ui, cfg prefetch.Config, l *lock.Lock, store *cas.Store, project string, verify bool) error {
 	began := time.Now()
 	stats, err := prefetch.Fill(ctx, l, store, prefetch.Options{
 		Config: cfg, Tree: packTree(project), Verify: verify,

@@ -75,7 +75,15 @@ func (p *Plan) config(crates crateSources) (*BuildConfig, error) {
 	for _, pkg := range p.req.Input.Packages {
 		switch pkg.Type {
 		case "gomod":
-			c.Variables = append(c.Variables, goVariables[:]...)
+			own := p.req.Settings.environment()
+			for _, v := range goVariables {
+				if _, ok := own[v.Name]; !ok {
+					c.Variables = append(c.Variables, v)
+				}
+			}
+			for name, value := range own {
+				c.Variables = append(c.Variables, Variable{name, value})
+			}
 		case "cargo":
 			f, err := p.cargoConfig(pkg, crates)
 			if err != nil {

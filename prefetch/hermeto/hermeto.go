@@ -50,14 +50,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"golang.org/x/mod/modfile"
 
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -84,7 +81,9 @@ type Request struct {
 	Keys []string
 	// Epoch is the time that is written into the SBOM, in seconds since 1970.
 	Epoch int64
-	Store *cas.Store
+	// Settings are Hermeto's configuration; nil for its defaults.
+	Settings *Settings
+	Store    *cas.Store
 	// Fetch brings a file that is pinned by another checksum than SHA-256.
 	Fetch lock.Fetch
 	// Resolve locks what the Go and Cargo sources of a manifest need.
@@ -99,6 +98,10 @@ type Plan struct {
 	req       Request
 	artifacts map[string]konflux.Artifact // by file name
 	summaries map[string]bool             // names of packages whose summary goes into the SBOM
+	repos     map[string]*repository      // by the folders of their worktrees
+	// alone says that a Go source is one folder, as a build takes it, and no
+	// go.work above it counts.
+	alone bool
 }
 
 // UnpinnedError says that a lock file names a file without its SHA-256.
@@ -112,7 +115,7 @@ func (e *UnpinnedError) Error() string {
 
 // New reads the lock files and pins all that they name.
 func New(ctx context.Context, req Request) (*Plan, error) {
-	p := &Plan{req: req, artifacts: map[string]konflux.Artifact{}, summaries: map[string]bool{}}
+	p := &Plan{req: req, artifacts: map[string]konflux.Artifact{}, summaries: map[string]bool{}, repos: map[string]*repository{}}
 	var locks []*lock.Lock
 	m := &lock.Manifest{Version: 1, Name: "prefetch", Arches: req.Arches}
 	for _, pkg := range req.Input.Packages {
@@ -120,13 +123,15 @@ func New(ctx context.Context, req Request) (*Plan, error) {
 		var err error
 		switch pkg.Type {
 		case "rpm":
-			l, err = p.rpms(pkg)
+			l, err = p.rpms(ctx, pkg)
 		case "generic":
 			l, err = p.generic(ctx, pkg)
 		case "gomod":
-			var toolchain string
-			toolchain, l, err = p.goSource(pkg)
-			m.Inputs.Go = append(m.Inputs.Go, lock.ManifestGo{Name: pkg.Path, Dir: pkg.Path, Toolchain: toolchain})
+			g := lock.ManifestGo{}
+			g.Dir, g.Toolchain, l, err = p.goSource(pkg)
+			if g.Name = g.Dir; !slices.Contains(m.Inputs.Go, g) { // not twice for a workspace
+				m.Inputs.Go = append(m.Inputs.Go, g)
+			}
 		case "cargo":
 			l, err = p.sources(pkg, "Cargo.toml", "Cargo.lock")
 			m.Inputs.Cargo = append(m.Inputs.Cargo, lock.ManifestCargo{Name: pkg.Path, Dir: pkg.Path})
@@ -193,15 +198,11 @@ func inside(source, at string) error {
 	return nil
 }
 
-// sources notes the files that say what a package needs. The first has to be
-// there, and with two the second.
-func (p *Plan) sources(pkg konflux.PrefetchPackage, must string, names ...string) (*lock.Lock, error) {
+// sources notes the files that say what a package needs.
+func (p *Plan) sources(pkg konflux.PrefetchPackage, names ...string) (*lock.Lock, error) {
 	l := &lock.Lock{}
-	for i, name := range append([]string{must}, names...) {
+	for _, name := range names {
 		_, s, err := p.read(pkg, name)
-		if errors.Is(err, fs.ErrNotExist) && i > 0 && name != "Cargo.lock" {
-			continue
-		}
 		if err != nil {
 			return nil, err
 		}
@@ -210,47 +211,8 @@ func (p *Plan) sources(pkg konflux.PrefetchPackage, must string, names ...string
 	return l, nil
 }
 
-// goSource is the toolchain that a Go source names, if it does.
-func (p *Plan) goSource(pkg konflux.PrefetchPackage) (toolchain string, l *lock.Lock, err error) {
-	b, s, err := p.read(pkg, "go.work")
-	if err == nil {
-		work, err := modfile.ParseWork(s.Name, b, nil)
-		if err != nil {
-			return "", nil, err
-		}
-		if work.Toolchain != nil {
-			toolchain = work.Toolchain.Name
-		}
-		l, err = p.sources(pkg, "go.work", "go.work.sum")
-		return known(toolchain), l, err
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", nil, err
-	}
-	if b, s, err = p.read(pkg, "go.mod"); err != nil {
-		return "", nil, err
-	}
-	mod, err := modfile.Parse(s.Name, b, nil)
-	if err != nil {
-		return "", nil, err
-	}
-	if mod.Toolchain != nil {
-		toolchain = mod.Toolchain.Name
-	}
-	l, err = p.sources(pkg, "go.mod", "go.sum")
-	return known(toolchain), l, err
-}
-
-// known is a toolchain's name, or none for "default" and "local".
-func known(toolchain string) string {
-	if strings.HasPrefix(toolchain, "go1.") {
-		return toolchain
-	}
-	return ""
-}
-
 // rpms is the lock of an rpms.lock.yaml.
-func (p *Plan) rpms(pkg konflux.PrefetchPackage) (*lock.Lock, error) {
+func (p *Plan) rpms(ctx context.Context, pkg konflux.PrefetchPackage) (*lock.Lock, error) {
 	b, source, err := p.read(pkg, "rpms.lock.yaml")
 	if err != nil {
 		return nil, err
@@ -272,10 +234,14 @@ func (p *Plan) rpms(pkg konflux.PrefetchPackage) (*lock.Lock, error) {
 		}
 		k.Arches = slices.DeleteFunc(k.Arches, func(a konflux.LockArch) bool { return !slices.Contains(want, a.Arch) })
 	}
+	tls, err := sslAuth(pkg)
+	if err != nil {
+		return nil, err
+	}
 	for _, a := range k.Arches {
-		for _, f := range slices.Concat(a.Packages, a.Source, a.ModuleMetadata) {
-			if !strings.HasPrefix(strings.ToLower(f.Checksum), "sha256:") {
-				return nil, &UnpinnedError{File: source.Name, URL: f.URL, Checksum: f.Checksum}
+		for _, list := range [][]konflux.LockFile{a.Packages, a.Source, a.ModuleMetadata} {
+			if err := p.pinRPMs(ctx, source.Name, list, tls); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -284,8 +250,13 @@ func (p *Plan) rpms(pkg konflux.PrefetchPackage) (*lock.Lock, error) {
 		return nil, fmt.Errorf("%s: %w", source.Name, err)
 	}
 	l.Sources = append(l.Sources, source)
-	if err := p.login(l, pkg); err != nil {
-		return nil, err
+	for i := range l.Repos {
+		l.Repos[i].Auth = tls
+	}
+	for i := range l.Inputs {
+		if l.Inputs[i].Repo == "" {
+			l.Inputs[i].Auth = tls
+		}
 	}
 	if err := p.trust(l); err != nil {
 		return nil, err
@@ -298,33 +269,57 @@ func (p *Plan) rpms(pkg konflux.PrefetchPackage) (*lock.Lock, error) {
 	return l, nil
 }
 
-// login gives all repositories the certificates of options.ssl.
-func (p *Plan) login(l *lock.Lock, pkg konflux.PrefetchPackage) error {
-	if pkg.SSLVerify != nil && !*pkg.SSLVerify {
-		return errors.New("options.ssl: ssl_verify false is not done; name the certificate of the server's authority as ca_bundle")
-	}
-	tls := lock.AuthTLS{Cert: pkg.SSLClientCert, Key: pkg.SSLClientKey, CA: pkg.SSLCACert}
-	if tls == (lock.AuthTLS{}) {
-		return nil
-	}
-	for _, file := range []*string{&tls.Cert, &tls.Key, &tls.CA} {
-		if *file == "" {
-			continue
-		}
-		var err error
-		if *file, err = filepath.Abs(*file); err != nil { // as Hermeto has it: of the current folder
-			return err
-		}
-	}
-	for i := range l.Repos {
-		l.Repos[i].Auth = &lock.Auth{TLS: &tls}
-	}
-	for i := range l.Inputs {
-		if l.Inputs[i].Repo == "" {
-			l.Inputs[i].Auth = &lock.Auth{TLS: &tls}
+// pinRPMs gives all files a SHA-256: those that are pinned by a longer checksum
+// are fetched for it.
+func (p *Plan) pinRPMs(ctx context.Context, name string, files []konflux.LockFile, tls *lock.Auth) error {
+	for i := range files {
+		f := &files[i]
+		switch algorithm, _, _ := strings.Cut(strings.ToLower(f.Checksum), ":"); algorithm {
+		case "sha256":
+		case "sha384", "sha512":
+			d, size, err := p.pin(ctx, lock.Want{Kind: lock.KindFile, URL: f.URL, Size: f.Size, Auth: tls}, f.Checksum)
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", name, f.URL, err)
+			}
+			if f.Size > 0 && f.Size != size {
+				return fmt.Errorf("%s: %s: got %d bytes, want %d", name, f.URL, size, f.Size)
+			}
+			f.Checksum, f.Size = d.String(), size
+		default:
+			return &UnpinnedError{File: name, URL: f.URL, Checksum: f.Checksum}
 		}
 	}
 	return nil
+}
+
+// sslAuth is options.ssl as a login, nil for none.
+func sslAuth(pkg konflux.PrefetchPackage) (*lock.Auth, error) {
+	if pkg.SSLVerify != nil && !*pkg.SSLVerify {
+		return nil, errors.New("options.ssl: ssl_verify false: whoever answers would be believed to be the server, and be logged in to; name the certificate of the server's authority as ca_bundle")
+	}
+	tls := lock.AuthTLS{Cert: pkg.SSLClientCert, Key: pkg.SSLClientKey, CA: pkg.SSLCACert}
+	if tls == (lock.AuthTLS{}) {
+		return nil, nil
+	}
+	for _, f := range []struct {
+		key  string
+		file *string
+	}{{"client_cert", &tls.Cert}, {"client_key", &tls.Key}, {"ca_bundle", &tls.CA}} {
+		if *f.file == "" {
+			continue
+		}
+		fi, err := os.Stat(*f.file)
+		if err == nil && !fi.Mode().IsRegular() {
+			err = fmt.Errorf("%s is not a file", *f.file)
+		}
+		if err == nil {
+			*f.file, err = filepath.Abs(*f.file) // as Hermeto has it: of the current folder
+		}
+		if err != nil {
+			return nil, fmt.Errorf("options.ssl: %s: %w", f.key, err)
+		}
+	}
+	return &lock.Auth{TLS: &tls}, nil
 }
 
 // trust makes the keys those that all packages have to be signed by.

@@ -147,13 +147,27 @@ func (c *Component) spdx(notes []Annotation, created string) (SPDXPackage, error
 		p.Annotations = append(p.Annotations, SPDXAnnotation{Annotator: annotator, Date: a.Timestamp, Type: "OTHER", Comment: a.Text})
 	}
 	for _, prop := range c.Properties {
-		text, err := json.Marshal(prop)
+		text, err := prop.comment()
 		if err != nil {
 			return p, err
 		}
-		p.Annotations = append(p.Annotations, SPDXAnnotation{Annotator: annotatorJSON, Date: created, Type: "OTHER", Comment: string(text)})
+		p.Annotations = append(p.Annotations, SPDXAnnotation{Annotator: annotatorJSON, Date: created, Type: "OTHER", Comment: text})
 	}
 	return p, nil
+}
+
+// comment is a property as the text of an annotation, with the blanks that
+// Python's json.dumps puts: Konflux compares the whole of it.
+func (p Property) comment() (string, error) {
+	var texts [2]strings.Builder
+	for i, s := range [2]string{p.Name, p.Value} {
+		enc := json.NewEncoder(&texts[i])
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(s); err != nil {
+			return "", fmt.Errorf("writing JSON: %w", err)
+		}
+	}
+	return fmt.Sprintf(`{"name": %s, "value": %s}`, strings.TrimSpace(texts[0].String()), strings.TrimSpace(texts[1].String())), nil
 }
 
 // CycloneDX is the same document in the other format.
