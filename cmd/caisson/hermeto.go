@@ -132,7 +132,7 @@ func (o *hermetoOptions) settings(ui *ui) (*hermeto.Settings, error) {
 	}
 	s, err := hermeto.ReadSettings(files, os.Environ())
 	if err != nil {
-		return nil, usageError{fmt.Errorf("Hermeto's configuration: %w", err)}
+		return nil, usageError{fmt.Errorf("the configuration of Hermeto: %w", err)}
 	}
 	for _, note := range s.Notes {
 		ui.stage("%s", note)

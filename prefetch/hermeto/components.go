@@ -3,17 +3,8 @@ package hermeto
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"caisson/lock"
-	"caisson/prefetch/rpmsig"
-)
-
-// Tags of an RPM's main header (rpm's rpmtag.h).
-const (
-	tagSummary         = 1004
-	tagVendor          = 1011
-	tagModularityLabel = 5096
 )
 
 // bom is the SBOM of what was fetched, and of the sources it was fetched for.
@@ -62,61 +53,4 @@ func (p *Plan) file(in *lock.Input) Component {
 		c.Name, c.Version, c.Type = m.ArtifactID, m.Version, "library"
 	}
 	return c
-}
-
-// rpm reads from a package's header what the lock does not have.
-func (p *Plan) rpm(in *lock.Input) (Component, error) {
-	f, err := p.req.Store.Open(in.SHA256)
-	if err != nil {
-		return Component{}, err
-	}
-	defer f.Close()
-	h, err := rpmsig.Open(f, f.Size())
-	if err != nil {
-		return Component{}, err
-	}
-	var texts [3]string
-	for i, tag := range []uint32{tagVendor, tagModularityLabel, tagSummary} {
-		s, err := h.Strings(tag)
-		if err != nil {
-			return Component{}, err
-		}
-		if len(s) > 0 {
-			texts[i] = s[0]
-		}
-	}
-	vendor, module, summary := texts[0], texts[1], texts[2]
-	arch := h.Arch
-	if arch == "nosrc" {
-		arch = "src"
-	}
-	q := map[string]string{"arch": arch, "repository_id": in.Repo, "checksum": in.SHA256.String()}
-	epoch, err := h.Numbers(1003) // RPMTAG_EPOCH: one that is 0 is told from none
-	if err != nil {
-		return Component{}, err
-	}
-	if len(epoch) > 0 {
-		q["epoch"] = fmt.Sprint(epoch[0])
-	}
-	if in.Repo == "" {
-		q["download_url"] = in.URL
-	}
-	c := Component{Name: h.Name, Version: h.Version, PURL: purl("rpm", rpmNamespace(vendor), h.Name, h.Version+"-"+h.Release, q, "")}
-	if module != "" {
-		c.Properties = append(c.Properties, Property{propModularity, module})
-	}
-	if p.summaries[in.Name] {
-		c.Properties = append(c.Properties, Property{propSummary, summary})
-	}
-	return c, nil
-}
-
-// rpmNamespace is what Hermeto makes of a package's vendor.
-func rpmNamespace(vendor string) string {
-	for _, known := range []struct{ vendor, namespace string }{{"Red Hat", "redhat"}, {"Fedora", "fedora"}, {"SUSE", "suse"}} {
-		if strings.Contains(vendor, known.vendor) {
-			return known.namespace
-		}
-	}
-	return strings.ReplaceAll(strings.ToLower(vendor), " ", "_")
 }

@@ -29,14 +29,22 @@ type repository struct {
 	merged map[string]bool
 }
 
-// readGit looks at the git repository that dir is in.
-func readGit(dir string) (*repository, error) {
+// readGit looks at the git repository that dir is in; one of known, which are
+// by their roots, is not read again.
+func readGit(dir string, known map[string]*repository) (*repository, error) {
 	repo, err := git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{DetectDotGit: true, EnableDotGitCommonDir: true})
 	if errors.Is(err, git.ErrRepositoryNotExists) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the git repository of %s: %w", dir, err)
+	}
+	tree, err := repo.Worktree()
+	if err != nil {
+		return nil, fmt.Errorf("reading the git repository of %s: %w", dir, err)
+	}
+	if r := known[tree.Filesystem.Root()]; r != nil {
+		return r, nil
 	}
 	head, err := repo.Head()
 	if errors.Is(err, plumbing.ErrReferenceNotFound) { // no commit yet
@@ -48,10 +56,6 @@ func readGit(dir string) (*repository, error) {
 	commit, err := repo.CommitObject(head.Hash())
 	if err != nil {
 		return nil, fmt.Errorf("reading the commit %s: %w", head.Hash(), err)
-	}
-	tree, err := repo.Worktree()
-	if err != nil {
-		return nil, fmt.Errorf("reading the git repository of %s: %w", dir, err)
 	}
 	r := &repository{repo: repo, root: tree.Filesystem.Root(), commit: commit.Hash, when: commit.Committer.When, tags: map[string]plumbing.Hash{}}
 	if remote, err := repo.Remote("origin"); err == nil && len(remote.Config().URLs) > 0 {
@@ -92,7 +96,7 @@ func canonicalOrigin(s string) string {
 // Commit is when the commit was made that the source folder is at, in seconds
 // since 1970; 0 outside git.
 func Commit(source string) (int64, error) {
-	r, err := readGit(source)
+	r, err := readGit(source, nil)
 	if err != nil || r == nil {
 		return 0, err
 	}

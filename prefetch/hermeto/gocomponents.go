@@ -222,15 +222,11 @@ func (p *Plan) localGo(m gomod.LocalModule) (localModule, error) {
 
 // repository is the git repository that a folder is in.
 func (p *Plan) repository(dir string) (*repository, error) {
-	r, err := readGit(dir)
-	if err != nil || r == nil {
-		return nil, err
+	r, err := readGit(dir, p.repos)
+	if err == nil && r != nil {
+		p.repos[r.root] = r
 	}
-	if have := p.repos[r.root]; have != nil {
-		return have, nil
-	}
-	p.repos[r.root] = r
-	return r, nil
+	return r, err
 }
 
 // goPackage is the component of a package.

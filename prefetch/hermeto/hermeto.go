@@ -4,25 +4,36 @@
 //
 // # Input
 //
-// gomod, cargo, rpm and generic are done. go.mod and go.sum, Cargo.lock,
-// rpms.lock.yaml and artifacts.lock.yaml (1.0 and 2.0) are made one lock, which
-// pins every file by its SHA-256, and which is left beside the output as
-// caisson.lock: with it and the store anybody can check the output, or make it
-// again. What this is stricter in than Hermeto:
+// gomod, cargo, rpm and generic are done, and no other type. go.mod and go.sum
+// (of workspaces too, and of what stands in other folders of the source),
+// Cargo.lock, rpms.lock.yaml and artifacts.lock.yaml (1.0 and 2.0) are made one
+// lock, which pins every file by its SHA-256, and which is left beside the
+// output as caisson.lock: with it and the store anybody can check the output,
+// or make it again. What this is stricter in than Hermeto:
 //
 //   - There is no permissive mode: a file that is not pinned is an error, an
 //     RPM without a checksum too.
-//   - Checksums are SHA-256, or SHA-384 and SHA-512 for generic files.
-//     TLS certificates are always verified.
-//   - RPM signatures are checked where keys are given.
-//   - A vendor folder is compared with the modules that it was made of.
-//   - The whole source is never copied, and no package manager is run.
+//   - Checksums are SHA-256, SHA-384 or SHA-512. TLS certificates are always
+//     verified: options.ssl's ssl_verify may not be false, for whoever answers
+//     would be logged in to.
+//   - In a login (auth) the password or the token has an environment variable in
+//     it: the lock beside the output repeats the text.
+//   - RPM signatures are checked where keys are given, and always that a package
+//     is the one that the file says.
+//   - A vendor folder is compared with the modules that it was made of, whose
+//     files are in the output too.
+//   - No symbolic link leads out of the source. The source is never copied, and
+//     no package manager is run.
+//
+// Of Hermeto's configuration (see Settings) the proxies of gomod and cargo, the
+// environment variables of gomod, time limits, retries and connections count.
 //
 // # Output
 //
 //	deps/gomod/pkg/mod/cache/download/…   a module cache and proxy, as Hermeto's; with the toolchain that go.mod names
 //	deps/cargo/REGISTRY/…                 local registries, where Hermeto vendors: cargo verifies these
-//	deps/rpm/ARCH/REPO/…                  packages, with repodata, which Hermeto leaves to inject-files
+//	deps/cargo/git/…                      git repositories, for crates that are from there
+//	deps/rpm/ARCH/REPO/…                  packages, with repodata and modules, which Hermeto leaves to inject-files
 //	deps/generic/FILE
 //	.build-config.json                    environment variables, project files, dnf options
 //	bom.json                              CycloneDX 1.6 or SPDX 2.3
@@ -33,15 +44,28 @@
 //
 // # SBOM
 //
-// Components, package URLs, properties and annotations are Hermeto's; hashes
-// are added, nothing depends on the time of the run, and the tool is called
-// caisson. Of Go there are the modules, not their packages, and not those of
-// the standard library: which are used is known when the program is built.
+// Components, package URLs, properties and annotations are Hermeto's, and so are
+// SPDX's ids and relationships; hashes are added, nothing depends on the time
+// of the run, and the tool is called caisson. What is otherwise:
+//
+//   - Of the standard library of Go there are the packages that others import,
+//     and what these import only where the lock has the toolchain: which one
+//     compiles is not known else. All are those of a build for Linux, for each
+//     arch, with cgo unless the flag cgo-disable is given, without experiments.
+//   - Of a workspace, or a go.mod below 1.17, there are all modules of the sum
+//     files, as all are fetched.
+//   - Modules and crates in folders of the source are called by where they lie in
+//     the git repository that has them, a submodule too, and members of a Rust
+//     workspace are such and not crates of crates.io. Tags are those of the
+//     clone: nothing asks its origin for more.
+//   - Outside git, and without an origin, a module is called by its own path.
 //
 // Conforma applies its rules for prefetched packages to what Hermeto has
 // found. For SPDX its rule looks for "hermeto" in an annotator, and finds
 // "caisson:hermeto-compatible". For CycloneDX it wants the property
 // hermeto:found_by to be "hermeto", so that is there, beside caisson:found_by.
+// Its rules for registry proxies look for what proxies Hermeto's configuration
+// names, and that is told here too.
 package hermeto
 
 import (
@@ -54,13 +78,11 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"caisson/lock"
 	"caisson/lock/digest"
 	"caisson/lock/konflux"
 	"caisson/prefetch/cas"
-	"caisson/prefetch/rpmsig"
 )
 
 // maxFile is the largest lock file or go.mod that is read, in bytes.
@@ -209,165 +231,6 @@ func (p *Plan) sources(pkg konflux.PrefetchPackage, names ...string) (*lock.Lock
 		l.Sources = append(l.Sources, s)
 	}
 	return l, nil
-}
-
-// rpms is the lock of an rpms.lock.yaml.
-func (p *Plan) rpms(ctx context.Context, pkg konflux.PrefetchPackage) (*lock.Lock, error) {
-	b, source, err := p.read(pkg, "rpms.lock.yaml")
-	if err != nil {
-		return nil, err
-	}
-	k, err := konflux.ParseLock(source.Name, b)
-	if err != nil {
-		return nil, err
-	}
-	if pkg.BinaryArch != "" {
-		want := strings.Split(pkg.BinaryArch, ",")
-		var have []string
-		for _, a := range k.Arches {
-			have = append(have, a.Arch)
-		}
-		for _, a := range want {
-			if !slices.Contains(have, a) {
-				return nil, fmt.Errorf("binary.arch: %s has no %s, only %s", source.Name, a, strings.Join(have, ", "))
-			}
-		}
-		k.Arches = slices.DeleteFunc(k.Arches, func(a konflux.LockArch) bool { return !slices.Contains(want, a.Arch) })
-	}
-	tls, err := sslAuth(pkg)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range k.Arches {
-		for _, list := range [][]konflux.LockFile{a.Packages, a.Source, a.ModuleMetadata} {
-			if err := p.pinRPMs(ctx, source.Name, list, tls); err != nil {
-				return nil, err
-			}
-		}
-	}
-	l, err := lock.FromKonflux("prefetch", k, source.SHA256)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", source.Name, err)
-	}
-	l.Sources = append(l.Sources, source)
-	for i := range l.Repos {
-		l.Repos[i].Auth = tls
-	}
-	for i := range l.Inputs {
-		if l.Inputs[i].Repo == "" {
-			l.Inputs[i].Auth = tls
-		}
-	}
-	if err := p.trust(l); err != nil {
-		return nil, err
-	}
-	for i := range l.Inputs {
-		if pkg.IncludeSummary {
-			p.summaries[l.Inputs[i].Name] = true
-		}
-	}
-	return l, nil
-}
-
-// pinRPMs gives all files a SHA-256: those that are pinned by a longer checksum
-// are fetched for it.
-func (p *Plan) pinRPMs(ctx context.Context, name string, files []konflux.LockFile, tls *lock.Auth) error {
-	for i := range files {
-		f := &files[i]
-		switch algorithm, _, _ := strings.Cut(strings.ToLower(f.Checksum), ":"); algorithm {
-		case "sha256":
-		case "sha384", "sha512":
-			d, size, err := p.pin(ctx, lock.Want{Kind: lock.KindFile, URL: f.URL, Size: f.Size, Auth: tls}, f.Checksum)
-			if err != nil {
-				return fmt.Errorf("%s: %s: %w", name, f.URL, err)
-			}
-			if f.Size > 0 && f.Size != size {
-				return fmt.Errorf("%s: %s: got %d bytes, want %d", name, f.URL, size, f.Size)
-			}
-			f.Checksum, f.Size = d.String(), size
-		default:
-			return &UnpinnedError{File: name, URL: f.URL, Checksum: f.Checksum}
-		}
-	}
-	return nil
-}
-
-// sslAuth is options.ssl as a login, nil for none.
-func sslAuth(pkg konflux.PrefetchPackage) (*lock.Auth, error) {
-	if pkg.SSLVerify != nil && !*pkg.SSLVerify {
-		return nil, errors.New("options.ssl: ssl_verify false: whoever answers would be believed to be the server, and be logged in to; name the certificate of the server's authority as ca_bundle")
-	}
-	tls := lock.AuthTLS{Cert: pkg.SSLClientCert, Key: pkg.SSLClientKey, CA: pkg.SSLCACert}
-	if tls == (lock.AuthTLS{}) {
-		return nil, nil
-	}
-	for _, f := range []struct {
-		key  string
-		file *string
-	}{{"client_cert", &tls.Cert}, {"client_key", &tls.Key}, {"ca_bundle", &tls.CA}} {
-		if *f.file == "" {
-			continue
-		}
-		fi, err := os.Stat(*f.file)
-		if err == nil && !fi.Mode().IsRegular() {
-			err = fmt.Errorf("%s is not a file", *f.file)
-		}
-		if err == nil {
-			*f.file, err = filepath.Abs(*f.file) // as Hermeto has it: of the current folder
-		}
-		if err != nil {
-			return nil, fmt.Errorf("options.ssl: %s: %w", f.key, err)
-		}
-	}
-	return &lock.Auth{TLS: &tls}, nil
-}
-
-// trust makes the keys those that all packages have to be signed by.
-func (p *Plan) trust(l *lock.Lock) error {
-	if len(p.req.Keys) == 0 {
-		return nil
-	}
-	var all []string
-	for _, name := range p.req.Keys {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		ring, err := rpmsig.ReadKeys(b)
-		if err != nil {
-			return fmt.Errorf("reading the key %s: %w", name, err)
-		}
-		d, n, err := p.req.Store.Put(strings.NewReader(string(b)), digest.Of(b))
-		if err != nil {
-			return err
-		}
-		abs, err := filepath.Abs(name)
-		if err != nil {
-			return err
-		}
-		all = append(all, ring.Fingerprints()...)
-		in := lock.Input{
-			Kind: lock.KindKey, Name: d.Hex()[:16], URL: "file://" + filepath.ToSlash(abs), Size: n, SHA256: d,
-			Fingerprint: strings.Join(ring.Fingerprints(), ","),
-		}
-		l.Inputs = append(l.Inputs, in)
-	}
-	slices.Sort(all)
-	all = slices.Compact(all)
-	for i := range l.Repos {
-		l.Repos[i].GPGCheck, l.Repos[i].Keys = true, all
-	}
-	for i := range l.Inputs {
-		in := &l.Inputs[i]
-		if in.RPM == nil {
-			continue
-		}
-		if in.Repo == "" {
-			return fmt.Errorf("%s has no repoid, and so no keys by which its signature can be checked", in.Name)
-		}
-		in.RPM.Signed = true
-	}
-	return nil
 }
 
 // lockfile is the path of a package's artifacts.lock.yaml.

@@ -76,7 +76,10 @@ func webURL(s string) string {
 	if u.Path == "" {
 		u.Path = "/"
 	}
-	return u.ResolveReference(u).String()
+	if strings.Contains(u.Path, "/.") {
+		u = u.ResolveReference(u)
+	}
+	return u.String()
 }
 
 // base is the last element of a slash-separated path.
