@@ -213,9 +213,11 @@ func supervise(c *control) error {
 	if cmd.err != nil {
 		return cmd.err
 	}
-	ws, err := reap(cmd.pid)
-	if err != nil {
-		return err
+	var ws unix.WaitStatus
+	if cmd.pid != 0 {
+		if ws, err = reap(cmd.pid); err != nil {
+			return err
+		}
 	}
 	return c.send(message{Exited: true, Status: uint32(ws)}, -1)
 }
@@ -293,8 +295,12 @@ type commandStart struct {
 	err error
 }
 
-// startCommand starts the command as a child of the calling thread.
+// startCommand starts the command as a child of the calling thread. Where there is
+// none to start, its number is 0.
 func startCommand(s *initSpec) commandStart {
+	if len(s.Args) == 0 {
+		return commandStart{}
+	}
 	name, err := lookPath(s.Args[0], s.Dir, s.Env)
 	if err == nil {
 		var pid int

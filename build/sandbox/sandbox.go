@@ -36,6 +36,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -94,6 +95,8 @@ type Spec struct {
 	MaxProcesses int
 	// Name is the step's name in errors and in the evidence.
 	Name string
+
+	probe bool // there is no command
 }
 
 // Result is what came of a command that ran.
@@ -146,9 +149,25 @@ func Run(ctx context.Context, s Spec) (*Result, error) {
 	return r, nil
 }
 
+// Probe sets up a sandbox as Run does, its canaries included, and runs nothing in
+// it: the evidence says what this machine allows, the error what it does not.
+// Its root is an empty folder in dir, which is removed.
+func Probe(ctx context.Context, dir string) (ev *Evidence, err error) {
+	root, err := os.MkdirTemp(dir, "caisson-probe-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(root)) }()
+	r, err := Run(ctx, Spec{Name: "probe", Root: root, RootWritable: true, FakeOwnership: true, Timeout: time.Minute, probe: true})
+	if err != nil {
+		return nil, err
+	}
+	return &r.Evidence, nil
+}
+
 // checked is s with its defaults, or what is wrong with it.
 func (s Spec) checked() (Spec, error) {
-	if len(s.Args) == 0 || s.Args[0] == "" {
+	if !s.probe && (len(s.Args) == 0 || s.Args[0] == "") {
 		return s, errors.New("sandbox: no command given")
 	}
 	if s.Name == "" {
