@@ -34,7 +34,7 @@ type initSpec struct {
 	ProcIn, DevIn []string
 	Args, Env     []string
 	Dir           string
-	FakeOwnership bool
+	Features      features
 	MaxProcesses  int
 	// HostSocket is an abstract UNIX socket that listens in the caller's network.
 	HostSocket string
@@ -177,7 +177,7 @@ func supervise(c *control) error {
 	// from a locked one, so the descriptors can be sent from outside the filter.
 	go func() {
 		runtime.LockOSThread()
-		fd, err := confineThread(s.FakeOwnership, ready.sharedProc)
+		fd, err := confineThread(s.Features, ready.sharedProc)
 		install <- filtered{fd, unix.Gettid(), err}
 		if err != nil {
 			return

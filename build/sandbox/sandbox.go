@@ -88,6 +88,9 @@ type Spec struct {
 	// Files is what earlier runs recorded, their Result.Files, of what is writable
 	// in this one: it is gone on from there.
 	Files map[FileID]Recorded
+	// Shown is what files look like to the command: to a program that makes a file
+	// system of a folder, say, that belongs to one user.
+	Shown map[FileID]Shown
 	// Timeout bounds the whole run; none if 0.
 	Timeout time.Duration
 	// MaxProcesses bounds the processes and threads at one time; 16384 if 0. Before
@@ -164,6 +167,9 @@ func Probe(ctx context.Context, dir string) (ev *Evidence, err error) {
 	}
 	return &r.Evidence, nil
 }
+
+// features are what s asks of the filter.
+func (s *Spec) features() features { return features{s.FakeOwnership, len(s.Shown) > 0} }
 
 // checked is s with its defaults, or what is wrong with it.
 func (s Spec) checked() (Spec, error) {
