@@ -66,7 +66,7 @@ link symbolic link 777 5:0 1 8 0,0 1700000000
 	}
 	for _, l := range []string{
 		"./set-uid f 4755 70000:12 1700000000\n", "plain regular file 600\n",
-		"# file: set-uid\nsecurity.capability=\"cap\"\nuser.a=\"A\"\nuser.b\n", "# file: link\nsecurity.selinux=0sbGFiZWwA\n",
+		"# file: set-uid\nsecurity.capability=\"cap\"\nuser.a=\"A\"\nuser.b=\"\"\n", "# file: link\nsecurity.selinux=\"label\"\n",
 		"set-uid: user.none: No such attribute\n", "20666 259 70000 1\n",
 	} {
 		if !strings.Contains(text, l) {
