@@ -23,6 +23,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -204,8 +205,13 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, initrd, err := b.runAll(ctx)
+	w, err := watchInputs(func(in *lock.Input) string { return b.Store.Path(in.SHA256) }, inputs)
 	if err != nil {
+		return nil, err
+	}
+	root, initrd, err := b.runAll(ctx)
+	unread, watchErr := b.unread(w, inputs)
+	if err := errors.Join(err, watchErr); err != nil {
 		return nil, err
 	}
 	b.say("assembling the disk")
@@ -232,7 +238,7 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	}
 	ev := Evidence{
 		Version: 1, Lock: b.lockDigest, Inputs: sandbox.Inputs{Before: before.String(), After: after.String()},
-		Steps: b.evidence(), Unused: b.unused(inputs), Skipped: b.skippedScripts(),
+		Steps: b.evidence(), Unused: b.unused(inputs), Unread: unread, Skipped: b.skippedScripts(),
 	}
 	return img, b.publish(ctx, img, files, &ev)
 }

@@ -56,6 +56,7 @@ func TestBuild(t *testing.T) {
 	t.Run("Accounts", func(t *testing.T) { testAccounts(t, d) })
 	t.Run("Failures", func(t *testing.T) { testFailures(t, d) })
 	t.Run("Recorded", func(t *testing.T) { testRecorded(t, d) })
+	t.Run("Unread", func(t *testing.T) { testUnread(t, d) })
 	t.Run("Interrupted", func(t *testing.T) { testInterrupted(t, d) })
 	t.Run("Store", func(t *testing.T) { testStore(t, d) })
 	t.Run("Conditions", func(t *testing.T) { testConditions(t, d) })
@@ -224,6 +225,37 @@ func testRecorded(t *testing.T, d *distro) {
 	i := slices.IndexFunc(ev.Steps, func(s sandbox.Evidence) bool { return len(s.NetworkAttempts()) > 0 })
 	if i < 0 || ev.Steps[i].Attempts[0].Destination != "192.0.2.1:53" {
 		t.Errorf("the attempt is not recorded: %s", b)
+	}
+}
+
+// testUnread gives a step two files, of which it reads one.
+func testUnread(t *testing.T, d *distro) {
+	t.Parallel()
+	d = d.with(func(d *distro) {
+		for _, name := range []string{"read", "spare"} {
+			sum, size, err := d.store.Put(strings.NewReader("content of "+name), [32]byte{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.lock.Inputs = append(d.lock.Inputs, lock.Input{Kind: lock.KindFile, Name: name, URL: "https://a.example/" + name, SHA256: sum, Size: size})
+		}
+		slices.SortFunc(d.lock.Inputs, func(a, b lock.Input) int { return strings.Compare(a.Kind+a.Name, b.Kind+b.Name) })
+		d.lock.Steps = []lock.Step{{Run: "ls -l $IN/spare; cat $IN/read"}}
+	})
+	out := t.TempDir()
+	if _, err := Build(context.Background(), d.options(out)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(out, "evidence.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ev Evidence
+	if err := json.Unmarshal(b, &ev); err != nil {
+		t.Fatal(err)
+	}
+	if ev.Unread == nil || !slices.Equal(*ev.Unread, []string{"file/spare"}) || len(ev.Unused) != 0 {
+		t.Errorf("unread %v, unused %v, want file/spare to be unread", ev.Unread, ev.Unused)
 	}
 }
 
