@@ -260,12 +260,17 @@ func (b *builder) merkleBeside(ctx context.Context, inputs []*lock.Input, work f
 // the root's kernel modules.
 func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err error) {
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return b.runSteps(gctx) })
+	pending := &pendingRoot{done: make(chan struct{})}
+	g.Go(func() error { return b.runSteps(gctx, pending) })
 	g.Go(func() error {
 		b.say("installing the root")
 		var err error
-		root, err = b.install(gctx, lock.SetRoot)
-		return err
+		if root, err = b.install(gctx, lock.SetRoot); err != nil {
+			return err
+		}
+		pending.installed = root
+		close(pending.done)
+		return nil
 	})
 	g.Go(func() error {
 		b.say("installing the initrd")
