@@ -37,6 +37,14 @@
 // by https. Where an Auth says nothing that is sent, .netrc counts. Nothing of
 // it is in an error, in the store or in its keys.
 //
+// # Redirects
+//
+// At most ten are followed; to http and https addresses only, not from https to
+// http, and not to what is nearer than who sends there: from the public network
+// to a private one, or from elsewhere to this machine or its link. What a name
+// resolves to counts; behind a proxy, which resolves the names, only names of
+// this machine are known.
+//
 // # Mirrors
 //
 // Of several places of a file each is tried after the one before has failed,
@@ -73,6 +81,9 @@ import (
 // maxRedirects is how often one request may be sent elsewhere.
 const maxRedirects = 10
 
+// maxHeader is how many bytes the head of an answer may have.
+const maxHeader = 1 << 20
+
 // downFor is how long a host that could not be reached is left alone.
 const downFor = 30 * time.Second
 
@@ -107,7 +118,7 @@ func NewClient(cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, netrc: rc, hosts: make(map[string]*host)}
 	c.logins.made = make(map[string]func() (*login, error))
-	c.logins.transports = map[transportKey]*http.Transport{{}: NewTransport(cfg)}
+	c.logins.transports = map[transportKey]*reacher{{}: newReacher(NewTransport(cfg), cfg)}
 	var t http.RoundTripper = c.logins.transports[transportKey{}]
 	if cfg.Login != nil {
 		t = cfg.Login(t)
@@ -120,20 +131,25 @@ func NewClient(cfg Config) (*Client, error) {
 // a Config.
 func NewTransport(cfg Config) *http.Transport {
 	cfg = cfg.withDefaults()
-	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 30 * time.Second}
 	t := &http.Transport{
-		DialContext:         dialer.DialContext,
+		DialContext:         newDialer(cfg).DialContext,
 		TLSClientConfig:     &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: cfg.ConnectTimeout,
 		ForceAttemptHTTP2:   true,
 		DisableCompression:  true, // the bytes that are locked are those on the wire
 		MaxIdleConnsPerHost: cfg.PerHost,
 		IdleConnTimeout:     90 * time.Second,
+
+		MaxResponseHeaderBytes: maxHeader,
 	}
 	if cfg.Proxy != nil {
 		t.Proxy = func(r *http.Request) (*url.URL, error) { return cfg.Proxy(r.URL) }
 	}
 	return t
+}
+
+func newDialer(cfg Config) *net.Dialer {
+	return &net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 30 * time.Second}
 }
 
 // Requests is how many HTTP requests have been sent, retries included.
