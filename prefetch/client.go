@@ -5,8 +5,8 @@
 // Nothing gets its final name in the store before it has been proved:
 //
 //	all inputs   SHA-256 and size as the lock has them
-//	rpm          name, epoch, version, release and architecture are the lock's; where the
-//	             lock says so, signed by one of the keys that its repository trusts
+//	rpm          name, epoch, version, release and architecture are the lock's, header and
+//	             payload what the package's own SHA-256 say; where the lock says so, signed by one of the keys that its repository trusts
 //	go           h1 of the zip or of go.mod, as go.sum has it
 //	toolchain    h1, as the checksum database has it
 //	crate        Cargo.lock's checksum, which is the SHA-256

@@ -161,7 +161,7 @@ func (t *trust) proved(in *lock.Input, s *cas.Store) bool {
 // signature.
 func rpmProof(in *lock.Input, fingerprint string, key digest.Digest) string {
 	r := in.RPM
-	return strings.Join([]string{"proof-2 rpm", in.SHA256.Hex(), r.Name, r.EVR(), r.Arch, fingerprint, key.Hex()}, "\x00")
+	return strings.Join([]string{"proof-3 rpm", in.SHA256.Hex(), r.Name, r.EVR(), r.Arch, fingerprint, key.Hex()}, "\x00")
 }
 
 func (t *trust) proveRPM(in *lock.Input, c content) (proof, error) {
@@ -175,6 +175,9 @@ func (t *trust) proveRPM(in *lock.Input, c content) (proof, error) {
 		return proof{}, fmt.Errorf("it is another package: got %s, want %s", got, want.NEVRA())
 	}
 	if !r.Signed {
+		if err := p.CheckDigests(); err != nil {
+			return proof{}, err
+		}
 		return proof{key: rpmProof(in, "", digest.Digest{})}, nil
 	}
 	rt := t.repos[in.Repo]
