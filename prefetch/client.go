@@ -7,9 +7,10 @@
 //	all inputs   SHA-256 and size as the lock has them
 //	rpm          name, epoch, version, release and architecture are the lock's, header and
 //	             payload what the package's own SHA-256 say; where the lock says so, signed by one of the keys that its repository trusts
-//	go           h1 of the zip or of go.mod, as go.sum has it
+//	go           h1 of the zip or of go.mod, as go.sum has it; a zip that go will unpack
 //	toolchain    h1, as the checksum database has it
-//	crate        Cargo.lock's checksum, which is the SHA-256
+//	crate        Cargo.lock's checksum, which is the SHA-256; an archive of files below
+//	             NAME-VERSION/
 //	tree         the local folder packs to the SHA-256 that was locked
 //	oci          the digest of its address, which is the SHA-256
 //	git          commit, tree and tag are the lock's, made anew from the contents (see gittree)
