@@ -46,7 +46,7 @@ type login struct {
 type logins struct {
 	mu         sync.Mutex
 	made       map[string]func() (*login, error) // by the Auth, as JSON
-	transports map[transportKey]*http.Transport
+	transports map[transportKey]*reacher
 }
 
 // transportKey is what one transport differs by from another.
@@ -137,7 +137,7 @@ func (c *Client) transport(key transportKey) (http.RoundTripper, error) {
 	if t := c.logins.transports[key]; t != nil {
 		return t, nil
 	}
-	t := NewTransport(c.cfg)
+	t := newReacher(NewTransport(c.cfg), c.cfg)
 	var err error
 	if t.TLSClientConfig, err = tlsConfig(t.TLSClientConfig, key); err != nil {
 		return nil, err
@@ -232,10 +232,14 @@ func isLoopback(name string) bool {
 type sender struct {
 	l   *login
 	url *url.URL // that is asked
+	way *journey
 }
+
+func newSender(l *login, u *url.URL) *sender { return &sender{l, u, newJourney(u)} }
 
 // RoundTrip logs in to the server that is asked, and to no other.
 func (s *sender) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.WithContext(s.way.within(r.Context()))
 	if !sameServer(r.URL, s.url) {
 		return s.l.elsewhere.RoundTrip(r)
 	}
@@ -350,6 +354,6 @@ func (c *Client) ask(ctx context.Context, l *login, u *url.URL, header http.Head
 	}
 	req.Header = header
 	c.requests.Add(1)
-	h := http.Client{Transport: &sender{l, u}, CheckRedirect: checkRedirect}
+	h := http.Client{Transport: newSender(l, u), CheckRedirect: checkRedirect}
 	return h.Do(req)
 }

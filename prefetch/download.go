@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"strings"
@@ -113,6 +114,8 @@ type transfer struct {
 	validator string
 	resumed   bool
 	wait      time.Duration // what the server asked for
+	whole     int64         // how long the server says the file is; -1 where it does not
+	odd       string        // what it says that may be why it is not the file
 }
 
 // temporary marks an error after which another try makes sense.
@@ -156,6 +159,9 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 	}
 	if errors.As(err, new(*cas.MismatchError)) || errors.As(err, new(*SizeError)) {
 		_ = t.restart() // going on from it would end here again; its error would hide this one
+		if t.odd != "" {
+			err = fmt.Errorf("%w (%s)", err, t.odd)
+		}
 	}
 	fe := &FetchError{URL: safeURL(req.URL), Err: err}
 	var se *statusError
@@ -304,8 +310,10 @@ func (t *transfer) try(ctx context.Context) error {
 	idle := t.c.cfg.IdleTimeout
 	dog := time.AfterFunc(idle, func() { cancel(fmt.Errorf("%w for %s", errIdle, idle)) })
 	defer dog.Stop()
-
-	resp, err := t.send(ctx)
+	alive := func() { dog.Reset(idle) }
+	resp, err := t.send(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { alive() }, GotFirstResponseByte: alive,
+	}))
 	if err != nil {
 		return sendError(ctx, err)
 	}
@@ -313,17 +321,29 @@ func (t *transfer) try(ctx context.Context) error {
 	if err := t.accept(resp); err != nil {
 		return err
 	}
-	if err := t.copy(resp.Body, func() { dog.Reset(idle) }); err != nil {
+	if err := t.copy(resp.Body, alive); err != nil {
 		var temp temporary
-		if cause := context.Cause(ctx); errors.As(err, &temp) && errors.Is(cause, errIdle) {
+		if !errors.As(err, &temp) {
+			return err
+		}
+		if t.complete() { // whatever its end was to be
+			return nil
+		}
+		if cause := context.Cause(ctx); errors.Is(cause, errIdle) {
 			return temporary{cause}
 		}
 		return err
 	}
-	if t.req.Size > 0 && t.to.Size() < t.req.Size {
-		return temporary{fmt.Errorf("the body ends early: %w", &SizeError{Got: t.to.Size(), Want: t.req.Size})}
+	if want := max(t.req.Size, t.whole); t.to.Size() < want {
+		return temporary{fmt.Errorf("the body ends early: %w", &SizeError{Got: t.to.Size(), Want: want})}
 	}
 	return nil
+}
+
+// complete tells whether the digest's bytes are all there.
+func (t *transfer) complete() bool {
+	have := t.to.Size()
+	return !t.req.Digest.IsZero() && have >= t.req.Size && t.to.Sum() == t.req.Digest
 }
 
 func (t *transfer) send(ctx context.Context) (*http.Response, error) {

@@ -339,6 +339,9 @@ func isDamage(err error) bool {
 // fetch gets an input from wherever it is.
 func (f *filler) fetch(ctx context.Context, in *lock.Input, to *cas.Temp) error {
 	req := Request{Size: in.Size, Digest: in.SHA256, Progress: f.track.bytes(in.Kind)}
+	if in.Kind == lock.KindCrate { // of which Cargo.lock does not say the size
+		req.Max = maxCrate
+	}
 	if f.opts.Get != nil {
 		if err := f.opts.Get(ctx, in, req, to); !errors.Is(err, ErrOwnPlace) {
 			return err

@@ -233,7 +233,7 @@ func (f *Fetcher) gitOptions(auth *lock.Auth, u *url.URL) (gitfetch.Options, err
 	if err := l.mayGo(u); err != nil {
 		return o, err
 	}
-	o.HTTP = &http.Client{Transport: &counted{&f.client.requests, &sender{l, u}}, CheckRedirect: checkRedirect}
+	o.HTTP = &http.Client{Transport: &counted{&f.client.requests, newSender(l, u)}, CheckRedirect: checkRedirect}
 	return o, nil
 }
 

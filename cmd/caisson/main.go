@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -32,6 +34,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	log.SetOutput(io.Discard)    // net/http logs there what servers send unasked
 	ui := newUI(os.Stdout, os.Stderr)
 	root := newRootCommand(ui)
 	root.SetArgs(args)
