@@ -61,6 +61,7 @@ type Request struct {
 	learn *answer // is told of this one; nil where nobody wants to know
 
 	through http.RoundTripper // instead of the client's transport, logged in already
+	by      string            // by what it is, as LoginOf says it
 }
 
 // FetchError says which address could not be had, and why.
@@ -134,9 +135,15 @@ func (e permanent) Unwrap() error { return e.error }
 // are resumed where the server can. Every error is a *FetchError or the
 // context's.
 func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
+	_, err := c.get(ctx, req, to)
+	return err
+}
+
+// get is Get, and returns by what it was logged in for the file.
+func (c *Client) get(ctx context.Context, req Request, to *cas.Temp) (by string, err error) {
 	u, err := url.Parse(req.URL)
 	if err != nil {
-		return &FetchError{URL: safeURL(req.URL), Err: errors.New("not a URL")}
+		return "", &FetchError{URL: safeURL(req.URL), Err: errors.New("not a URL")}
 	}
 	t := &transfer{c: c, req: req, url: u, to: to}
 	switch u.Scheme {
@@ -152,10 +159,13 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 		err = fmt.Errorf("scheme %q is not supported", u.Scheme)
 	}
 	if err = t.check(ctx, err); err == nil {
-		return nil
+		if t.login != nil {
+			by = t.login.loggedIn(u)
+		}
+		return by, nil
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return "", ctx.Err()
 	}
 	if errors.As(err, new(*cas.MismatchError)) || errors.As(err, new(*SizeError)) {
 		_ = t.restart() // going on from it would end here again; its error would hide this one
@@ -168,7 +178,7 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 	if errors.As(err, &se) {
 		fe.Status = se.status
 	}
-	return fe
+	return "", fe
 }
 
 // check compares the digest, and starts afresh where the parts of two files

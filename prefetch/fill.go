@@ -354,8 +354,11 @@ func (f *filler) fetch(ctx context.Context, in *lock.Input, to *cas.Temp) error 
 	if err != nil {
 		return err
 	}
-	_, err = f.fetcher.bring(ctx, w, req, to)
-	return err
+	got, err := f.fetcher.bring(ctx, w, req, to)
+	if err != nil {
+		return err
+	}
+	return RememberLogin(f.s, in.SHA256, got.login)
 }
 
 // commit proves a file and gives it its name.
