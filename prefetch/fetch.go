@@ -107,7 +107,7 @@ func (f *Fetcher) bring(ctx context.Context, w lock.Want, req Request, to *cas.T
 	case !w.ISO.IsZero():
 		return brought{}, f.fetchISO(ctx, w, req, to)
 	case w.Kind == lock.KindGit:
-		err := f.fetchGit(ctx, w, to)
+		err := f.fetchGit(ctx, w, req, to)
 		if err == nil && req.Progress != nil {
 			req.Progress(to.Size())
 		}

@@ -27,14 +27,15 @@ type gitJob struct {
 	dir  string // for objects on their way
 	auth *lock.Auth
 	asks *url.URL // the repository that was asked for
+	req  Request  // is told what goes on
 	open []*gitfetch.Repo
 }
 
 // fetchGit writes a git repository at a commit, in the form of package
 // gittree. Where the digest of that is not known beforehand, the file is
 // proved to be what its commit says, and to be the commit that was pinned.
-func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, to *cas.Temp) error {
-	err := f.tryGit(ctx, w, to)
+func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, req Request, to *cas.Temp) error {
+	err := f.tryGit(ctx, w, req, to)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -52,7 +53,7 @@ func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, to *cas.Temp) error
 	return fe
 }
 
-func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, to *cas.Temp) error {
+func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, req Request, to *cas.Temp) error {
 	u, err := url.Parse(w.URL)
 	if err != nil || u.Host == "" && u.Scheme != "file" {
 		return errors.New("the address is no URL, such as https://host/path or ssh://git@host/path")
@@ -65,7 +66,7 @@ func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, to *cas.Temp) error {
 		return err
 	}
 	defer remove()
-	g := &gitJob{f: f, dir: dir, auth: w.Auth, asks: u}
+	g := &gitJob{f: f, dir: dir, auth: w.Auth, asks: u, req: req}
 	defer g.close()
 	src, err := g.source(ctx, u, w.Ref, w.Submodules)
 	if err != nil {
@@ -167,11 +168,15 @@ func (g *gitJob) source(ctx context.Context, u *url.URL, ref string, submodules 
 func (g *gitJob) fetch(ctx context.Context, u *url.URL, ref string) (*gitfetch.Repo, string, error) {
 	var repo *gitfetch.Repo
 	var id string
+	try := 0
 	err := g.f.retry(ctx, u, func() error {
+		try++
+		g.req.tell(u, try)
 		o, err := g.f.gitOptions(g.authFor(u), u)
 		if err != nil {
 			return err
 		}
+		o.Alive = g.req.alive
 		remote, err := gitfetch.Open(ctx, u, o)
 		if err != nil {
 			return err

@@ -73,14 +73,13 @@ lock says, as prefetch does.`,
 }
 
 // shareOptions are the library's.
-func (o *storeShareOptions) shareOptions(ui *ui) (share.Options, error) {
+func (o *storeShareOptions) shareOptions() (share.Options, error) {
 	cfg, err := prefetch.EnvConfig(programVersion(), cmp.Or(o.project, filepath.Dir(o.lockFile)))
 	if err != nil {
 		return share.Options{}, err
 	}
 	return share.Options{
 		Config: cfg, From: o.from, All: o.all, Restricted: o.restricted,
-		Progress: ui.transferring,
 	}, nil
 }
 
@@ -93,12 +92,15 @@ func runStorePush(ctx context.Context, ui *ui, o *storeShareOptions, ref string)
 	if err != nil {
 		return err
 	}
-	opts, err := o.shareOptions(ui)
+	opts, err := o.shareOptions()
 	if err != nil {
 		return err
 	}
 	began := time.Now()
+	var end func()
+	opts.Progress, end = ui.transfer()
 	p, err := share.Push(ctx, ref, l, text, store, opts)
+	end()
 	if err != nil {
 		return shareError(err, ref)
 	}
@@ -120,12 +122,15 @@ func runStorePull(ctx context.Context, ui *ui, o *storeShareOptions, ref string)
 	if err != nil {
 		return err
 	}
-	opts, err := o.shareOptions(ui)
+	opts, err := o.shareOptions()
 	if err != nil {
 		return err
 	}
 	began := time.Now()
+	var end func()
+	opts.Progress, end = ui.transfer()
 	p, err := share.Pull(ctx, ref, l, text, store, opts)
+	end()
 	if err != nil {
 		return shareError(err, ref)
 	}
