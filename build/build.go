@@ -52,8 +52,8 @@ type Options struct {
 	Out string
 	// Keep leaves the working folder where a build fails.
 	Keep bool
-	// Progress is told what begins; it may be nil.
-	Progress func(stage string)
+	// Events is told what goes on, one thing at a time; it may be nil.
+	Events func(Event)
 }
 
 // NetworkError says that a step tried to reach a network.
@@ -189,18 +189,10 @@ func hostArch() string {
 	return runtime.GOARCH
 }
 
-func (b *builder) say(format string, args ...any) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.Progress != nil {
-		b.Progress(fmt.Sprintf(format, args...))
-	}
-}
-
 func (b *builder) build(ctx context.Context) (*Image, error) {
 	inputs := b.inputs()
-	b.say("unpacking %d tools", len(b.of(lock.SetTools)))
-	before, err := b.merkleBeside(ctx, inputs, b.unpackTools)
+	b.plan()
+	before, err := b.merkleBeside(ctx, stepCheck, inputs, b.unpackTools)
 	if err != nil {
 		return nil, err
 	}
@@ -208,15 +200,14 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.say("assembling the disk")
 	var img *Image
 	var files []File
-	after, err := b.merkleBeside(ctx, inputs, func(ctx context.Context) error {
+	after, err := b.merkleBeside(ctx, stepCheckAgain, inputs, func(ctx context.Context) error {
 		d, err := b.assemble(ctx, root, initrd)
 		if err != nil {
 			return err
 		}
-		if files, err = d.accounts(root, initrd); err != nil {
+		if err := b.during(stepAccount, func() error { files, err = d.accounts(root, initrd); return err }); err != nil {
 			return err
 		}
 		img = d.describe()
@@ -238,11 +229,13 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 }
 
 // merkleBeside reads all inputs while work is done that runs nothing foreign.
-func (b *builder) merkleBeside(ctx context.Context, inputs []*lock.Input, work func(context.Context) error) (root digest.Digest, err error) {
+func (b *builder) merkleBeside(ctx context.Context, step string, inputs []*lock.Input, work func(context.Context) error) (root digest.Digest, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		p := b.begin(step).of(int64(len(inputs)), "files")
+		defer p.end()
 		var err error
-		root, err = b.merkle(ctx, inputs)
+		root, err = b.merkle(ctx, inputs, p)
 		return err
 	})
 	g.Go(func() error { return work(ctx) })
@@ -256,13 +249,11 @@ func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err erro
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.runSteps(gctx) })
 	g.Go(func() error {
-		b.say("installing the root")
 		var err error
 		root, err = b.install(gctx, lock.SetRoot)
 		return err
 	})
 	g.Go(func() error {
-		b.say("installing the initrd")
 		var err error
 		initrd, err = b.install(gctx, lock.SetInitrd)
 		return err
@@ -270,9 +261,10 @@ func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err erro
 	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
-	if err := b.finishRoot(ctx, root); err != nil {
+	if err := b.during(stepRoot, func() error { return b.finishRoot(ctx, root) }); err != nil {
 		return nil, nil, err
 	}
+	defer b.begin(stepInitrd).end()
 	version, err := kernelVersion(root.tree)
 	if err != nil {
 		return nil, nil, err

@@ -308,6 +308,14 @@ func (u *ui) json(v any) error {
 	})
 }
 
+// event writes a line for a machine.
+func (u *ui) event(v any) {
+	err := u.result(func(w io.Writer) error { return json.NewEncoder(w).Encode(v) })
+	if err != nil && u.broken == nil {
+		u.broken = err
+	}
+}
+
 // size is a number of bytes for people.
 func size(n int64) string {
 	switch {
