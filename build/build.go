@@ -52,6 +52,8 @@ type Options struct {
 	Out string
 	// Keep leaves the working folder where a build fails.
 	Keep bool
+	// AnySpace builds without looking first whether Out has room for it.
+	AnySpace bool
 	// Events is told what goes on, one thing at a time; it may be nil.
 	Events func(Event)
 }
@@ -93,11 +95,17 @@ func (e *KeptError) Unwrap() error { return e.Err }
 
 // Build makes the image and leaves NAME.qcow2, files.json, evidence.json and
 // build.log in Options.Out. Inputs that the store lacks or has damaged are a
-// *cas.MissingError or *cas.DamagedError.
+// *cas.MissingError or *cas.DamagedError; too little room, found before anything
+// is done, is a *NoSpaceError.
 func Build(ctx context.Context, o Options) (img *Image, err error) {
 	b, err := newBuilder(o)
 	if err != nil {
 		return nil, err
+	}
+	if !o.AnySpace {
+		if err := checkSpace(b.Out, Space(o.Lock, o.Store, o.Arch, o.Variant)); err != nil {
+			return nil, err
+		}
 	}
 	w, err := newWorkDir(b.Out)
 	if err != nil {

@@ -62,6 +62,7 @@ func TestBuild(t *testing.T) {
 	t.Run("Settings", func(t *testing.T) { testSettings(t, d) })
 	t.Run("Scriptless", func(t *testing.T) { testScriptless(t, d) })
 	t.Run("Output", func(t *testing.T) { testOutput(t, d) })
+	t.Run("Space", func(t *testing.T) { testSpace(t, d) })
 }
 
 func testAccounts(t *testing.T, d *distro) {

@@ -18,6 +18,7 @@ type buildOptions struct {
 	out, variant string
 	keep         bool
 	json, events bool
+	anySpace     bool
 }
 
 func newBuildCommand(ui *ui) *cobra.Command {
@@ -37,6 +38,7 @@ that records what was tried. It leaves the image, what it will measure
 	c.Flags().StringVar(&o.out, "out", "", "the output folder")
 	c.Flags().StringVar(&o.variant, "variant", "", "build this variant of the image")
 	c.Flags().BoolVar(&o.keep, "keep", false, "keep the working folder of a build that fails")
+	c.Flags().BoolVar(&o.anySpace, "any-space", false, "build even where there seems to be too little room")
 	c.Flags().BoolVar(&o.json, "json", false, "print where time and bytes went, by step, package and other input, as JSON")
 	c.Flags().BoolVar(&o.events, "events", false, "print what goes on, a line of JSON each")
 	c.Flags().Lookup("events").Hidden = true // it is between this program and itself
@@ -77,7 +79,7 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	}
 	tell(build.Event{Step: stepMeasure, State: build.Planned})
 	img, err := build.Build(ctx, build.Options{
-		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, Events: tell,
+		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, AnySpace: o.anySpace, Events: tell,
 	})
 	if err != nil {
 		return nil, err

@@ -164,10 +164,14 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 	if err := wantImage(image); err != nil {
 		return nil, err
 	}
+	var need int64 // bytes, for a rebuild
+	if !o.noRebuild {
+		need = build.Space(l, store, arch, variant)
+	}
 	opts := verify.Options{
 		Image: image, Lock: l, Store: store, Arch: arch, Variant: variant, Out: o.out,
 		Version: programVersion(), Now: time.Now, Progress: func(s string) { ui.stage("%s", s) },
-		Conditions: vary.Settings{Base: os.TempDir(), Need: 3 << 30, Euid: os.Geteuid(), CPUs: runtime.NumCPU(), FSType: vary.FSType},
+		Conditions: vary.Settings{Base: os.TempDir(), Need: need, Euid: os.Geteuid(), CPUs: runtime.NumCPU(), FSType: vary.FSType},
 		Rebuild: func(ctx context.Context, c *vary.Conditions, out string) error {
 			_, tell, end := ui.building()
 			defer end()
