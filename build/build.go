@@ -53,8 +53,10 @@ type Options struct {
 	Out string
 	// Keep leaves the working folder where a build fails.
 	Keep bool
-	// Progress is told what begins; it may be nil.
-	Progress func(stage string)
+	// AnySpace builds without looking first whether Out has room for it.
+	AnySpace bool
+	// Events is told what goes on, one thing at a time; it may be nil.
+	Events func(Event)
 }
 
 // NetworkError says that a step tried to reach a network.
@@ -94,11 +96,17 @@ func (e *KeptError) Unwrap() error { return e.Err }
 
 // Build makes the image and leaves NAME.qcow2, files.json, evidence.json and
 // build.log in Options.Out. Inputs that the store lacks or has damaged are a
-// *cas.MissingError or *cas.DamagedError.
+// *cas.MissingError or *cas.DamagedError; too little room, found before anything
+// is done, is a *NoSpaceError.
 func Build(ctx context.Context, o Options) (img *Image, err error) {
 	b, err := newBuilder(o)
 	if err != nil {
 		return nil, err
+	}
+	if !o.AnySpace {
+		if err := checkSpace(b.Out, Space(o.Lock, o.Store, o.Arch, o.Variant)); err != nil {
+			return nil, err
+		}
 	}
 	w, err := newWorkDir(b.Out)
 	if err != nil {
@@ -190,18 +198,10 @@ func hostArch() string {
 	return runtime.GOARCH
 }
 
-func (b *builder) say(format string, args ...any) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.Progress != nil {
-		b.Progress(fmt.Sprintf(format, args...))
-	}
-}
-
 func (b *builder) build(ctx context.Context) (*Image, error) {
 	inputs := b.inputs()
-	b.say("unpacking %d tools", len(b.of(lock.SetTools)))
-	before, err := b.merkleBeside(ctx, inputs, b.unpackTools)
+	b.plan()
+	before, err := b.merkleBeside(ctx, stepCheck, inputs, b.unpackTools)
 	if err != nil {
 		return nil, err
 	}
@@ -214,15 +214,14 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	if err := errors.Join(err, watchErr); err != nil {
 		return nil, err
 	}
-	b.say("assembling the disk")
 	var img *Image
 	var files []File
-	after, err := b.merkleBeside(ctx, inputs, func(ctx context.Context) error {
+	after, err := b.merkleBeside(ctx, stepCheckAgain, inputs, func(ctx context.Context) error {
 		d, err := b.assemble(ctx, root, initrd)
 		if err != nil {
 			return err
 		}
-		if files, err = d.accounts(root, initrd); err != nil {
+		if err := b.during(stepAccount, func() error { files, err = d.accounts(root, initrd); return err }); err != nil {
 			return err
 		}
 		img = d.describe()
@@ -244,11 +243,13 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 }
 
 // merkleBeside reads all inputs while work is done that runs nothing foreign.
-func (b *builder) merkleBeside(ctx context.Context, inputs []*lock.Input, work func(context.Context) error) (root digest.Digest, err error) {
+func (b *builder) merkleBeside(ctx context.Context, step string, inputs []*lock.Input, work func(context.Context) error) (root digest.Digest, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		p := b.begin(step).of(int64(len(inputs)), "files")
+		defer p.end()
 		var err error
-		root, err = b.merkle(ctx, inputs)
+		root, err = b.merkle(ctx, inputs, p)
 		return err
 	})
 	g.Go(func() error { return work(ctx) })
@@ -263,7 +264,6 @@ func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err erro
 	pending := &pendingRoot{done: make(chan struct{})}
 	g.Go(func() error { return b.runSteps(gctx, pending) })
 	g.Go(func() error {
-		b.say("installing the root")
 		var err error
 		if root, err = b.install(gctx, lock.SetRoot); err != nil {
 			return err
@@ -273,7 +273,6 @@ func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err erro
 		return nil
 	})
 	g.Go(func() error {
-		b.say("installing the initrd")
 		var err error
 		initrd, err = b.install(gctx, lock.SetInitrd)
 		return err
@@ -281,9 +280,10 @@ func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err erro
 	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
-	if err := b.finishRoot(ctx, root); err != nil {
+	if err := b.during(stepRoot, func() error { return b.finishRoot(ctx, root) }); err != nil {
 		return nil, nil, err
 	}
+	defer b.begin(stepInitrd).end()
 	version, err := kernelVersion(root.tree)
 	if err != nil {
 		return nil, nil, err

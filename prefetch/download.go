@@ -52,9 +52,12 @@ type Request struct {
 	// Max is the most bytes that may come where Size is not known; 0 for the
 	// client's own limit.
 	Max int64
-	// Progress is told of bytes as they come, and by a negative number of
-	// those that have to come again. It may be nil.
+	// Progress is told of bytes as they come, by a negative number of those
+	// that have to come again, and by 0 of what does not count. It may be nil.
 	Progress func(n int64)
+	// Trying is told before each try which server is asked, without login, and
+	// that it is the first, the second, … time. It may be nil.
+	Trying func(host string, try int)
 
 	token string  // the whole Authorization header; empty for that of Auth
 	known *answer // an earlier answer: whether it still holds is asked
@@ -62,6 +65,20 @@ type Request struct {
 
 	through http.RoundTripper // instead of the client's transport, logged in already
 	by      string            // by what it is, as LoginOf says it
+}
+
+// tell tells Trying, if there is one.
+func (r *Request) tell(u *url.URL, try int) {
+	if r.Trying != nil {
+		r.Trying(u.Host, try)
+	}
+}
+
+// alive tells Progress that something comes that is not counted yet.
+func (r *Request) alive() {
+	if r.Progress != nil {
+		r.Progress(0)
+	}
 }
 
 // FetchError says which address could not be had, and why.
@@ -255,8 +272,9 @@ func (t *transfer) run(ctx context.Context) error {
 		return temporary{fmt.Errorf("not tried, %s could not be reached: %w", t.url.Host, err)}
 	}
 	backoff := t.c.cfg.Backoff
-	for left := t.c.cfg.Retries; ; left-- {
+	for left, try := t.c.cfg.Retries, 1; ; left, try = left-1, try+1 {
 		before := t.to.Size()
+		t.req.tell(t.url, try)
 		err := t.try(ctx)
 		if err == nil {
 			h.report(nil)

@@ -111,7 +111,7 @@ func (f *Fetcher) bring(ctx context.Context, w lock.Want, req Request, to *cas.T
 	case !w.ISO.IsZero():
 		return brought{login: LoginOf(f.store, w.ISO)}, f.fetchISO(ctx, w, req, to)
 	case w.Kind == lock.KindGit:
-		by, err := f.fetchGit(ctx, w, to)
+		by, err := f.fetchGit(ctx, w, req, to)
 		if err == nil && req.Progress != nil {
 			req.Progress(to.Size())
 		}

@@ -28,6 +28,7 @@ type gitJob struct {
 	dir  string // for objects on their way
 	auth *lock.Auth
 	asks *url.URL // the repository that was asked for
+	req  Request  // is told what goes on
 	open []*gitfetch.Repo
 	by   string // by what it was logged in, as LoginOf says it
 }
@@ -36,8 +37,8 @@ type gitJob struct {
 // gittree. Where the digest of that is not known beforehand, the file is
 // proved to be what its commit says, and to be the commit that was pinned. It
 // returns by what it was logged in for any of it.
-func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, to *cas.Temp) (by string, err error) {
-	by, err = f.tryGit(ctx, w, to)
+func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, req Request, to *cas.Temp) (by string, err error) {
+	by, err = f.tryGit(ctx, w, req, to)
 	if err == nil || ctx.Err() != nil {
 		return by, ctx.Err()
 	}
@@ -52,7 +53,7 @@ func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, to *cas.Temp) (by s
 	return "", fe
 }
 
-func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, to *cas.Temp) (by string, err error) {
+func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, req Request, to *cas.Temp) (by string, err error) {
 	u, err := url.Parse(w.URL)
 	if err != nil || u.Host == "" && u.Scheme != "file" {
 		return "", errors.New("the address is no URL, such as https://host/path or ssh://git@host/path")
@@ -65,7 +66,7 @@ func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, to *cas.Temp) (by str
 		return "", err
 	}
 	defer remove()
-	g := &gitJob{f: f, dir: dir, auth: w.Auth, asks: u}
+	g := &gitJob{f: f, dir: dir, auth: w.Auth, asks: u, req: req}
 	defer g.close()
 	src, err := g.source(ctx, u, w.Ref, w.Submodules)
 	if err != nil {
@@ -172,12 +173,16 @@ func (g *gitJob) source(ctx context.Context, u *url.URL, ref string, submodules 
 func (g *gitJob) fetch(ctx context.Context, u *url.URL, ref string) (*gitfetch.Repo, string, error) {
 	var repo *gitfetch.Repo
 	var id, by string
+	try := 0
 	err := g.f.retry(ctx, u, func() (err error) {
+		try++
+		g.req.tell(u, try)
 		var o gitfetch.Options
 		o, by, err = g.f.gitOptions(g.authFor(u), u)
 		if err != nil {
 			return err
 		}
+		o.Alive = g.req.alive
 		remote, err := gitfetch.Open(ctx, u, o)
 		if err != nil {
 			return err
