@@ -196,6 +196,9 @@ func (m *manifestChecker) checkImages() error {
 			return err
 		}
 	}
+	if err := m.checkBoot(); err != nil {
+		return err
+	}
 	return m.checkTogether()
 }
 
@@ -203,10 +206,8 @@ func (m *manifestChecker) checkImage(where []any, im ManifestImage) error {
 	if f := im.Root.Format; f != "" && f != "erofs" {
 		return m.errorf(below(where, "root", "format"), "got %q; only erofs is supported", f)
 	}
-	if b := im.Verity.Bind; b == "addon" {
-		return m.errorf(below(where, "verity", "bind"), "addon is not supported yet; want uki")
-	} else if b != "" && b != "uki" {
-		return m.errorf(below(where, "verity", "bind"), "got %q; want uki", b)
+	if b := im.Verity.Bind; b != "" && b != VerityUKI && b != VerityAddon {
+		return m.errorf(below(where, "verity", "bind"), "got %q; want uki or addon", b)
 	}
 	for i, o := range im.Output {
 		if o == "vhd" {
