@@ -205,10 +205,12 @@ type Image struct {
 	Services Services `json:"services"`
 	// Cmdline is the kernel's command line without what the build adds: the
 	// root hash.
-	Cmdline string   `json:"cmdline"`
-	Root    string   `json:"root"`   // erofs
-	Verity  string   `json:"verity"` // VerityUKI or VerityAddon
-	Output  []string `json:"output"` // qcow2, raw
+	Cmdline string `json:"cmdline"`
+	Root    string `json:"root"` // RootEROFS, RootSquashfs
+	// Compression is the root's; nil where it has none and Caisson writes it.
+	Compression *Compression `json:"compression,omitempty"`
+	Verity      string       `json:"verity"` // VerityUKI or VerityAddon
+	Output      []string     `json:"output"` // qcow2, raw
 	// Boot is the way from the firmware to the kernel; nil where the firmware
 	// starts the UKI that the build makes.
 	Boot *Boot `json:"boot,omitempty"`

@@ -112,6 +112,9 @@ func (l *Lock) checkSettings() error {
 		if err := v.Image.checkBoot(); err != nil {
 			return err
 		}
+		if err := v.Image.checkRoot(); err != nil {
+			return err
+		}
 		s := v.Image.Settings
 		if s == nil {
 			continue

@@ -213,8 +213,8 @@ func (r *resolver) setEpoch() {
 func image(m ManifestImage) Image {
 	return Image{
 		Overlay: cleaned(m.Overlay), Services: Services(m.Services),
-		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Verity: m.bind(), Output: m.Output,
-		Boot: m.Boot.boot(), Settings: m.settings(),
+		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Compression: m.Root.compression(),
+		Verity: m.bind(), Output: m.Output, Boot: m.Boot.boot(), Settings: m.settings(),
 	}
 }
 
@@ -237,6 +237,8 @@ func (r *resolver) variants() {
 		im.Services.Enable = slices.Concat(im.Services.Enable, v.Services.Enable)
 		im.Services.Disable = slices.Concat(im.Services.Disable, v.Services.Disable)
 		im.Services.Mask = slices.Concat(im.Services.Mask, v.Services.Mask)
+		root := r.m.Image.Root.merge(v.Root)
+		im.Root, im.Compression = root.Format, root.compression()
 		im.Settings = im.Settings.merge(v.settings()).withDocs(v.Docs)
 		boots := r.m.Image.withBoot(v)
 		im.Boot, im.Verity = boots.Boot.boot(), boots.bind()
