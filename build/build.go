@@ -32,6 +32,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"caisson/build/image/esp"
 	"caisson/build/sandbox"
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -50,6 +51,8 @@ type Options struct {
 	Arch string
 	// Out is the folder for the results; it is made where it is missing.
 	Out string
+	// Sign makes Secure Boot signatures; nil where none are added.
+	Sign esp.Signer
 	// Keep leaves the working folder where a build fails.
 	Keep bool
 	// Progress is told what begins; it may be nil.
@@ -251,7 +254,7 @@ func (b *builder) merkleBeside(ctx context.Context, inputs []*lock.Input, work f
 
 // runAll compiles the payloads beside installing root and initrd, then
 // finishes the root with what was compiled and placed, and the initrd with
-// the root's kernel modules.
+// the root's kernel modules. There is no initrd where a vendor's UKI brings one.
 func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.runSteps(gctx) })
@@ -261,17 +264,22 @@ func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err erro
 		root, err = b.install(gctx, lock.SetRoot)
 		return err
 	})
-	g.Go(func() error {
-		b.say("installing the initrd")
-		var err error
-		initrd, err = b.install(gctx, lock.SetInitrd)
-		return err
-	})
+	if b.image.Boot == nil || b.image.Boot.UKI != lock.UKIVendor {
+		g.Go(func() error {
+			b.say("installing the initrd")
+			var err error
+			initrd, err = b.install(gctx, lock.SetInitrd)
+			return err
+		})
+	}
 	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
 	if err := b.finishRoot(ctx, root); err != nil {
 		return nil, nil, err
+	}
+	if initrd == nil {
+		return root, nil, nil
 	}
 	version, err := kernelVersion(root.tree)
 	if err != nil {
