@@ -23,20 +23,20 @@ type FS struct {
 	Serial uint32
 	Label  string // of the boot sector, without padding
 
-	r            io.ReaderAt
-	size         int64
-	cluster      int64 // bytes
-	clusters     int64
-	data         int64 // offset of cluster 2
-	table        int64 // offset of the first table
-	tables       int64 // how many tables there are
-	tableLength  int64 // of one, in bytes
-	bits         int64 // of an entry of the table: 12, 16 or 32
-	root         int64 // first cluster (FAT32)
-	rootOffset   int64 // the root's place and length (FAT12, FAT16)
-	rootLength   int64
-	info         int64 // offset of the information sector (FAT32); 0 for none
-	mirrored     bool  // all tables are in use
+	r           io.ReaderAt
+	size        int64
+	cluster     int64 // bytes
+	clusters    int64
+	data        int64 // offset of cluster 2
+	table       int64 // offset of the first table
+	tables      int64 // how many tables there are
+	tableLength int64 // of one, in bytes
+	bits        int64 // of an entry of the table: 12, 16 or 32
+	root        int64 // first cluster (FAT32)
+	rootOffset  int64 // the root's place and length (FAT12, FAT16)
+	rootLength  int64
+	info        int64 // offset of the information sector (FAT32); 0 for none
+	mirrored    bool  // all tables are in use
 }
 
 // Open reads the boot sector of a file system of at most size bytes.
