@@ -430,7 +430,7 @@ func TestAddonPlaces(t *testing.T) {
 // what is zeros, in memory neither.
 func TestSparse(t *testing.T) {
 	name := vendorDisk(t, "ext4", 40)
-	const more = 6 << 30
+	const more = 3 << 30
 	if err := os.Truncate(name, 76<<20+more); err != nil {
 		t.Fatal(err)
 	}
