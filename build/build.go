@@ -23,6 +23,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -204,8 +205,13 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, initrd, err := b.runAll(ctx)
+	w, err := watchInputs(func(in *lock.Input) string { return b.Store.Path(in.SHA256) }, inputs)
 	if err != nil {
+		return nil, err
+	}
+	root, initrd, err := b.runAll(ctx)
+	unread, watchErr := b.unread(w, inputs)
+	if err := errors.Join(err, watchErr); err != nil {
 		return nil, err
 	}
 	b.say("assembling the disk")
@@ -232,7 +238,7 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	}
 	ev := Evidence{
 		Version: 1, Lock: b.lockDigest, Inputs: sandbox.Inputs{Before: before.String(), After: after.String()},
-		Steps: b.evidence(), Unused: b.unused(inputs), Skipped: b.skippedScripts(),
+		Steps: b.evidence(), Unused: b.unused(inputs), Unread: unread, Skipped: b.skippedScripts(),
 	}
 	return img, b.publish(ctx, img, files, &ev)
 }
@@ -254,12 +260,17 @@ func (b *builder) merkleBeside(ctx context.Context, inputs []*lock.Input, work f
 // the root's kernel modules.
 func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err error) {
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return b.runSteps(gctx) })
+	pending := &pendingRoot{done: make(chan struct{})}
+	g.Go(func() error { return b.runSteps(gctx, pending) })
 	g.Go(func() error {
 		b.say("installing the root")
 		var err error
-		root, err = b.install(gctx, lock.SetRoot)
-		return err
+		if root, err = b.install(gctx, lock.SetRoot); err != nil {
+			return err
+		}
+		pending.installed = root
+		close(pending.done)
+		return nil
 	})
 	g.Go(func() error {
 		b.say("installing the initrd")

@@ -177,7 +177,7 @@ func (d *disk) write(ctx context.Context, root *installed) (*gpt.Table, error) {
 // setCmdline is the manifest's command line and what the root needs.
 func (d *disk) setCmdline() {
 	words := strings.Fields(d.image.Cmdline)
-	for _, w := range []string{"ro", "rootfstype=erofs"} {
+	for _, w := range []string{"ro", "rootfstype=" + d.image.Root} {
 		if !slices.Contains(words, w) {
 			words = append(words, w)
 		}
@@ -215,6 +215,9 @@ func (d *disk) ukiSections(root *rootfs.Tree) ([]uki.Section, *os.File, error) {
 
 // writeRoot writes the root file system and returns the partition's size.
 func (d *disk) writeRoot(ctx context.Context, t *rootfs.Tree) (int64, error) {
+	if d.image.Compression != nil {
+		return d.makeRoot(ctx, t)
+	}
 	var entries []erofs.Entry
 	for _, e := range t.Entries() {
 		x := erofs.Entry{

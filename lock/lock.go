@@ -205,10 +205,12 @@ type Image struct {
 	Services Services `json:"services"`
 	// Cmdline is the kernel's command line without what the build adds: the
 	// root hash.
-	Cmdline string   `json:"cmdline"`
-	Root    string   `json:"root"`   // erofs
-	Verity  string   `json:"verity"` // uki: the root hash is in the UKI's command line
-	Output  []string `json:"output"` // qcow2, raw
+	Cmdline string `json:"cmdline"`
+	Root    string `json:"root"` // RootEROFS, RootSquashfs
+	// Compression is the root's; nil where it has none and Caisson writes it.
+	Compression *Compression `json:"compression,omitempty"`
+	Verity      string       `json:"verity"` // uki: the root hash is in the UKI's command line
+	Output      []string     `json:"output"` // qcow2, raw
 	// Settings are what Caisson writes into the root; nil where it is left as
 	// packages, steps and overlays make it.
 	Settings *Settings `json:"settings,omitempty"`

@@ -103,9 +103,12 @@ type ManifestKernel struct {
 	Cmdline string `yaml:"cmdline"`
 }
 
-// ManifestRoot is the root file system: erofs.
+// ManifestRoot is the root file system: erofs or squashfs, with a compression
+// that the tools set's own program makes, and its level.
 type ManifestRoot struct {
-	Format string `yaml:"format"`
+	Format      string `yaml:"format"`
+	Compression string `yaml:"compression"`
+	Level       int    `yaml:"level"`
 }
 
 // ManifestVerity says where the root hash is: uki.
@@ -171,7 +174,7 @@ func (m *Manifest) setDefaults() {
 		m.RPM.Set = SetRoot
 	}
 	if m.Image.Root.Format == "" {
-		m.Image.Root.Format = "erofs"
+		m.Image.Root.Format = RootEROFS
 	}
 	if m.Image.Verity.Bind == "" {
 		m.Image.Verity.Bind = "uki"

@@ -200,8 +200,12 @@ func (m *manifestChecker) checkImages() error {
 }
 
 func (m *manifestChecker) checkImage(where []any, im ManifestImage) error {
-	if f := im.Root.Format; f != "" && f != "erofs" {
-		return m.errorf(below(where, "root", "format"), "got %q; only erofs is supported", f)
+	root := im.Root
+	if len(where) > 1 { // a variant's
+		root = m.Image.Root.merge(root)
+	}
+	if e := root.check(); e != nil {
+		return m.errorf(below(where, append([]any{"root"}, e.where...)...), "%w", e.err)
 	}
 	if b := im.Verity.Bind; b == "addon" {
 		return m.errorf(below(where, "verity", "bind"), "addon is not supported yet; want uki")

@@ -169,7 +169,7 @@ func TestParseManifestErrors(t *testing.T) {
 		{head + "inputs: {cargo: [{name: a, dir: b}]}\nsteps: [{cargo: {input: a, to: usr/bin/a}}]\n", `m:5: steps[0].cargo.to: "usr/bin/a" is not the absolute path of a file`},
 		{head + "inputs: {go: [{name: a, dir: b, toolchain: go1.26.0}]}\nsteps:\n- go: {input: a, to: /usr/../a}\n", `m:6: steps[0].go.to: "/usr/../a" is not the absolute path of a file`},
 		{head + "inputs: {go: [{name: a, dir: b, toolchain: go1.26.0}]}\nsteps:\n- go: {input: a, to: /a}\n  run: x\n", "m:6: steps[0]: want exactly one of go, cargo, run"},
-		{head + "image: {root: {format: ext4}}\n", `m:4: image.root.format: got "ext4"; only erofs is supported`},
+		{head + "image: {root: {format: ext4}}\n", `m:4: image.root.format: got "ext4"; want erofs or squashfs`},
 		{head + "image: {verity: {bind: none}}\n", `m:4: image.verity.bind: got "none"; want uki`},
 		{head + "image: {output: [raw, iso]}\n", `m:4: image.output[1]: got "iso"; want qcow2 or raw`},
 		{head + "image: {output: [raw, raw]}\n", `m:4: image.output[1]: "raw" is there twice`},

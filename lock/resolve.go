@@ -213,7 +213,7 @@ func (r *resolver) setEpoch() {
 func image(m ManifestImage) Image {
 	return Image{
 		Overlay: cleaned(m.Overlay), Services: Services(m.Services),
-		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Verity: m.Verity.Bind, Output: m.Output, Settings: m.settings(),
+		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Compression: m.Root.compression(), Verity: m.Verity.Bind, Output: m.Output, Settings: m.settings(),
 	}
 }
 
@@ -236,6 +236,8 @@ func (r *resolver) variants() {
 		im.Services.Enable = slices.Concat(im.Services.Enable, v.Services.Enable)
 		im.Services.Disable = slices.Concat(im.Services.Disable, v.Services.Disable)
 		im.Services.Mask = slices.Concat(im.Services.Mask, v.Services.Mask)
+		root := r.m.Image.Root.merge(v.Root)
+		im.Root, im.Compression = root.Format, root.compression()
 		im.Settings = im.Settings.merge(v.settings()).withDocs(v.Docs)
 		if more, ok := strings.CutPrefix(v.Kernel.Cmdline, "+"); ok {
 			im.Cmdline = strings.Join(strings.Fields(im.Cmdline+" "+more), " ")
