@@ -7,6 +7,7 @@ import (
 	"io"
 	"sort"
 	"strings"
+	"time"
 )
 
 // Bounds for foreign file systems, far above what an EFI system partition
@@ -106,6 +107,24 @@ func (f *FS) check(size int64) error {
 		return fmt.Errorf("the root folder starts in cluster %d of %d", f.root, f.clusters)
 	}
 	return nil
+}
+
+// Time is that of the volume's label, in seconds since 1970, UTC, which is that
+// of all that Write wrote. A file system without a label has none.
+func (f *FS) Time() (int64, error) {
+	at := f.rootOffset
+	if f.wide {
+		at = f.data + (f.root-rootCluster)*f.cluster
+	}
+	e := make([]byte, entrySize)
+	if err := readAt(f.r, e, at); err != nil {
+		return 0, fmt.Errorf("reading the root folder: %w", err)
+	}
+	if e[11] != attrLabel {
+		return 0, errors.New("the file system has no label with a time")
+	}
+	clock, date := int(binary.LittleEndian.Uint16(e[14:])), int(binary.LittleEndian.Uint16(e[16:]))
+	return time.Date(1980+date>>9, time.Month(date>>5&15), date&31, clock>>11, clock>>5&63, clock&31*2+int(e[13])/100, 0, time.UTC).Unix(), nil
 }
 
 func (f *FS) valid(cluster int64) bool {
