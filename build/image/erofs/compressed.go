@@ -37,7 +37,6 @@ const (
 
 const (
 	mapHeaderSize = 8
-	fullIndexSize = 8
 	// blockCountMark marks a non-head entry that has the number of an extent's
 	// blocks in place of the distance to its head.
 	blockCountMark = 1 << 11
@@ -127,6 +126,8 @@ func (f *FS) compressedMap(i *file) (*compressedMap, error) {
 		return nil, errors.New("compressed data behind inodes is not supported")
 	case m.advise&^adviseKnown != 0:
 		return nil, fmt.Errorf("compressed data of kind %#x is not supported", m.advise)
+	case i.layout == layoutCompressedFull || !f.super.zeroPadded:
+		return nil, errors.New("compressed data as Linux before 5.3 had it is not supported")
 	case m.clusterBits > maxClusterBits:
 		return nil, fmt.Errorf("clusters of %d bytes", 1<<m.clusterBits)
 	}
@@ -134,32 +135,7 @@ func (f *FS) compressedMap(i *file) (*compressedMap, error) {
 	if n > maxClusters {
 		return nil, fmt.Errorf("a compressed file of %d bytes is not supported", i.size)
 	}
-	if i.layout == layoutCompressedFull {
-		return m, f.fullIndex(m, at+mapHeaderSize+8, int(n))
-	}
 	return m, f.compactIndex(m, at+mapHeaderSize, int(n))
-}
-
-// fullIndex reads entries of eight bytes.
-func (f *FS) fullIndex(m *compressedMap, at int64, n int) error {
-	b, err := f.read(at, int64(n)*fullIndexSize)
-	if err != nil {
-		return err
-	}
-	for ; len(b) > 0; b = b[fullIndexSize:] {
-		e := clusterEntry{typ: int(b[0] & 3)}
-		if e.typ == clusterNonHead {
-			if d := binary.LittleEndian.Uint16(b[4:]); d&blockCountMark != 0 {
-				e.blocks = uint32(d &^ blockCountMark)
-			}
-		} else {
-			e.offset, e.block = int64(binary.LittleEndian.Uint16(b[2:])), binary.LittleEndian.Uint32(b[4:])
-		}
-		if err := m.add(e); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // add takes an entry, which must be possible.
@@ -291,10 +267,8 @@ func (d *decompressor) decode(x compressedExtent) ([]byte, error) {
 		}
 		return b[:want], nil
 	}
-	if d.f.super.zeroPadded {
-		for len(b) > 0 && b[0] == 0 {
-			b = b[1:] // the compressed bytes stand at the end
-		}
+	for len(b) > 0 && b[0] == 0 {
+		b = b[1:] // the compressed bytes stand at the end
 	}
 	out := make([]byte, want)
 	n, err := lz4.UncompressBlock(b, out)

@@ -80,7 +80,7 @@ func TestReadCompressed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range []string{
-		"-zlz4", "-zlz4hc,12", "-zlz4 -C65536", "-zlz4hc -C262144", "-zlz4 -Elegacy-compress", "-zlz4 -C65536 -Elegacy-compress",
+		"-zlz4", "-zlz4hc,12", "-zlz4 -C65536", "-zlz4hc -C262144",
 		"-zlz4 -Eforce-inode-extended", "-zlz4 -Enoinline_data",
 	} {
 		t.Run(args, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestDamagedCompressed(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "f"), bytes.Repeat([]byte("some words and 123 "), 5000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []string{"-C4096", "-C65536", "-Elegacy-compress"} {
+	for _, c := range []string{"-C4096", "-C65536"} {
 		run(t, "mkfs.erofs", "-zlz4", c, name, dir)
 		image, err := os.ReadFile(name)
 		if err != nil {

@@ -229,7 +229,7 @@ func TestReadRefusesMkfs(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(src, "f"), bytes.Repeat([]byte("compressible "), 10000), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	for arg, want := range map[string]string{"-Eztailpacking -zlz4": "incompatible features", "--chunksize=4096": "incompatible features 0x4"} {
+	for arg, want := range map[string]string{"-Eztailpacking -zlz4": "incompatible features", "-Elegacy-compress -zlz4": "as Linux before 5.3 had it", "--chunksize=4096": "incompatible features 0x4"} {
 		image := filepath.Join(t.TempDir(), "image")
 		run(t, "mkfs.erofs", append(strings.Fields(arg), image, src)...)
 		b, err := os.ReadFile(image)
