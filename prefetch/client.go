@@ -258,9 +258,9 @@ func safeURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		if _, rest, ok := strings.Cut(raw, "@"); ok {
-			return "…@" + rest
+			raw = "…@" + rest
 		}
-		return raw
+		return printable(raw)
 	}
 	u.User = nil
 	return u.String()
