@@ -102,7 +102,8 @@ func newStoreVerifyCommand(ui *ui) *cobra.Command {
 		Use:   "verify",
 		Short: "Read the files of the store and compare them with their digests",
 		Long: `Verify reads every file of the store or, with --lock, what locks need, and names
-what is damaged or missing by what it is for. It changes nothing.`,
+what is damaged or missing by what it is for. The next prefetch then replaces what
+is damaged.`,
 		Example: "  caisson store verify\n  caisson store verify --lock caisson.lock",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runStoreVerify(cmd.Context(), ui, &s) },
