@@ -36,9 +36,7 @@ func TestUnsolicited(t *testing.T) {
 				return
 			}
 			c.Read(make([]byte, 4096))
-			io.WriteString(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
-			time.Sleep(20 * time.Millisecond) // the connection is idle now
-			io.WriteString(c, "buy now\r\n")
+			io.WriteString(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\nbuy now\r\n")
 			time.Sleep(20 * time.Millisecond)
 			c.Close()
 		}
