@@ -37,6 +37,7 @@ type login struct {
 	elsewhere http.RoundTripper // to all others
 	// header and value are sent to it; an empty header for nothing.
 	header, value string
+	by            string        // as LoginOf says it; empty where nothing says who asks
 	offline       *offlineToken // instead of a value that is known
 	cert          string        // the path of the client certificate
 	ca            string        // the path of the certificates that are trusted besides
@@ -56,7 +57,7 @@ type transportKey struct{ cert, key, ca, proxy string }
 // Without one that sends something, .netrc counts.
 func (c *Client) loginFor(req *Request, u *url.URL) (*login, error) {
 	if req.through != nil {
-		return &login{transport: req.through, elsewhere: req.through}, nil
+		return &login{transport: req.through, elsewhere: req.through, by: req.by}, nil
 	}
 	l := &login{transport: c.http.Transport, elsewhere: c.http.Transport}
 	if req.Auth != nil {
@@ -67,12 +68,12 @@ func (c *Client) loginFor(req *Request, u *url.URL) (*login, error) {
 	}
 	if req.token != "" {
 		with := *l
-		with.header, with.value = "Authorization", req.token
+		with.header, with.value, with.by = "Authorization", req.token, byCargo
 		return &with, nil
 	}
 	if name, password, ok := c.netrc.find(u); ok && l.header == "" && u.User == nil {
 		with := *l
-		with.header, with.value = "Authorization", basicValue(name, password)
+		with.header, with.value, with.by = "Authorization", basicValue(name, password), byNetrc
 		return &with, nil
 	}
 	return l, nil
@@ -112,6 +113,9 @@ func (c *Client) makeLogin(a *lock.Auth) (*login, error) {
 		return nil, err
 	}
 	l.cert, l.ca = key.cert, key.ca
+	if Restricts(a) {
+		l.by = byAuth
+	}
 	switch {
 	case a.Basic != nil:
 		err = l.basic(c.cfg, a.Basic)

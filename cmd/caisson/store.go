@@ -140,7 +140,9 @@ func runStoreVerify(ctx context.Context, ui *ui, s *storeSources) error {
 	for _, f := range files {
 		total += f.Size
 	}
-	wrong, err := prefetch.Verify(ctx, store, files, ui.progress)
+	show, end := ui.transfer()
+	wrong, err := prefetch.Verify(ctx, store, files, show)
+	end()
 	if err != nil {
 		return err
 	}
