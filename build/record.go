@@ -174,7 +174,7 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 	b.log.Append(s.Name, printed)
 	if err != nil {
 		if errors.Is(err, sandbox.ErrTimeout) {
-			err = &StepError{Step: s.Name, Reason: fmt.Sprintf("%s took more than %s", s.Args[0], StepTimeout), Tail: tail(printed, 20)}
+			err = &StepError{Step: s.Name, Reason: fmt.Sprintf("%s took more than %s", s.Args[0], StepTimeout), Tail: tail(printed)}
 		}
 		return nil, "", err
 	}
@@ -197,15 +197,16 @@ func (b *builder) failure(s *sandbox.Spec, res *sandbox.Result, printed string) 
 	}
 	switch {
 	case res.Signal != "":
-		return &StepError{Step: s.Name, Reason: fmt.Sprintf("%s was ended by %s", s.Args[0], res.Signal), Tail: tail(printed, 20)}
+		return &StepError{Step: s.Name, Reason: fmt.Sprintf("%s was ended by %s", s.Args[0], res.Signal), Tail: tail(printed)}
 	case res.ExitCode != 0:
-		return &StepError{Step: s.Name, Reason: fmt.Sprintf("%s ended with exit code %d", s.Args[0], res.ExitCode), Tail: tail(printed, 20)}
+		return &StepError{Step: s.Name, Reason: fmt.Sprintf("%s ended with exit code %d", s.Args[0], res.ExitCode), Tail: tail(printed)}
 	}
 	return nil
 }
 
-// tail is the last n lines of s.
-func tail(s string, n int) string {
+// tail is the last twenty lines of s.
+func tail(s string) string {
+	const n = 20
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

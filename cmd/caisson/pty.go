@@ -64,7 +64,7 @@ func onOwnTerminal(in, out *os.File, f func(tty *os.File) error) error {
 	if err != nil {
 		return err
 	}
-	defer term.Restore(int(in.Fd()), was) //nolint:gosec // as above
+	defer func() { _ = term.Restore(int(in.Fd()), was) }() //nolint:gosec // as above
 	ended, shown := make(chan error, 1), make(chan struct{})
 	go func() { _, _ = io.Copy(ctrl, in) }() // until the program ends
 	go func() {
