@@ -33,6 +33,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"caisson/build/image/esp"
 	"caisson/build/sandbox"
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -51,6 +52,8 @@ type Options struct {
 	Arch string
 	// Out is the folder for the results; it is made where it is missing.
 	Out string
+	// Sign makes Secure Boot signatures; nil where none are added.
+	Sign esp.Signer
 	// Keep leaves the working folder where a build fails.
 	Keep bool
 	// AnySpace builds without looking first whether Out has room for it.
@@ -209,8 +212,13 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, initrd, err := b.runAll(ctx)
+	w, err := watchInputs(func(in *lock.Input) string { return b.Store.Path(in.SHA256) }, inputs)
 	if err != nil {
+		return nil, err
+	}
+	root, initrd, err := b.runAll(ctx)
+	unread, watchErr := b.unread(w, inputs)
+	if err := errors.Join(err, watchErr); err != nil {
 		return nil, err
 	}
 	var img *Image
@@ -236,7 +244,7 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	}
 	ev := Evidence{
 		Version: 1, Lock: b.lockDigest, Inputs: sandbox.Inputs{Before: before.String(), After: after.String()},
-		Steps: b.evidence(), Unused: b.unused(inputs), Skipped: b.skippedScripts(),
+		Steps: b.evidence(), Unused: b.unused(inputs), Unread: unread, Skipped: b.skippedScripts(),
 	}
 	return img, b.publish(ctx, img, files, &ev)
 }
@@ -255,27 +263,41 @@ func (b *builder) merkleBeside(ctx context.Context, step string, inputs []*lock.
 	return root, g.Wait()
 }
 
+// hasInitrd tells whether the image has an initrd of packages: a vendor's UKI
+// brings its own.
+func (b *builder) hasInitrd() bool { return b.image.Boot == nil || b.image.Boot.UKI != lock.UKIVendor }
+
 // runAll compiles the payloads beside installing root and initrd, then
 // finishes the root with what was compiled and placed, and the initrd with
-// the root's kernel modules.
+// the root's kernel modules. There is no initrd where a vendor's UKI brings one.
 func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err error) {
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return b.runSteps(gctx) })
+	pending := &pendingRoot{done: make(chan struct{})}
+	g.Go(func() error { return b.runSteps(gctx, pending) })
 	g.Go(func() error {
 		var err error
-		root, err = b.install(gctx, lock.SetRoot)
-		return err
+		if root, err = b.install(gctx, lock.SetRoot); err != nil {
+			return err
+		}
+		pending.installed = root
+		close(pending.done)
+		return nil
 	})
-	g.Go(func() error {
-		var err error
-		initrd, err = b.install(gctx, lock.SetInitrd)
-		return err
-	})
+	if b.hasInitrd() {
+		g.Go(func() error {
+			var err error
+			initrd, err = b.install(gctx, lock.SetInitrd)
+			return err
+		})
+	}
 	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
 	if err := b.during(stepRoot, func() error { return b.finishRoot(ctx, root) }); err != nil {
 		return nil, nil, err
+	}
+	if initrd == nil {
+		return root, nil, nil
 	}
 	defer b.begin(stepInitrd).end()
 	version, err := kernelVersion(root.tree)

@@ -88,12 +88,12 @@ func newDistro(t *testing.T) *distro {
 
 	tools := filepath.Join(base, "tools")
 	put(t, tools, merged()...)
-	programs(t, tools, "rpm", "bash", "cat", "install", "sleep", "ls", "mkfifo")
+	programs(t, tools, "rpm", "bash", "cat", "install", "sleep", "ls", "mkfifo", "chroot")
 	put(t, tools, file{path: "bin/sh", mode: os.ModeSymlink, content: "bash"})
 	if out, err := exec.Command("cp", "-a", "/usr/lib/rpm", filepath.Join(tools, "usr/lib")).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	put(t, tools, file{path: machines["x86_64"].stub, mode: 0o644, content: string(pe())})
+	put(t, tools, file{path: testStub, mode: 0o644, content: string(pe())})
 	d.add(t, lock.SetTools, "tools", tools, "")
 
 	small := filepath.Join(base, "small")

@@ -281,7 +281,10 @@ func (b *builder) readRoot(ctx context.Context, root *installed) error {
 	if err := root.checkPasswords(b.image.Settings); err != nil {
 		return err
 	}
-	return root.addState()
+	if err := root.addState(); err != nil {
+		return err
+	}
+	return root.label()
 }
 
 // setServices runs the root's own systemctl.

@@ -37,7 +37,7 @@ func compressed(t *testing.T, dir, format string, c lock.Compression, backwards 
 		t.Fatal(err)
 	}
 	put(t, b.tools, merged()...)
-	for _, d := range []string{"proc", "dev", "tmp", "tree", "out"} {
+	for _, d := range []string{"proc", "dev", "tmp", "src", "out"} {
 		put(t, b.tools, file{path: d, mode: os.ModeDir | 0o755})
 	}
 	programs(t, b.tools, mkfsArgs(format, c, "", 0)[0])
@@ -184,8 +184,8 @@ func TestCompressedRoot(t *testing.T) {
 	} {
 		t.Run(tt.format+" "+tt.c.Algorithm, func(t *testing.T) {
 			want, root, d := compressed(t, t.TempDir(), tt.format, tt.c, false)
-			if !strings.Contains(d.cmdline, "rootfstype="+tt.format) {
-				t.Errorf("command line %q", d.cmdline)
+			if !strings.Contains(d.cmdline(), "rootfstype="+tt.format) {
+				t.Errorf("command line %q", d.cmdline())
 			}
 			shm, err := os.MkdirTemp("/dev/shm", "")
 			if err != nil {

@@ -69,11 +69,18 @@ func lockStep(n int, s lock.Step) string {
 
 // plan tells which steps there will be.
 func (b *builder) plan() {
-	names := []string{stepCheck, stepTools, installStep(lock.SetRoot), installStep(lock.SetInitrd)}
+	names := []string{stepCheck, stepTools, installStep(lock.SetRoot)}
+	if b.hasInitrd() {
+		names = append(names, installStep(lock.SetInitrd))
+	}
 	for i, s := range b.Lock.Steps {
 		names = append(names, lockStep(i+1, s))
 	}
-	names = append(names, stepRoot, stepInitrd, stepPackInitrd, stepFileSystem, stepVerity, stepESP, stepOutputs, stepAccount, stepCheckAgain)
+	names = append(names, stepRoot)
+	if b.hasInitrd() {
+		names = append(names, stepInitrd, stepPackInitrd)
+	}
+	names = append(names, stepFileSystem, stepVerity, stepESP, stepOutputs, stepAccount, stepCheckAgain)
 	for _, name := range names {
 		b.tell(Event{Step: name, State: Planned})
 	}

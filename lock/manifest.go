@@ -66,6 +66,7 @@ type ManifestImage struct {
 	Kernel   ManifestKernel   `yaml:"kernel"`
 	Root     ManifestRoot     `yaml:"root"`
 	Verity   ManifestVerity   `yaml:"verity"`
+	Boot     ManifestBoot     `yaml:"boot"`
 	Output   []string         `yaml:"output"`
 
 	// What Caisson writes into the root; see Settings.
@@ -111,7 +112,8 @@ type ManifestRoot struct {
 	Level       int    `yaml:"level"`
 }
 
-// ManifestVerity says where the root hash is: uki.
+// ManifestVerity says where the root hash is: uki, or addon, which it is beside
+// a vendor's UKI unless given.
 type ManifestVerity struct {
 	Bind string `yaml:"bind"`
 }
@@ -175,9 +177,6 @@ func (m *Manifest) setDefaults() {
 	}
 	if m.Image.Root.Format == "" {
 		m.Image.Root.Format = RootEROFS
-	}
-	if m.Image.Verity.Bind == "" {
-		m.Image.Verity.Bind = "uki"
 	}
 	if m.Network == "" {
 		m.Network = networkRefuse

@@ -196,6 +196,9 @@ func (m *manifestChecker) checkImages() error {
 			return err
 		}
 	}
+	if err := m.checkBoot(); err != nil {
+		return err
+	}
 	return m.checkTogether()
 }
 
@@ -207,10 +210,8 @@ func (m *manifestChecker) checkImage(where []any, im ManifestImage) error {
 	if e := root.check(); e != nil {
 		return m.errorf(below(where, append([]any{"root"}, e.where...)...), "%w", e.err)
 	}
-	if b := im.Verity.Bind; b == "addon" {
-		return m.errorf(below(where, "verity", "bind"), "addon is not supported yet; want uki")
-	} else if b != "" && b != "uki" {
-		return m.errorf(below(where, "verity", "bind"), "got %q; want uki", b)
+	if b := im.Verity.Bind; b != "" && b != VerityUKI && b != VerityAddon {
+		return m.errorf(below(where, "verity", "bind"), "got %q; want uki or addon", b)
 	}
 	for i, o := range im.Output {
 		if o == "vhd" {

@@ -340,6 +340,9 @@ func isDamage(err error) bool {
 func (f *filler) fetch(ctx context.Context, j *job, to *cas.Temp) error {
 	in := j.first()
 	req := Request{Size: in.Size, Digest: in.SHA256, Progress: j.active.bytes, Trying: j.active.trying}
+	if in.Kind == lock.KindCrate { // of which Cargo.lock does not say the size
+		req.Max = maxCrate
+	}
 	if f.opts.Get != nil {
 		if err := f.opts.Get(ctx, in, req, to); !errors.Is(err, ErrOwnPlace) {
 			return err
@@ -352,8 +355,11 @@ func (f *filler) fetch(ctx context.Context, j *job, to *cas.Temp) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.fetcher.bring(ctx, w, req, to)
-	return err
+	got, err := f.fetcher.bring(ctx, w, req, to)
+	if err != nil {
+		return err
+	}
+	return RememberLogin(f.s, in.SHA256, got.login)
 }
 
 // commit proves a file and gives it its name.

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -33,6 +35,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	log.SetOutput(io.Discard)    // net/http logs there what servers send unasked
 	ui := newUI(os.Stdout, os.Stderr)
 	root := newRootCommand(ui)
 	root.SetArgs(args)
@@ -112,7 +115,7 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 	}
 	for _, c := range []*cobra.Command{
 		newInspectCommand(ui), newExplainCommand(ui), newDiffCommand(ui), newMeasureCommand(ui), newBootCommand(ui),
-		newConvertCommand(ui), newResolveCommand(ui), newStoreCommand(ui),
+		newConvertCommand(ui), newSealCommand(ui), newResolveCommand(ui), newStoreCommand(ui),
 	} {
 		c.GroupID = "look"
 		root.AddCommand(c)
