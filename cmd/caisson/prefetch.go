@@ -127,7 +127,7 @@ func fill(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, project s
 		return nil, err
 	}
 	began := time.Now()
-	tell, end := ui.transfer()
+	tell, end := ui.transfer("fetch")
 	stats, err := prefetch.Fill(ctx, l, store, prefetch.Options{
 		Config: cfg, Tree: packTree(project), Verify: verify,
 		Progress: tell,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -144,14 +145,21 @@ func TestTerminal(t *testing.T) {
 }
 
 // However a program is ended, the terminal is as it was: what has been written
-// asks for no mode, and the cursor is at the start of a row.
+// asks for no mode, and the cursor is at the start of a row. What Go's runtime
+// prints of a program that panics, as here of one that is made to quit, begins a
+// row too.
 func TestTerminalKilled(t *testing.T) {
-	dir, _ := stallingProject(t)
-	y := onTerminal(t, 80, 24, program(t, dir, "prefetch", "--lock", "given.lock", "--store", "store"))
-	y.shows("total [")
-	y.end(syscall.SIGKILL)
-	if strings.Contains(y.raw.String(), "\x1b[?") {
-		t.Errorf("it changes a mode of the terminal: %q", y.raw.String())
+	for _, s := range []syscall.Signal{syscall.SIGKILL, syscall.SIGQUIT} {
+		dir, _ := stallingProject(t)
+		y := onTerminal(t, 80, 24, program(t, dir, "prefetch", "--lock", "given.lock", "--store", "store"))
+		y.shows("total [")
+		lines := y.end(s)
+		if strings.Contains(y.raw.String(), "\x1b[?") {
+			t.Errorf("it changes a mode of the terminal: %q", y.raw.String())
+		}
+		if s == syscall.SIGQUIT && !slices.Contains(lines, "SIGQUIT: quit") {
+			t.Errorf("the runtime's words: %q", lines)
+		}
 	}
 }
 
@@ -191,7 +199,7 @@ func TestTerminalColours(t *testing.T) {
 			y := onTerminal(t, 80, 24, c)
 			switch {
 			case tt.plain:
-				y.shows("2.9 MiB to transfer: file 2.9 MiB")
+				y.shows("2.9 MiB to fetch: file 2.9 MiB")
 			case tt.name == "quiet":
 				<-reached
 				time.Sleep(500 * time.Millisecond)

@@ -34,7 +34,7 @@ func TestRunStopped(t *testing.T) {
 		var b bytes.Buffer
 		r := &running{ui: &ui{err: &b, over: make(chan struct{})}, image: "out/x.qcow2", runOptions: &runOptions{
 			sources: sources{lockFile: lockName, store: "st"}, out: "out", key: tt.key,
-			given: []string{"--out", "out", "--boot", "--cpus", "4"}, givenBoot: []string{"--boot", "--cpus", "4"},
+			given: []string{"--out", "out", "--boot", "--cpus", "4"}, givenToo: []string{"--boot", "--cpus", "4"},
 		}}
 		code, hint := classify(r.stopped(tt.stage, tt.err))
 		if code != tt.code || hint != tt.hint || b.String() != tt.said {

@@ -177,7 +177,7 @@ func checkFiles(ctx context.Context, ui *ui, store *cas.Store, files []*storeFil
 	var mu sync.Mutex
 	var read, total int64
 	done, told := 0, time.Now()
-	show, end := ui.transfer()
+	show, end := ui.transfer("read")
 	defer end()
 	for _, f := range files {
 		total += f.size
