@@ -213,7 +213,7 @@ func runFetchDeps(ctx context.Context, ui *ui, o *fetchOptions) error {
 	if err != nil {
 		return fetchError(err)
 	}
-	if err := fill(ctx, ui, plan.Lock, store, cargoDir(in, o.source), true); err != nil {
+	if _, err := fill(ctx, ui, plan.Lock, store, cargoDir(in, o.source), true); err != nil {
 		return err
 	}
 	st, err := plan.Write(ctx, o.output, o.sbom == "spdx")
