@@ -88,10 +88,11 @@ func (e *StepError) Error() string {
 	return s
 }
 
-// KeptError adds where the working folder of a failed build was left.
+// KeptError adds where the working folder of a failed build was left, and which
+// step of it failed: see KeptStep. Step is empty where it was none.
 type KeptError struct {
-	Dir string
-	Err error
+	Dir, Step string
+	Err       error
 }
 
 func (e *KeptError) Error() string { return e.Err.Error() }
@@ -120,8 +121,9 @@ func Build(ctx context.Context, o Options) (img *Image, err error) {
 			b.log.Close()
 		}
 		if err != nil && o.Keep {
+			step, stepErr := b.keepStep(err)
 			if dir, keepErr := w.keep(); keepErr == nil {
-				err = &KeptError{Dir: dir, Err: err}
+				err = &KeptError{Dir: dir, Step: step, Err: errors.Join(err, stepErr)}
 				return
 			}
 		}
@@ -149,6 +151,8 @@ type builder struct {
 	given map[*lock.Input]bool
 	// made is what steps left in out, by path. Steps run one after another.
 	made map[string]origin
+	// specs are the sandboxes of steps that have begun, by name.
+	specs map[string]sandbox.Spec
 	// skipped are the scriptlets that were not run, by set.
 	skipped map[string][]SkippedScript
 	// archives are the OCI archives that run steps are given.
@@ -168,7 +172,7 @@ func newBuilder(o Options) (*builder, error) {
 	if host := hostArch(); host != o.Arch {
 		return nil, fmt.Errorf("this machine is %s: an image for %s has to be built on such a machine", host, o.Arch)
 	}
-	b := &builder{Options: o, image: im, steps: map[string]sandbox.Evidence{}, given: map[*lock.Input]bool{}, made: map[string]origin{}, skipped: map[string][]SkippedScript{}}
+	b := &builder{Options: o, image: im, steps: map[string]sandbox.Evidence{}, given: map[*lock.Input]bool{}, specs: map[string]sandbox.Spec{}, made: map[string]origin{}, skipped: map[string][]SkippedScript{}}
 	var err error
 	if b.lockDigest, err = o.Lock.Digest(); err != nil {
 		return nil, err

@@ -148,7 +148,7 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 		return nil, err
 	}
 	if len(stderr) >= maxOutput {
-		return nil, &StepError{Step: "install " + set, Reason: fmt.Sprintf("rpm printed more than %d bytes of messages", maxOutput), Tail: tail(stderr, 20)}
+		return nil, &StepError{Step: "install " + set, Reason: fmt.Sprintf("rpm printed more than %d bytes of messages", maxOutput), Tail: tail(stderr)}
 	}
 	if m := b.trouble(set, stderr); len(m) > 0 {
 		return nil, &StepError{Step: "install " + set, Reason: "rpm ended well, but said", Tail: strings.Join(m, "\n")}

@@ -166,10 +166,16 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 			s.Mounts = append(s.Mounts, sandbox.Mount{Source: dir, Target: storeMount(i)})
 		}
 	}
+	if b.Keep {
+		b.noteSpec(s)
+	}
 	res, err = sandbox.Run(ctx, s)
 	printed := out.text() + errs.text()
 	b.log.Append(s.Name, printed)
 	if err != nil {
+		if errors.Is(err, sandbox.ErrTimeout) {
+			err = &StepError{Step: s.Name, Reason: fmt.Sprintf("%s took more than %s", s.Args[0], StepTimeout), Tail: tail(printed)}
+		}
 		return nil, "", err
 	}
 	b.mu.Lock()
@@ -178,20 +184,29 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 		b.given[in] = true
 	}
 	b.mu.Unlock()
-	if a := res.Evidence.NetworkAttempts(); len(a) > 0 && !b.Lock.RecordNetwork {
-		return nil, "", &NetworkError{Step: s.Name, Attempts: a}
-	}
-	switch {
-	case res.Signal != "":
-		return nil, "", &StepError{Step: s.Name, Reason: fmt.Sprintf("%s was ended by %s", s.Args[0], res.Signal), Tail: tail(printed, 20)}
-	case res.ExitCode != 0:
-		return nil, "", &StepError{Step: s.Name, Reason: fmt.Sprintf("%s ended with exit code %d", s.Args[0], res.ExitCode), Tail: tail(printed, 20)}
+	if err := b.failure(&s, res, printed); err != nil {
+		return nil, "", err
 	}
 	return res, errs.String(), nil
 }
 
-// tail is the last n lines of s.
-func tail(s string, n int) string {
+// failure is what is wrong with a step that has run to its end.
+func (b *builder) failure(s *sandbox.Spec, res *sandbox.Result, printed string) error {
+	if a := res.Evidence.NetworkAttempts(); len(a) > 0 && !b.Lock.RecordNetwork {
+		return &NetworkError{Step: s.Name, Attempts: a}
+	}
+	switch {
+	case res.Signal != "":
+		return &StepError{Step: s.Name, Reason: fmt.Sprintf("%s was ended by %s", s.Args[0], res.Signal), Tail: tail(printed)}
+	case res.ExitCode != 0:
+		return &StepError{Step: s.Name, Reason: fmt.Sprintf("%s ended with exit code %d", s.Args[0], res.ExitCode), Tail: tail(printed)}
+	}
+	return nil
+}
+
+// tail is the last twenty lines of s.
+func tail(s string) string {
+	const n = 20
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -37,14 +37,18 @@ that records what was tried. It leaves the image, what it will measure
 	o.flags(c)
 	c.Flags().StringVar(&o.out, "out", "", "the output folder")
 	c.Flags().StringVar(&o.variant, "variant", "", "build this variant of the image")
-	c.Flags().BoolVar(&o.keep, "keep", false, "keep the working folder of a build that fails")
-	c.Flags().BoolVar(&o.anySpace, "any-space", false, "build even where there seems to be too little room")
+	c.Flags().BoolVar(&o.keep, "keep", false, "keep the working folder of a build that fails, for a shell in the sandbox of the step that did")
+	spaceFlag(c, &o.anySpace)
 	c.Flags().BoolVar(&o.json, "json", false, "print where time and bytes went, by step, package and other input, as JSON")
 	c.Flags().BoolVar(&o.events, "events", false, "print what goes on, a line of JSON each")
 	c.Flags().Lookup("events").Hidden = true // it is between this program and itself
 	c.MarkFlagsMutuallyExclusive("json", "events")
 	require(c, "out")
 	return c
+}
+
+func spaceFlag(c *cobra.Command, anySpace *bool) {
+	c.Flags().BoolVar(anySpace, "any-space", false, "build even where there seems to be too little room")
 }
 
 func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {

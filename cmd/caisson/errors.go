@@ -67,6 +67,9 @@ func classify(err error) (code int, hint string) {
 	switch {
 	case errors.As(err, &kept):
 		hint = strings.TrimPrefix(hint+"; the working folder was kept: "+kept.Dir, "; ")
+		if kept.Step != "" {
+			hint += "; `caisson sandbox " + quote([]string{kept.Dir}) + "` opens a shell in the sandbox of " + kept.Step
+		}
 	case code == exitError && hint == "" && errors.Is(err, fs.ErrPermission):
 		hint = "check who owns the file or folder"
 	}

@@ -293,7 +293,7 @@ func runFetchDeps(ctx context.Context, ui *ui, h *hermetoOptions, o *fetchOption
 	if err != nil {
 		return err
 	}
-	if err := fillWith(ctx, ui, cfg, plan.Lock, store, o.source, true); err != nil {
+	if _, err := fillWith(ctx, ui, cfg, plan.Lock, store, o.source, true); err != nil {
 		return err
 	}
 	st, err := plan.Write(ctx, o.output, o.sbom == "spdx")

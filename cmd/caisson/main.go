@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"caisson/build"
 	"caisson/build/sandbox"
 	"caisson/verify/vary"
 )
@@ -47,7 +48,7 @@ func run(args []string) int {
 		return exitOK
 	}
 	if ctx.Err() != nil {
-		ui.fail("interrupted", afterInterrupt(cmd))
+		ui.fail("interrupted", afterInterrupt(cmd, err))
 		return exitInterrupted
 	}
 	if !ui.started {
@@ -64,7 +65,11 @@ func run(args []string) int {
 }
 
 // afterInterrupt says what is left of a command's work.
-func afterInterrupt(c *cobra.Command) string {
+func afterInterrupt(c *cobra.Command, err error) string {
+	var kept *build.KeptError
+	if errors.As(err, &kept) {
+		return "the working folder was kept: " + kept.Dir
+	}
 	switch c.Name() {
 	case "lock", "prefetch", "run":
 		return "what was fetched is kept: run it again to go on"
@@ -115,7 +120,7 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 		c.GroupID = "look"
 		root.AddCommand(c)
 	}
-	root.AddCommand(newDoctorCommand(ui), newHermetoCommand(ui), newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui))
+	root.AddCommand(newDoctorCommand(ui), newHermetoCommand(ui), newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui), newSandboxCommand(ui))
 	root.SetHelpCommand(newHelpCommand(root))
 	root.InitDefaultCompletionCmd()
 	prepare(ui, root)

@@ -24,15 +24,17 @@ const wideEnough = 95
 
 // transfer is the display of what brings files into a store, or out of it.
 type transfer struct {
+	verb  string // what is done with the bytes: fetch, send, read
 	event prefetch.Event
 	rate  meter
 	begun bool
 	moved time.Time // when the event last changed
 }
 
-// transfer begins to show a transfer. tell is told of it, end takes it away.
-func (u *ui) transfer() (tell prefetch.Progress, end func()) {
-	t := &transfer{moved: time.Now()}
+// transfer begins to show a transfer, by what it does with the bytes. tell is told
+// of it, end takes it away.
+func (u *ui) transfer(verb string) (tell prefetch.Progress, end func()) {
+	t := &transfer{verb: verb, moved: time.Now()}
 	update, end := u.begin(t)
 	return func(e prefetch.Event) {
 		var begins string
@@ -62,7 +64,7 @@ func (t *transfer) update(e prefetch.Event, now time.Time) (begins string) {
 			kinds = append(kinds, k.Kind+" "+size(k.TotalBytes))
 		}
 	}
-	begins = size(e.TotalBytes) + " to transfer"
+	begins = size(e.TotalBytes) + " to " + t.verb
 	if len(kinds) > 0 {
 		begins += ": " + strings.Join(kinds, ", ")
 	}

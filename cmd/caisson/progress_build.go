@@ -45,7 +45,11 @@ func (b *building) update(e build.Event, now time.Time) (ended string) {
 		s.begun = now
 	case build.Ended:
 		s.ended = now
-		return fmt.Sprintf("%s: %s%s", e.Step, s.amount(), seconds(s.took()))
+		text := e.Step + ": "
+		if n := amount(e.Done, e.Total, e.Unit); n != "" {
+			text += n + ", "
+		}
+		return text + seconds(s.took())
 	}
 	return ""
 }
@@ -63,15 +67,18 @@ func (b *building) step(name string) *buildStep {
 
 func (s *buildStep) took() time.Duration { return s.ended.Sub(s.begun) }
 
-// amount is how much a step that has ended had to do, where that tells something.
-func (s *buildStep) amount() string {
+// amount is how much a step that has ended has done, and of how much where that is
+// not all; empty where it cannot say.
+func amount(done, total int64, unit string) string {
 	switch {
-	case s.Total == 0:
+	case total == 0:
 		return ""
-	case s.Unit == "bytes":
-		return size(s.Total) + ", "
+	case unit == "bytes": // the total is an estimate
+		return size(total)
+	case done < total:
+		return fmt.Sprintf("%d of %d %s", done, total, unit)
 	}
-	return fmt.Sprintf("%d %s, ", s.Total, s.Unit)
+	return count(int(total), strings.TrimSuffix(unit, "s"))
 }
 
 // seconds is a time for people.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,18 +31,19 @@ type tty struct {
 // onTerminal starts a program on a terminal of a size.
 func onTerminal(t *testing.T, columns, rows int, c *exec.Cmd) *tty {
 	t.Helper()
-	ctrl, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	ctrl, theirs, err := openPTY()
 	if err != nil {
 		t.Skipf("no terminals here: %v", err)
 	}
 	t.Cleanup(func() { ctrl.Close() })
-	must(t, unix.IoctlSetPointerInt(int(ctrl.Fd()), unix.TIOCSPTLCK, 0))
-	n, err := unix.IoctlGetInt(int(ctrl.Fd()), unix.TIOCGPTN)
-	must(t, err)
+	return startOn(t, columns, rows, c, ctrl, theirs)
+}
+
+// startOn is onTerminal with a terminal that has been made.
+func startOn(t *testing.T, columns, rows int, c *exec.Cmd, ctrl, theirs *os.File) *tty {
+	t.Helper()
 	y := &tty{t: t, cmd: c, ctrl: ctrl, done: make(chan struct{}), term: vttest.New(columns, rows)}
-	y.resize(columns, rows)
-	theirs, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	must(t, err)
+	must(t, y.resize(columns, rows))
 	c.Stderr = theirs
 	must(t, c.Start())
 	theirs.Close()
@@ -65,12 +67,13 @@ func (y *tty) read() {
 }
 
 // resize makes the terminal another size.
-func (y *tty) resize(columns, rows int) {
-	y.t.Helper()
+func (y *tty) resize(columns, rows int) error {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.term.Resize(columns, rows)
-	must(y.t, unix.IoctlSetWinsize(int(y.ctrl.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(rows), Col: uint16(columns)}))
+	return control(y.ctrl, func(fd int) error {
+		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(rows), Col: uint16(columns)})
+	})
 }
 
 // lines is what the terminal shows.
@@ -121,14 +124,15 @@ func TestTerminal(t *testing.T) {
 			y.shows("waiting for file")
 			y.shows("from 127.0.0.1:")
 			y.shows("nothing for ")
-			if y.resize(columns/2+15, 24); y.term.Wrapped > 0 {
+			if y.term.Wrapped > 0 {
 				t.Errorf("%d lines wrapped", y.term.Wrapped)
 			}
+			must(t, y.resize(columns/2+15, 24))
 			time.Sleep(300 * time.Millisecond)
 			if n := strings.Count(strings.Join(y.lines(), "\n"), "total ["); n != 1 {
 				t.Errorf("%d bars of the total after the terminal has become narrower:\n%s", n, strings.Join(y.lines(), "\n"))
 			}
-			y.resize(120, 30)
+			must(t, y.resize(120, 30))
 			left := strings.Join(y.end(os.Interrupt), "\n")
 			if want := "caisson: interrupted\nhint: what was fetched is kept: run it again to go on"; left != want {
 				t.Errorf("in the end there is\n%s\nwant\n%s", left, want)
@@ -141,14 +145,21 @@ func TestTerminal(t *testing.T) {
 }
 
 // However a program is ended, the terminal is as it was: what has been written
-// asks for no mode, and the cursor is at the start of a row.
+// asks for no mode, and the cursor is at the start of a row. What Go's runtime
+// prints of a program that panics, as here of one that is made to quit, begins a
+// row too.
 func TestTerminalKilled(t *testing.T) {
-	dir, _ := stallingProject(t)
-	y := onTerminal(t, 80, 24, program(t, dir, "prefetch", "--lock", "given.lock", "--store", "store"))
-	y.shows("total [")
-	y.end(syscall.SIGKILL)
-	if strings.Contains(y.raw.String(), "\x1b[?") {
-		t.Errorf("it changes a mode of the terminal: %q", y.raw.String())
+	for _, s := range []syscall.Signal{syscall.SIGKILL, syscall.SIGQUIT} {
+		dir, _ := stallingProject(t)
+		y := onTerminal(t, 80, 24, program(t, dir, "prefetch", "--lock", "given.lock", "--store", "store"))
+		y.shows("total [")
+		lines := y.end(s)
+		if strings.Contains(y.raw.String(), "\x1b[?") {
+			t.Errorf("it changes a mode of the terminal: %q", y.raw.String())
+		}
+		if s == syscall.SIGQUIT && !slices.Contains(lines, "SIGQUIT: quit") {
+			t.Errorf("the runtime's words: %q", lines)
+		}
 	}
 }
 
@@ -188,7 +199,7 @@ func TestTerminalColours(t *testing.T) {
 			y := onTerminal(t, 80, 24, c)
 			switch {
 			case tt.plain:
-				y.shows("2.9 MiB to transfer: file 2.9 MiB")
+				y.shows("2.9 MiB to fetch: file 2.9 MiB")
 			case tt.name == "quiet":
 				<-reached
 				time.Sleep(500 * time.Millisecond)

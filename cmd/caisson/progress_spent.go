@@ -137,15 +137,11 @@ func broughtBy(f *build.File) string {
 func (s *spent) show(ui *ui) {
 	ui.stage("where the time went, by step; steps run beside each other:")
 	for _, st := range s.Steps[:min(len(s.Steps), maxSpent)] {
-		what := ""
-		switch {
-		case st.Amount == 0:
-		case st.Unit == "bytes":
-			what = ", " + size(st.Amount)
-		default:
-			what = fmt.Sprintf(", %d %s", st.Amount, st.Unit)
+		what := st.Step
+		if n := amount(st.Amount, st.Amount, st.Unit); n != "" {
+			what += ", " + n
 		}
-		ui.stage("  %7.1f s  %s%s", st.Seconds, st.Step, what)
+		ui.stage("  %7.1f s  %s", st.Seconds, what)
 	}
 	if rest := s.Steps[min(len(s.Steps), maxSpent):]; len(rest) > 0 {
 		sum := 0.0

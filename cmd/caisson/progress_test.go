@@ -138,7 +138,7 @@ func TestMeter(t *testing.T) {
 func TestLinesAbove(t *testing.T) {
 	term := vttest.New(60, 12)
 	u := shown(term)
-	tell, end := u.transfer()
+	tell, end := u.transfer("fetch")
 	tell(prefetch.Event{Total: 9, TotalBytes: 9})
 	var want []string
 	for i := range 30 {
@@ -168,7 +168,7 @@ func TestLinesAbove(t *testing.T) {
 func TestPlain(t *testing.T) {
 	var b bytes.Buffer
 	u := &ui{err: &b, over: make(chan struct{}), ticks: true}
-	tell, end := u.transfer()
+	tell, end := u.transfer("fetch")
 	e := prefetch.Event{Done: 1, Total: 20, TotalBytes: 3 << 20, ByKind: []prefetch.KindEvent{{Kind: "key", Total: 1}, {Kind: "rpm", Done: 6, Total: 19, TotalBytes: 3 << 20}}}
 	for range 5 {
 		e.Done++
@@ -181,7 +181,7 @@ func TestPlain(t *testing.T) {
 	}
 	refresh(0)
 	refresh(plainInterval - time.Second)
-	if want := "  3.0 MiB to transfer: rpm 3.0 MiB\n"; b.String() != want {
+	if want := "  3.0 MiB to fetch: rpm 3.0 MiB\n"; b.String() != want {
 		t.Errorf("at the beginning: got %q, want %q", b.String(), want)
 	}
 	b.Reset()

@@ -22,8 +22,8 @@ type runOptions struct {
 	sources
 	boots
 	manifest, out, variant, key string
-	boot                        bool
-	given, givenBoot            []string // the flags of the command line; those of them that say how to boot
+	boot, anySpace              bool
+	given, givenToo             []string // the flags of the command line; those of them that verify has too
 }
 
 func newRunCommand(ui *ui) *cobra.Command {
@@ -38,7 +38,7 @@ is not done again. An image that is not what its lock makes is not attested.`,
 		Example: "  caisson run --out out --boot --key cosign.key",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.given, o.givenBoot = givenFlags(cmd, nil), givenFlags(cmd, []string{"boot", "memory", "cpus", "timeout", "wait-for"})
+			o.given, o.givenToo = givenFlags(cmd, nil), givenFlags(cmd, []string{"boot", "memory", "cpus", "timeout", "wait-for", "any-space"})
 			return runAll(cmd.Context(), ui, &o)
 		},
 	}
@@ -48,6 +48,7 @@ is not done again. An image that is not what its lock makes is not attested.`,
 	c.Flags().StringVar(&o.variant, "variant", "", "build this variant of the image")
 	c.Flags().StringVar(&o.key, "key", "", "the signing key; without one nothing is attested")
 	c.Flags().BoolVar(&o.boot, "boot", false, "boot the image as well")
+	spaceFlag(c, &o.anySpace)
 	o.storeFlag(c)
 	o.bootFlags(c)
 	require(c, "out")
@@ -162,7 +163,7 @@ func (r *running) build(ctx context.Context) (err error) {
 	if r.lock, r.text, r.store, err = r.open(); err != nil {
 		return err
 	}
-	d, err := buildImage(ctx, r.ui, r.lock, r.store, &buildOptions{sources: r.sources, out: r.out, variant: r.variant})
+	d, err := buildImage(ctx, r.ui, r.lock, r.store, &buildOptions{sources: r.sources, out: r.out, variant: r.variant, anySpace: r.anySpace})
 	if err == nil {
 		r.image = filepath.Join(r.out, d.Files[0].Name)
 	}
@@ -170,7 +171,7 @@ func (r *running) build(ctx context.Context) (err error) {
 }
 
 func (r *running) verify(ctx context.Context) (err error) {
-	o := &verifyOptions{sources: r.sources, out: r.out, boot: r.boot, boots: r.boots}
+	o := &verifyOptions{sources: r.sources, out: r.out, boot: r.boot, boots: r.boots, anySpace: r.anySpace}
 	if r.report, err = verifyImage(ctx, r.ui, o, r.image, r.lock, r.text, r.store); err != nil {
 		return err
 	}
@@ -191,7 +192,7 @@ func (r *running) stopped(stage string, err error) error {
 	attest := append([]string{"attest", "--out", r.out, "--key", r.key}, r.args()...)
 	switch stage {
 	case "verify":
-		on = append(on, slices.Concat([]string{"verify", r.image}, r.args(), r.givenBoot))
+		on = append(on, slices.Concat([]string{"verify", r.image}, r.args(), r.givenToo))
 		if r.key != "" {
 			on = append(on, attest)
 		}

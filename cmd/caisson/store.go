@@ -140,7 +140,7 @@ func runStoreVerify(ctx context.Context, ui *ui, s *storeSources) error {
 	for _, f := range files {
 		total += f.Size
 	}
-	show, end := ui.transfer()
+	show, end := ui.transfer("read")
 	wrong, err := prefetch.Verify(ctx, store, files, show)
 	end()
 	if err != nil {

@@ -105,7 +105,7 @@ func runStorePush(ctx context.Context, ui *ui, o *storeShareOptions, ref string)
 		return err
 	}
 	var end func()
-	s.Progress, end = ui.transfer()
+	s.Progress, end = ui.transfer("send")
 	p, err := share.Push(ctx, ref, s.lock, s.text, s.store, s.Options)
 	end()
 	if err != nil {
@@ -126,7 +126,7 @@ func runStorePull(ctx context.Context, ui *ui, o *storeShareOptions, ref string)
 		return err
 	}
 	var end func()
-	s.Progress, end = ui.transfer()
+	s.Progress, end = ui.transfer("fetch")
 	p, err := share.Pull(ctx, ref, s.lock, s.text, s.store, s.Options)
 	end()
 	if err != nil {
