@@ -178,15 +178,17 @@ func (g *gitJob) fetch(ctx context.Context, u *url.URL, ref string) (*gitfetch.R
 		if err != nil {
 			return err
 		}
-		remote, err := gitfetch.Open(ctx, u, o)
+		remote, err := gitfetch.Open(ctx, u, o, ref)
 		if err != nil {
 			return err
 		}
-		if id, err = remote.Resolve(ref); err != nil {
-			return err
+		if id, err = remote.Resolve(ref); err == nil {
+			repo, err = remote.Fetch(ctx, id, g.dir)
 		}
-		repo, err = remote.Fetch(ctx, id, g.dir)
-		return err
+		if err != nil {
+			return errors.Join(err, remote.Close())
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, "", err

@@ -128,11 +128,7 @@ func (f *Fetcher) moduleOf(ctx context.Context, root repoRoot, mod module.Versio
 		if err != nil {
 			return err
 		}
-		remote, err := gitfetch.Open(ctx, u, o)
-		if err != nil {
-			return err
-		}
-		return m.fetch(ctx, remote, dir)
+		return m.fetch(ctx, u, o, dir)
 	})
 	if err != nil {
 		return "", err
@@ -145,17 +141,8 @@ func (f *Fetcher) moduleOf(ctx context.Context, root repoRoot, mod module.Versio
 }
 
 // fetch finds the commit of the version and lists its files.
-func (m *goModule) fetch(ctx context.Context, remote *gitfetch.Remote, dir string) error {
-	var id string
-	var err error
-	if module.IsPseudoVersion(m.Version.Version) {
-		id, err = m.fetchRevision(ctx, remote, dir)
-	} else {
-		tag := path.Join(m.dir, strings.TrimSuffix(m.Version.Version, "+incompatible"))
-		if id, err = remote.Resolve("refs/tags/" + tag); err == nil {
-			m.repo, err = remote.Fetch(ctx, id, dir)
-		}
-	}
+func (m *goModule) fetch(ctx context.Context, u *url.URL, o gitfetch.Options, dir string) error {
+	id, err := m.fetchVersion(ctx, u, o, dir)
 	if err != nil {
 		return err
 	}
@@ -169,22 +156,29 @@ func (m *goModule) fetch(ctx context.Context, remote *gitfetch.Remote, dir strin
 	return nil
 }
 
-// fetchRevision finds the commit of a pseudo-version, which names its first
-// twelve digits: among the tips, else in the whole history.
-func (m *goModule) fetchRevision(ctx context.Context, remote *gitfetch.Remote, dir string) (id string, err error) {
-	rev, err := module.PseudoVersionRev(m.Version.Version)
+// fetchVersion fetches what the version's tag names or, where it is a
+// pseudo-version, the commit of which that has the first twelve digits.
+func (m *goModule) fetchVersion(ctx context.Context, u *url.URL, o gitfetch.Options, dir string) (id string, err error) {
+	var refs []string
+	if !module.IsPseudoVersion(m.Version.Version) {
+		refs = []string{"refs/tags/" + path.Join(m.dir, strings.TrimSuffix(m.Version.Version, "+incompatible"))}
+	}
+	remote, err := gitfetch.Open(ctx, u, o, refs...)
 	if err != nil {
 		return "", err
 	}
-	if id = remote.FindTip(rev); id != "" {
-		m.repo, err = remote.Fetch(ctx, id, dir)
-		return id, err
+	if refs != nil {
+		if id, err = remote.Resolve(refs[0]); err == nil {
+			m.repo, err = remote.Fetch(ctx, id, dir)
+		}
+	} else {
+		var rev string
+		if rev, err = module.PseudoVersionRev(m.Version.Version); err == nil {
+			m.repo, id, err = remote.FetchPrefix(ctx, rev, dir)
+		}
 	}
-	if m.repo, err = remote.History(ctx, dir); err != nil {
-		return "", err
-	}
-	if id, err = m.repo.Find(rev); err != nil {
-		return "", errors.Join(err, m.repo.Close())
+	if err != nil {
+		return "", errors.Join(err, remote.Close())
 	}
 	return id, nil
 }
