@@ -21,7 +21,8 @@
 //
 // # Limits
 //
-// Go modules come from module proxies, and "direct" from git repositories only;
+// Go modules come from module proxies, and "direct" from git repositories only,
+// which git's own configuration may have a mirror take the place of (GitConfig);
 // crates from registries with a sparse index, with the tokens that cargo itself
 // keeps in its files and variables (cargo:token); images from the registry that
 // the lock names, with the logins of docker and podman, not from mirrors that

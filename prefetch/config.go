@@ -49,8 +49,10 @@ type Config struct {
 	// CARGO_REGISTRIES_NAME_TOKEN does.
 	CargoTokens map[string]string
 
-	// SSH is how git repositories are reached by ssh.
+	// SSH is how git repositories are reached by ssh, and Git what git's own
+	// configuration says of servers.
 	SSH gitfetch.SSH
+	Git GitConfig
 
 	// Proxy chooses the HTTP proxy for an address; nil for none.
 	Proxy func(*url.URL) (*url.URL, error)
@@ -109,8 +111,8 @@ func (c Config) withDefaults() Config {
 // EnvConfig reads the environment as go, cargo and curl read it: GOPROXY,
 // GONOPROXY, GOPRIVATE, GOSUMDB and GONOSUMDB, with what `go env -w` wrote;
 // CARGO_HOME, CARGO_REGISTRIES_NAME_INDEX and _TOKEN; HTTP_PROXY, HTTPS_PROXY and
-// NO_PROXY; NETRC; the files and helpers in which docker and podman keep their
-// logins. dir is the project's folder.
+// NO_PROXY; NETRC; git's configuration as GitConfig says; the files and helpers
+// in which docker and podman keep their logins. dir is the project's folder.
 func EnvConfig(version, dir string) (Config, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -153,7 +155,7 @@ func EnvConfig(version, dir string) (Config, error) {
 			c.Netrc = filepath.Join(home, ".netrc")
 		}
 	}
-	c.SSH = sshFromEnv(home)
+	c.SSH, c.Git = sshFromEnv(home), gitConfigFromEnv(home)
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
 		name, ok := strings.CutPrefix(name, "CARGO_REGISTRIES_")

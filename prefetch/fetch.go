@@ -21,6 +21,7 @@ type Fetcher struct {
 	client *Client
 	cfg    Config
 	cargo  func() (*cargoConfig, error)
+	git    func() (*gitSite, error)
 	dl     downloads
 	isos   isos
 
@@ -33,6 +34,7 @@ func NewFetcher(store *cas.Store, client *Client, cfg Config) *Fetcher {
 	f.cargo = sync.OnceValues(func() (*cargoConfig, error) {
 		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens)
 	})
+	f.git = sync.OnceValues(func() (*gitSite, error) { return readGitConfig(cfg.Git) })
 	return f
 }
 

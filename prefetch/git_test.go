@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -168,18 +169,17 @@ func TestGitSubmodules(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", url, err, want)
 		}
 	}
-	g := &gitJob{f: fetcher(t, quick())}
 	parent, _ := gitfetch.Parse("https://host.example/a/b.git")
 	for raw, want := range map[string]string{
 		"../c.git": "https://host.example/a/c.git", "../../../../x": "https://host.example/x", "./d": "https://host.example/a/b.git/d",
 		"git@other.example:x/y.git": "ssh://git@other.example/x/y.git", "https://user:secret@z.example/x": "https://z.example/x",
 	} {
-		if u, err := g.submoduleURL(parent, raw); err != nil || u.String() != want {
+		if u, err := submoduleURLs([]*url.URL{parent}, raw); err != nil || u[0].String() != want {
 			t.Errorf("%s: got %v, %v; want %s", raw, u, err, want)
 		}
 	}
 	for _, raw := range []string{"http://127.0.0.1/x", "https://localhost/x", "ssh://[::1]/x", "git://other.example/x", "http://other.example/x", "file:///etc", "/etc"} {
-		if u, err := g.submoduleURL(parent, raw); err == nil {
+		if u, err := submoduleURLs([]*url.URL{parent}, raw); err == nil {
 			t.Errorf("%s was accepted as %s", raw, u)
 		}
 	}

@@ -24,8 +24,7 @@ import (
 // goDirect writes a module's zip or go.mod as "direct" in GOPROXY has it: from
 // the git repository that the module's path leads to. path is one of a module
 // proxy, such as "example.com/x/@v/v1.2.3.zip". Other version control systems
-// are not supported, nor what git's own configuration says of addresses, and
-// files that .gitattributes has git rewrite (eol=crlf, ident,
+// are not supported, GOVCS is not read, and files that .gitattributes has git rewrite (eol=crlf, ident,
 // working-tree-encoding) are taken as they are kept, which go does not do:
 // their module does not prove to be what go.sum says. It returns by what it
 // was logged in.
@@ -109,6 +108,13 @@ func (f *Fetcher) moduleOf(ctx context.Context, root repoRoot, mod module.Versio
 	u, err := url.Parse(root.repo)
 	if err != nil {
 		return "", errors.New("the address of its repository is no URL")
+	}
+	site, err := f.git()
+	if err != nil {
+		return "", err
+	}
+	if u, err = site.rewrite(u); err != nil {
+		return "", err
 	}
 	if err := checkGitURL(u, mod.Version); err != nil {
 		return "", err
