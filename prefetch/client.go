@@ -25,8 +25,9 @@
 // which git's own configuration may have a mirror take the place of (GitConfig);
 // crates from registries with a sparse index, with the tokens that cargo itself
 // keeps in its files and variables (cargo:token); images from the registry that
-// the lock names, with the logins of docker and podman, not from mirrors that
-// registries.conf names, and without TLS from this machine only. An idle
+// the lock names, or the mirrors that registries.conf has for it, with the logins
+// of docker and podman, and without TLS from this machine, or where that file
+// says so. An idle
 // server is given up on, a slow one is not. There is no limit on time but the
 // context's.
 //

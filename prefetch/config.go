@@ -59,6 +59,9 @@ type Config struct {
 	// Netrc is a file of passwords by host; empty for none. They are sent by
 	// https only.
 	Netrc string
+	// Registries are files that say where images are, as containers-registries.conf(5)
+	// has it; of entries for one prefix the last counts.
+	Registries []string
 	// Keychain has the logins at OCI registries; nil for none.
 	Keychain authn.Keychain
 	// Login puts what a server's login needs round the transport; nil for
@@ -112,7 +115,8 @@ func (c Config) withDefaults() Config {
 // GONOPROXY, GOPRIVATE, GOSUMDB and GONOSUMDB, with what `go env -w` wrote;
 // CARGO_HOME, CARGO_REGISTRIES_NAME_INDEX and _TOKEN; HTTP_PROXY, HTTPS_PROXY and
 // NO_PROXY; NETRC; git's configuration as GitConfig says; the files and helpers
-// in which docker and podman keep their logins. dir is the project's folder.
+// in which docker and podman keep their logins, and podman's registries.conf.
+// dir is the project's folder.
 func EnvConfig(version, dir string) (Config, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -133,9 +137,8 @@ func EnvConfig(version, dir string) (Config, error) {
 		GoNoSumDB:  goEnv("GONOSUMDB"),
 		CargoHome:  os.Getenv("CARGO_HOME"),
 		CargoIndex: make(map[string]string), CargoTokens: make(map[string]string),
-		Proxy:    proxies.ProxyFunc(),
-		Netrc:    os.Getenv("NETRC"),
-		Keychain: authn.DefaultKeychain,
+		Proxy: proxies.ProxyFunc(),
+		Netrc: os.Getenv("NETRC"),
 	}
 	if c.GoNoProxy == "" {
 		c.GoNoProxy = goEnv("GOPRIVATE")
@@ -156,6 +159,10 @@ func EnvConfig(version, dir string) (Config, error) {
 		}
 	}
 	c.SSH, c.Git = sshFromEnv(home), gitConfigFromEnv(home)
+	c.Keychain = registryLoginsFromEnv(home)
+	if c.Registries, err = registriesFromEnv(home); err != nil {
+		return Config{}, err
+	}
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
 		name, ok := strings.CutPrefix(name, "CARGO_REGISTRIES_")

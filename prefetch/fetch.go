@@ -22,6 +22,7 @@ type Fetcher struct {
 	cfg    Config
 	cargo  func() (*cargoConfig, error)
 	git    func() (*gitSite, error)
+	images func() (*registriesConf, error)
 	dl     downloads
 	isos   isos
 
@@ -34,6 +35,7 @@ func NewFetcher(store *cas.Store, client *Client, cfg Config) *Fetcher {
 	f.cargo = sync.OnceValues(func() (*cargoConfig, error) {
 		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens)
 	})
+	f.images = sync.OnceValues(func() (*registriesConf, error) { return readRegistries(cfg.Registries) })
 	f.git = sync.OnceValues(func() (*gitSite, error) { return readGitConfig(cfg.Git) })
 	return f
 }
