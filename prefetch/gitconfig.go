@@ -269,7 +269,8 @@ func (f *Fetcher) gitLogin(a *lock.Auth, u *url.URL) (*login, error) {
 		return nil, err
 	}
 	l, err := f.client.loginFor(&Request{Auth: all}, u)
-	if err != nil || len(header) == 0 && !(Restricts(all) && !Restricts(a)) {
+	bySite := Restricts(all) && !Restricts(a) // a client certificate
+	if err != nil || len(header) == 0 && !bySite {
 		return l, err
 	}
 	with := *l

@@ -140,7 +140,7 @@ func (l *httpLink) greet(ctx context.Context) (io.ReadCloser, error) {
 }
 
 func (l *httpLink) ask(ctx context.Context, request string) (io.ReadCloser, error) {
-	resp, err := l.send(ctx, http.MethodPost, l.r.base+"/git-upload-pack", request)
+	resp, err := l.send(ctx, http.MethodPost, l.r.base+"/git-upload-pack", request) //nolint:bodyclose // who reads the answer closes it
 	if err != nil {
 		return nil, err
 	}

@@ -410,50 +410,57 @@ func (x *indexer) write(name string) error {
 	}
 	h := newHash(x.idLen)
 	w := bufio.NewWriterSize(io.MultiWriter(f, h), 1<<16)
-	x.tables(w)
-	w.Write(x.sum)
-	err = w.Flush()
-	if err == nil {
+	x.tables(table{w})
+	if err = w.Flush(); err == nil {
 		_, err = f.Write(h.Sum(nil))
 	}
 	return errors.Join(err, f.Close())
 }
 
-// tables writes the tables. Errors stay in the writer.
-func (x *indexer) tables(w *bufio.Writer) {
+// table writes a table. Errors stay in the writer, for Flush.
+type table struct{ *bufio.Writer }
+
+func (t table) bytes(b []byte)  { _, _ = t.Write(b) }
+func (t table) number(n uint32) { t.bytes(binary.BigEndian.AppendUint32(t.AvailableBuffer(), n)) }
+func (t table) large(n int64) {
+	t.bytes(binary.BigEndian.AppendUint64(t.AvailableBuffer(), uint64(n))) //nolint:gosec // it is no negative one
+}
+
+// tables writes the tables, and the pack's checksum.
+func (x *indexer) tables(t table) {
 	order := x.child[:0] // which is not needed any more
 	for n := range x.offsets {
 		order = append(order, uint32(n)) //nolint:gosec // there are maxObjects at most
 	}
 	slices.SortFunc(order, func(a, b uint32) int { return bytes.Compare(x.id(int(a)), x.id(int(b))) })
-	w.Write(idxMagic)
+	t.bytes(idxMagic)
 	var fan [256]uint32
 	for n := range x.offsets {
 		fan[x.ids[n*x.idLen]]++
 	}
-	number := func(n uint32) { w.Write(binary.BigEndian.AppendUint32(w.AvailableBuffer(), n)) }
 	total := uint32(0)
 	for _, n := range fan {
 		total += n
-		number(total)
+		t.number(total)
 	}
 	for _, n := range order {
-		w.Write(x.id(int(n)))
+		t.bytes(x.id(int(n)))
 	}
 	for _, n := range order {
-		number(x.crcs[n])
+		t.number(x.crcs[n])
 	}
 	var large []int64
 	for _, n := range order {
 		at := x.offsets[n]
 		if at > math.MaxInt32 {
 			large = append(large, at)
-			number(idxLarge | uint32(len(large)-1)) //nolint:gosec // as above
+			t.number(idxLarge | uint32(len(large)-1)) //nolint:gosec // as above
 			continue
 		}
-		number(uint32(at)) //nolint:gosec // checked here
+		t.number(uint32(at)) //nolint:gosec // checked here
 	}
 	for _, at := range large {
-		w.Write(binary.BigEndian.AppendUint64(w.AvailableBuffer(), uint64(at))) //nolint:gosec // it is no negative one
+		t.large(at)
 	}
+	t.bytes(x.sum)
 }
