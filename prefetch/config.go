@@ -48,6 +48,8 @@ type Config struct {
 	// CargoTokens gives the token of a registry likewise, as
 	// CARGO_REGISTRIES_NAME_TOKEN does.
 	CargoTokens map[string]string
+	// CargoHTTP is what counts before [http] in cargo's configuration.
+	CargoHTTP CargoHTTP
 
 	// SSH is how git repositories are reached by ssh, and Git what git's own
 	// configuration says of servers.
@@ -113,7 +115,8 @@ func (c Config) withDefaults() Config {
 
 // EnvConfig reads the environment as go, cargo and curl read it: GOPROXY,
 // GONOPROXY, GOPRIVATE, GOSUMDB and GONOSUMDB, with what `go env -w` wrote;
-// CARGO_HOME, CARGO_REGISTRIES_NAME_INDEX and _TOKEN; HTTP_PROXY, HTTPS_PROXY and
+// CARGO_HOME, CARGO_REGISTRIES_NAME_INDEX and _TOKEN, CARGO_HTTP_PROXY and
+// CARGO_HTTP_CAINFO; HTTP_PROXY, HTTPS_PROXY and
 // NO_PROXY; NETRC; git's configuration as GitConfig says; the files and helpers
 // in which docker and podman keep their logins, and podman's registries.conf.
 // dir is the project's folder.
@@ -137,8 +140,14 @@ func EnvConfig(version, dir string) (Config, error) {
 		GoNoSumDB:  goEnv("GONOSUMDB"),
 		CargoHome:  os.Getenv("CARGO_HOME"),
 		CargoIndex: make(map[string]string), CargoTokens: make(map[string]string),
-		Proxy: proxies.ProxyFunc(),
-		Netrc: os.Getenv("NETRC"),
+		CargoHTTP: CargoHTTP{Proxy: os.Getenv("CARGO_HTTP_PROXY"), CAInfo: os.Getenv("CARGO_HTTP_CAINFO")},
+		Proxy:     proxies.ProxyFunc(),
+		Netrc:     os.Getenv("NETRC"),
+	}
+	if ca := c.CargoHTTP.CAInfo; ca != "" {
+		if c.CargoHTTP.CAInfo, err = filepath.Abs(ca); err != nil {
+			return Config{}, fmt.Errorf("reading the environment: %w", err)
+		}
 	}
 	if c.GoNoProxy == "" {
 		c.GoNoProxy = goEnv("GOPRIVATE")

@@ -33,7 +33,7 @@ type Fetcher struct {
 func NewFetcher(store *cas.Store, client *Client, cfg Config) *Fetcher {
 	f := &Fetcher{store: store, client: client, cfg: cfg.withDefaults()}
 	f.cargo = sync.OnceValues(func() (*cargoConfig, error) {
-		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens)
+		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens, cfg.CargoHTTP)
 	})
 	f.images = sync.OnceValues(func() (*registriesConf, error) { return readRegistries(cfg.Registries) })
 	f.git = sync.OnceValues(func() (*gitSite, error) { return readGitConfig(cfg.Git) })
@@ -123,6 +123,13 @@ func (f *Fetcher) bring(ctx context.Context, w lock.Want, req Request, to *cas.T
 	case w.Kind == lock.KindOCI:
 		by, err := f.fetchOCI(ctx, w, req, to)
 		return brought{login: by}, err
+	}
+	if w.Kind == lock.KindCrate && req.Auth == nil {
+		conf, err := f.cargo()
+		if err != nil {
+			return brought{}, err
+		}
+		req.Auth = conf.HTTP.auth()
 	}
 	places, err := f.locate(ctx, w)
 	if err != nil {
