@@ -37,7 +37,9 @@
 // server of the address that the lock has, and to no other that it redirects
 // to: password and token by https, or by http to this machine, a certificate
 // by https. Where an Auth says nothing that is sent, .netrc counts. Nothing of
-// it is in an error, in the store or in its keys.
+// it is in an error, in the store or in its keys; that a file was logged in for,
+// and by what kind of login, is remembered beside it (LoginOf), as it may not be
+// everybody's to have.
 //
 // # Mirrors
 //

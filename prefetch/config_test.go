@@ -61,7 +61,9 @@ func cleanEnv(t *testing.T) {
 			os.Unsetenv(name)
 		}
 	}
-	t.Setenv("HOME", t.TempDir())
+	home := t.TempDir()
+	write(t, home, map[string]string{".config/go/telemetry/mode": "off 2024-01-01\n"}) // or go writes there when the test is over
+	t.Setenv("HOME", home)
 	t.Setenv("XDG_CONFIG_HOME", "")
 }
 

@@ -14,7 +14,7 @@
 //
 // A transfer that is cut begins again: git has no way to go on with one. No
 // bundles, no "dumb" HTTP, no Git LFS: a file that LFS keeps is what git keeps
-// of it, a pointer. 32 MiB of refs; 2 million objects. An idle server is given
+// of it, a pointer. 32 MiB of refs; a million objects. An idle server is given
 // up on, a slow one is not. Of SSH, the agent's keys and key files without a
 // passphrase are used, of ~/.ssh/config a host's name and port, and a server's
 // key has to be among the known hosts.

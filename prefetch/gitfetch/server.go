@@ -319,7 +319,9 @@ func (r *Remote) fetchV2(q request) (string, packIn) {
 // Negotiation").
 func (r *Remote) fetchV0(q request) (string, packIn) {
 	var caps []string
-	for _, c := range []string{"ofs-delta", "no-progress", "side-band-64k"} {
+	// Some servers answer only who knows of several ACKs: with no objects here
+	// there are none.
+	for _, c := range []string{"multi_ack_detailed", "ofs-delta", "no-progress", "side-band-64k"} {
 		if r.supports(c) {
 			caps = append(caps, c)
 		}

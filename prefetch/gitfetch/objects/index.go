@@ -31,7 +31,8 @@ type Limits struct {
 // both their names there. hexLen is as Open has it. The checksum of the pack is
 // proved, and that it is whole: all changes are of objects that it has.
 func Index(ctx context.Context, f *os.File, hexLen int, l Limits) error {
-	x := &indexer{ctx: ctx, f: f, idLen: hexLen / 2, limit: l, left: l.Total, bases: stack{dir: filepath.Dir(f.Name())}}
+	x := &indexer{ctx: ctx, f: f, idLen: hexLen / 2, limit: l, left: l.Total, bases: stack{dir: filepath.Dir(f.Name())},
+		buf: bufio.NewReaderSize(nil, bufferSize), h: newHash(hexLen / 2)}
 	defer x.bases.close()
 	err := x.scan()
 	if err == nil {
@@ -69,8 +70,12 @@ type indexer struct {
 	child, next []uint32
 	byID        []refChange // changes that name their base by its id, sorted by that
 
-	bases stack
-	z     Store // for its inflaters
+	bases  stack
+	z      Store    // for its inflaters
+	stream inflater // of the pack, from its begin
+	buf    *bufio.Reader
+	h      hash.Hash
+	copied [bufferSize]byte
 }
 
 // refChange is a change that names its base by its id.
@@ -159,27 +164,25 @@ func (x *indexer) object(r *packReader) error {
 	x.offsets, x.types = append(x.offsets, r.start), append(x.types, e.typ)
 	x.ids = append(x.ids, make([]byte, x.idLen)...)
 	x.child, x.next = append(x.child, 0), append(x.next, 0)
-	z, err := x.z.inflater(r)
-	if err != nil {
+	if err := x.stream.reset(r); err != nil {
 		return err
 	}
-	defer x.z.inflate.Put(z)
 	if err := x.allow(e.size); err != nil {
 		return err
 	}
 	if !isDelta(e.typ) {
-		return x.hash(n, exactly(z, e.size), e.typ, e.size)
+		return x.hash(n, exactly(&x.stream, e.size), e.typ, e.size)
 	}
 	if err := x.note(n, e); err != nil {
 		return err
 	}
-	src := bufio.NewReader(exactly(z, e.size))
-	if _, size, err := deltaSizes(src); err != nil {
+	x.buf.Reset(exactly(&x.stream, e.size))
+	if _, size, err := deltaSizes(x.buf); err != nil {
 		return err
 	} else if size > x.limit.Object {
 		return fmt.Errorf("it makes %d bytes, want %d at most", size, x.limit.Object)
 	}
-	_, err = io.Copy(io.Discard, src)
+	_, err = x.buf.WriteTo(io.Discard)
 	return err
 }
 
@@ -213,12 +216,12 @@ func (x *indexer) allow(size int64) error {
 
 // hash reads an object and gives it its id.
 func (x *indexer) hash(n int, r io.Reader, typ byte, size int64) error {
-	h := newHash(x.idLen)
-	fmt.Fprintf(h, "%s %d\x00", typeNames[typ], size)
-	if _, err := io.Copy(checked{x.ctx, h}, r); err != nil {
+	x.h.Reset()
+	fmt.Fprintf(x.h, "%s %d\x00", typeNames[typ], size)
+	if _, err := io.CopyBuffer(checked{x.ctx, x.h}, r, x.copied[:]); err != nil {
 		return err
 	}
-	h.Sum(x.ids[n*x.idLen : n*x.idLen])
+	x.h.Sum(x.ids[n*x.idLen : n*x.idLen])
 	x.types[n] = typ
 	return nil
 }
@@ -395,7 +398,8 @@ func (x *indexer) applied(n int, b *base, f func(r io.Reader, size int64) error)
 		return err
 	}
 	defer r.Close()
-	d, size, err := newDelta(b.content, bufio.NewReaderSize(r, bufferSize))
+	x.buf.Reset(r)
+	d, size, err := newDelta(b.content, x.buf)
 	if err != nil {
 		return err
 	}

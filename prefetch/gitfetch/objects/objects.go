@@ -11,7 +11,7 @@
 //
 // # Limits
 //
-// 2 million objects in a pack that is indexed, for each of which some 45 bytes
+// A million objects in a pack that is indexed, for each of which some 45 bytes
 // are in memory (57 where ids are SHA-256); chains of 4095 changes, the most
 // that git makes; 5 alternates of each other. No multi-pack-index is needed,
 // and none read.
@@ -38,7 +38,7 @@ import (
 )
 
 const (
-	maxObjects    = 2_000_000
+	maxObjects    = 1_000_000
 	maxChain      = 4095
 	maxAlternates = 5
 	// maxLooseHead is how long the head of a loose object may be, in bytes.
@@ -47,13 +47,13 @@ const (
 
 // Store is a folder of objects. It may be used from many goroutines.
 type Store struct {
-	dir     string
-	temp    string // where temporary files are
-	hexLen  int
-	packs   []*pack
-	lower   []*Store // the alternates
-	inflate sync.Pool
-	bases   *cache.BufferLRU
+	dir    string
+	temp   string // where temporary files are
+	hexLen int
+	packs  []*pack
+	lower  []*Store  // the alternates
+	idle   sync.Pool // of inflaters
+	bases  *cache.BufferLRU
 }
 
 // Open opens a folder of objects whose ids have so many hex digits, 40 or 64.
@@ -227,7 +227,7 @@ func (s *Store) openLoose(id string) (*gittree.Object, error) {
 }
 
 func (s *Store) readLoose(f *os.File) (*gittree.Object, error) {
-	z, err := s.inflater(bufio.NewReaderSize(f, bufferSize))
+	z, err := s.inflate(f)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +241,7 @@ func (s *Store) readLoose(f *os.File) (*gittree.Object, error) {
 		return nil, fmt.Errorf("it begins with %q", head)
 	}
 	return &gittree.Object{Type: typ, Size: n, ReadCloser: &body{r: exactly(z, n), close: func() error {
-		s.inflate.Put(z)
+		s.idle.Put(z)
 		return f.Close()
 	}}}, nil
 }
@@ -271,22 +271,37 @@ func readHead(r io.Reader) (string, error) {
 // bufferSize is how much of a file is read at once, in bytes.
 const bufferSize = 32 << 10
 
-// byteReader is what inflating takes no byte too many of.
-type byteReader interface {
-	io.Reader
-	io.ByteReader
+// inflater inflates. Its buffers serve one stream after another.
+type inflater struct {
+	io.ReadCloser
+	in *bufio.Reader // of what is read in pieces; nil for what is not
 }
 
-// inflater begins to inflate a stream, with the buffers of an earlier one.
-func (s *Store) inflater(r byteReader) (io.ReadCloser, error) {
-	if z, ok := s.inflate.Get().(io.ReadCloser); ok {
-		if err := z.(zlib.Resetter).Reset(r, nil); err != nil {
-			return nil, noEOF(err)
+// reset begins another stream, of which it takes no byte too many where that
+// can be read byte by byte.
+func (z *inflater) reset(r io.Reader) (err error) {
+	if _, ok := r.(io.ByteReader); !ok {
+		if z.in == nil {
+			z.in = bufio.NewReaderSize(r, bufferSize)
 		}
-		return z, nil
+		z.in.Reset(r)
+		r = z.in
 	}
-	z, err := zlib.NewReader(r)
-	return z, noEOF(err)
+	if z.ReadCloser == nil {
+		z.ReadCloser, err = zlib.NewReader(r)
+	} else if again, ok := z.ReadCloser.(zlib.Resetter); ok {
+		err = again.Reset(r, nil)
+	}
+	return noEOF(err)
+}
+
+// inflate begins to inflate a stream.
+func (s *Store) inflate(r io.Reader) (*inflater, error) {
+	z, ok := s.idle.Get().(*inflater)
+	if !ok {
+		z = new(inflater)
+	}
+	return z, z.reset(r)
 }
 
 // noEOF makes the end of a file an error where there should be more.

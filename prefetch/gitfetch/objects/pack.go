@@ -265,12 +265,12 @@ func (p *pack) entry(at int64) (entry, error) {
 
 // inflated is what is deflated in an entry.
 func (s *Store) inflated(p *pack, e entry) (*body, error) {
-	z, err := s.inflater(bufio.NewReaderSize(io.NewSectionReader(p.f, e.data, p.end-e.data), bufferSize))
+	z, err := s.inflate(io.NewSectionReader(p.f, e.data, p.end-e.data))
 	if err != nil {
 		return nil, err
 	}
 	return &body{r: exactly(z, e.size), close: func() error {
-		s.inflate.Put(z)
+		s.idle.Put(z)
 		return nil
 	}}, nil
 }
