@@ -67,6 +67,9 @@ func (t *Tree) reserve() {
 	t.store.Reserve(digests)
 }
 
+// atOnce is how many files one of the goroutines that fill a view takes.
+const atOnce = 64
+
 // filler writes a view.
 type filler struct {
 	tree  *Tree
@@ -86,16 +89,20 @@ func (t *Tree) fill(ctx context.Context, root *os.File, places []place) (Stats, 
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, p := range places {
+	todo, files := 0, 0 // of the places before i, those whose files nobody writes yet
+	for i, p := range places {
 		if gctx.Err() != nil {
 			break
 		}
 		if err := w.mkdir(p.name); err != nil {
 			return Stats{}, errors.Join(err, g.Wait())
 		}
-		if len(p.files) > 0 {
-			g.Go(func() error { return w.files(gctx, p) })
+		if files += len(p.files); files < atOnce && i+1 < len(places) {
+			continue
 		}
+		some := places[todo : i+1]
+		todo, files = i+1, 0
+		g.Go(func() error { return w.files(gctx, some) })
 	}
 	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
 		return Stats{}, err
@@ -153,15 +160,17 @@ func (w *filler) mkdir(name string) error {
 	return w.mode(name, 0o755)
 }
 
-// files puts a folder's files into it.
-func (w *filler) files(ctx context.Context, p place) error {
+// files puts folders' files into them.
+func (w *filler) files(ctx context.Context, places []place) error {
 	st := Stats{Linked: make(map[cas.Linked]int)}
-	for _, base := range p.files {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := w.put(path.Join(p.name, base), &st); err != nil {
-			return err
+	for _, p := range places {
+		for _, base := range p.files {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := w.put(path.Join(p.name, base), &st); err != nil {
+				return err
+			}
 		}
 	}
 	w.mu.Lock()
