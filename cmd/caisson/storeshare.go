@@ -89,7 +89,7 @@ func runStorePush(ctx context.Context, ui *ui, o *storeShareOptions, ref string)
 	if err != nil {
 		return err
 	}
-	store, err := (&storeSources{sources: o.sources}).layered()
+	store, err := o.layered()
 	if err != nil {
 		return err
 	}
