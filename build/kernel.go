@@ -89,6 +89,21 @@ func moduleClosure(dep, builtin []byte, names []string) ([]string, error) {
 	return slices.Sorted(maps.Keys(want)), nil
 }
 
+// checkRootModules checks that an initrd with these modules can mount the root:
+// one that cannot would show only when it is booted.
+func checkRootModules(files []string, builtin []byte, format string) error {
+	have := map[string]bool{}
+	for _, f := range slices.Concat(files, strings.Fields(string(builtin))) {
+		have[moduleName(f)] = true
+	}
+	for _, m := range []string{"dm-verity", format} {
+		if !have[moduleName(m)] {
+			return fmt.Errorf("sets.initrd.modules lacks %q, without which the initrd cannot mount the root", m)
+		}
+	}
+	return nil
+}
+
 // moduleLists are the files beside modules.dep from which depmod makes its
 // indexes.
 var moduleLists = []string{"modules.builtin", "modules.builtin.modinfo", "modules.order"}
@@ -107,6 +122,9 @@ func (b *builder) addModules(ctx context.Context, root, initrd *installed, versi
 	}
 	files, err := moduleClosure(dep, builtin, b.initrdModules())
 	if err != nil {
+		return err
+	}
+	if err := checkRootModules(files, builtin, b.image.Root); err != nil {
 		return err
 	}
 	for _, f := range slices.Concat(files, moduleLists) {

@@ -173,7 +173,7 @@ func (c *child) output(i int, w io.Writer, theirs *[]*os.File) (*os.File, error)
 func (c *child) converse(s Spec, o *observer) (unix.WaitStatus, error) {
 	spec, err := json.Marshal(initSpec{
 		Root: s.Root, RootWritable: s.RootWritable, Mounts: s.Mounts, Tmpfs: s.Tmpfs, ProcIn: s.ProcIn, DevIn: s.DevIn,
-		Args: s.Args, Env: environment(s.Env), Dir: s.Dir, FakeOwnership: s.FakeOwnership, MaxProcesses: s.MaxProcesses,
+		Args: s.Args, Env: environment(s.Env), Dir: s.Dir, Features: s.features(), MaxProcesses: s.MaxProcesses,
 		HostSocket: c.host.name, HostPID: os.Getpid(), LimitPIDs: pidMaxPerNamespace(kernelRelease()),
 	})
 	if err != nil {

@@ -235,6 +235,17 @@ func exitBootServices() map[string]string {
 	}
 }
 
+// Check tells whether what Run needs is there: the error is a *MissingError.
+func Check() error {
+	for _, t := range tools() {
+		if _, err := t.find(); err != nil {
+			return err
+		}
+	}
+	_, err := findFirmware(Options{})
+	return err
+}
+
 // firmware is a pair of files, where a distribution installs them.
 type firmware struct{ code, vars string }
 

@@ -56,11 +56,10 @@ func newMachine(o Options) (*machine, error) {
 	if _, err := os.Stat(m.disk); err != nil {
 		return nil, err
 	}
-	if m.qemu, err = findTool("qemu-system-x86_64", "qemu-system-x86"); err != nil {
-		return nil, err
-	}
-	if m.swtpm, err = findTool("swtpm", "swtpm"); err != nil {
-		return nil, err
+	for i, path := range []*string{&m.qemu, &m.swtpm} {
+		if *path, err = tools()[i].find(); err != nil {
+			return nil, err
+		}
 	}
 	if m.firmware, err = findFirmware(o); err != nil {
 		return nil, err
@@ -68,10 +67,18 @@ func newMachine(o Options) (*machine, error) {
 	return m, nil
 }
 
-func findTool(name, debian string) (string, error) {
-	path, err := exec.LookPath(name)
+// tool is a program and Debian's package that has it.
+type tool struct{ name, debian string }
+
+// tools are QEMU and the TPM.
+func tools() [2]tool {
+	return [2]tool{{"qemu-system-x86_64", "qemu-system-x86"}, {"swtpm", "swtpm"}}
+}
+
+func (t tool) find() (string, error) {
+	path, err := exec.LookPath(t.name)
 	if err != nil {
-		return "", &MissingError{What: name, Package: debian}
+		return "", &MissingError{What: t.name, Package: t.debian}
 	}
 	return filepath.Abs(path)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/binary"
 	"encoding/pem"
 	"math/big"
@@ -18,6 +19,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"caisson/build/image/authenticode"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
 )
@@ -204,19 +206,23 @@ func TestSignature(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err := openSignature(ders[0], hash[:]); err != nil || !s.trusts(leaf) {
+	if s, err := authenticode.Open(ders[0], hash[:]); err != nil || !s.TrustedBy(leaf) {
 		t.Fatalf("the signature itself: %v", err)
 	}
-	der := bytes.TrimRight(ders[0], "\x00")
+	var whole asn1.RawValue // without the padding behind it
+	if _, err := asn1.Unmarshal(ders[0], &whole); err != nil {
+		t.Fatal(err)
+	}
+	der := whole.FullBytes
 	spc := bytes.Index(der, hash[:])
 	for _, at := range []int{0, 5, spc, spc + 31, bytes.Index(der, k.tbs) + 20, len(der) - 1, len(der) - 200, len(der) - 300} {
 		b := bytes.Clone(der)
 		b[at] ^= 1
-		if s, err := openSignature(b, hash[:]); err == nil && s.trusts(leaf) {
+		if s, err := authenticode.Open(b, hash[:]); err == nil && s.TrustedBy(leaf) {
 			t.Errorf("byte %d of %d may change", at, len(der))
 		}
 	}
-	if _, err := openSignature(der, make([]byte, 32)); err == nil || !strings.Contains(err.Error(), "signature over the image hash") {
+	if _, err := authenticode.Open(der, make([]byte, 32)); err == nil || !strings.Contains(err.Error(), "signature over the image hash") {
 		t.Errorf("another image: got %v", err)
 	}
 }
@@ -307,7 +313,7 @@ func FuzzReadVariables(f *testing.F) {
 				_, _ = readLists(l)
 			}
 		}
-		_, _ = openSignature(b, nil)
+		_, _ = authenticode.Open(b, nil)
 		_, _, _ = csvEntry(b)
 	})
 }

@@ -2,9 +2,11 @@ package policy
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"caisson/lock"
+	"caisson/lock/digest"
 	"caisson/verify"
 )
 
@@ -18,12 +20,13 @@ const (
 
 // exception is one of the file.
 type exception struct {
-	Rule     string `yaml:"rule"`
-	Function string `yaml:"function"`
-	Match    string `yaml:"match"`
-	Who      string `yaml:"who"`
-	Why      string `yaml:"why"`
-	Until    string `yaml:"until"`
+	Rule        string `yaml:"rule"`
+	Function    string `yaml:"function"`
+	Match       string `yaml:"match"`
+	Certificate string `yaml:"certificate"`
+	Who         string `yaml:"who"`
+	Why         string `yaml:"why"`
+	Until       string `yaml:"until"`
 }
 
 // ParseExceptions reads a file of exceptions. Whether it is signed is for the
@@ -55,6 +58,16 @@ func ParseExceptions(name string, b []byte) ([]verify.Exception, error) {
 			return nil, errorf(at("match"), "want what it is for")
 		case e.Who == "" || e.Why == "":
 			return nil, errorf(at("who"), "want who made the exception, and why")
+		}
+		if e.Certificate != "" {
+			sum, err := digest.ParseHex(strings.ToLower(strings.ReplaceAll(e.Certificate, ":", "")))
+			switch {
+			case e.Function != verify.SecureBootSignature:
+				return nil, errorf(at("certificate"), "it belongs to the function %s", verify.SecureBootSignature)
+			case err != nil:
+				return nil, errorf(at("certificate"), "got %q, want the SHA-256 of a certificate, as openssl x509 -fingerprint -sha256 prints it", e.Certificate)
+			}
+			e.Certificate = sum.Hex()
 		}
 		if _, err := time.Parse(time.DateOnly, e.Until); err != nil {
 			return nil, errorf(at("until"), "got %q, want the last day, as 2026-12-31", e.Until)
