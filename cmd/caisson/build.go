@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"caisson/build"
+	"caisson/build/image/esp"
 	"caisson/lock"
 	"caisson/prefetch/cas"
 	"caisson/verify"
@@ -17,6 +18,7 @@ type buildOptions struct {
 	sources
 	out, variant string
 	keep         bool
+	secureBoot   bootKey
 }
 
 func newBuildCommand(ui *ui) *cobra.Command {
@@ -35,6 +37,8 @@ that records what was tried. It leaves the image, what it will measure
 	o.flags(c)
 	c.Flags().StringVar(&o.out, "out", "", "the output folder")
 	c.Flags().StringVar(&o.variant, "variant", "", "build this variant of the image")
+	c.Flags().StringVar(&o.secureBoot.key, "secure-boot-key", "", "sign the EFI programs that have no signature with this key, as sign-boot does later: a file or env://NAME")
+	c.Flags().StringVar(&o.secureBoot.cert, "secure-boot-cert", "", "the certificate of --secure-boot-key")
 	c.Flags().BoolVar(&o.keep, "keep", false, "keep the working folder of a build that fails")
 	require(c, "out")
 	return c
@@ -61,9 +65,17 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	if err := wantFolder(o.out, "the output folder"); err != nil {
 		return nil, err
 	}
+	key, err := o.secureBoot.load()
+	if err != nil {
+		return nil, err
+	}
+	var sign esp.Signer
+	if key != nil {
+		sign = esp.ByKey(key, nil)
+	}
 	began := time.Now()
 	img, err := build.Build(ctx, build.Options{
-		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep,
+		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, Sign: sign,
 		Progress: func(s string) { ui.stage("%s", s) },
 	})
 	if err != nil {
