@@ -145,12 +145,8 @@ func TestChains(t *testing.T) {
 			o.WaitFor = []*regexp.Regexp{regexp.MustCompile("^" + logEnd)}
 			var platform measure.Platform
 			if c.secure {
-				platform = k.key.platform()
-				o.Code, o.SMM = secureFirmware, true
-				o.Vars = filepath.Join(t.TempDir(), "vars.fd")
-				if err := os.WriteFile(o.Vars, k.key.vars(t, platform), 0o600); err != nil {
-					t.Fatal(err)
-				}
+				platform = measure.Owned(k.key.cert)
+				o.Secure = &platform
 			}
 			r, err := Run(context.Background(), o)
 			if err != nil {
