@@ -153,12 +153,7 @@ func TestChains(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("booted in %v", r.Time)
-			disk, err := os.Open(o.Disk)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer disk.Close()
-			predicted, err := measure.DiskOn(platform, disk, chainDiskSize)
+			predicted, err := predict(t, platform, o.Disk)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -183,6 +178,16 @@ func TestChains(t *testing.T) {
 			}
 		})
 	}
+}
+
+func predict(t *testing.T, platform measure.Platform, name string) (*measure.Result, error) {
+	t.Helper()
+	disk, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	return measure.DiskOn(platform, disk, chainDiskSize)
 }
 
 // eventLog is the log of the firmware's events that the machine printed.
