@@ -19,6 +19,7 @@ type buildOptions struct {
 	out, variant string
 	keep         bool
 	secureBoot   bootKey
+	sign         esp.Signer
 }
 
 func newBuildCommand(ui *ui) *cobra.Command {
@@ -45,6 +46,13 @@ that records what was tried. It leaves the image, what it will measure
 }
 
 func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {
+	key, err := o.secureBoot.load()
+	if err != nil {
+		return err
+	}
+	if key != nil {
+		o.sign = esp.ByKey(key, nil)
+	}
 	l, _, store, err := o.open()
 	if err != nil {
 		return err
@@ -65,17 +73,9 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	if err := wantFolder(o.out, "the output folder"); err != nil {
 		return nil, err
 	}
-	key, err := o.secureBoot.load()
-	if err != nil {
-		return nil, err
-	}
-	var sign esp.Signer
-	if key != nil {
-		sign = esp.ByKey(key, nil)
-	}
 	began := time.Now()
 	img, err := build.Build(ctx, build.Options{
-		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, Sign: sign,
+		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, Sign: o.sign,
 		Progress: func(s string) { ui.stage("%s", s) },
 	})
 	if err != nil {

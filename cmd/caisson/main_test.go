@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 //	flip FILE                   invert a bit in the middle of a file
 //	stored LOCK STORE NAME VAR  VAR becomes an input's path in the store
 //	mkinputs SERVED SRC URL     make a project and what it needs, as hermeto_test.go says
+//	mkboot IMAGE                make a disk with two EFI programs, key.pem and cert.pem, as signboot_test.go says
 //	subst FILE NAME...          put the values of variables into a file that has them as $NAME
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -47,7 +48,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": cmdExits, "nostdout": cmdNoStdout, "mkrepo": cmdMakeRepo, "serve": cmdServe, "edit": cmdEdit, "flip": cmdFlip,
-			"stored": cmdStored, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
+			"stored": cmdStored, "mkboot": cmdMakeBoot, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {

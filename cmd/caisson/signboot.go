@@ -202,7 +202,11 @@ func (o *signBootOptions) tell(ui *ui, programs []esp.Signed) error {
 		}
 		switch {
 		case p.Added:
-			ui.stage("%s: signed by %s", p.Path, names[len(names)-1])
+			padded := ""
+			if p.Padded {
+				padded = "; padded to a multiple of 8 bytes, so that its hash is another, and PCR 4"
+			}
+			ui.stage("%s: signed by %s%s", p.Path, names[len(names)-1], padded)
 		case len(names) > 0:
 			ui.stage("%s: as it was, signed by %s", p.Path, strings.Join(names, " and "))
 		default:
