@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"caisson/build/esp"
 	"caisson/build/image/erofs"
-	"caisson/build/image/esp"
 	"caisson/build/image/gpt"
 	"caisson/build/image/verity"
 	"caisson/build/rootfs"

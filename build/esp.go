@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"caisson/build/image/esp"
+	"caisson/build/esp"
 	"caisson/build/image/uki"
 	"caisson/build/rootfs"
 	"caisson/lock"

@@ -15,8 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/build/esp"
 	"caisson/build/image/authenticode"
-	"caisson/build/image/esp"
 	"caisson/build/image/uki"
 	"caisson/lock"
 )

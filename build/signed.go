@@ -12,7 +12,7 @@ import (
 	"slices"
 	"strings"
 
-	"caisson/build/image/esp"
+	"caisson/build/esp"
 	"caisson/build/image/gpt"
 	"caisson/build/rootfs"
 	"caisson/lock/digest"

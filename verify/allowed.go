@@ -12,8 +12,8 @@ import (
 	"strings"
 
 	"caisson/build"
+	"caisson/build/esp"
 	"caisson/build/image/authenticode"
-	"caisson/build/image/esp"
 	"caisson/build/image/fat"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"

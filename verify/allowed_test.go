@@ -18,8 +18,8 @@ import (
 	"testing"
 
 	"caisson/build"
+	"caisson/build/esp"
 	"caisson/build/image/authenticode"
-	"caisson/build/image/esp"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
 	"caisson/lock"

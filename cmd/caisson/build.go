@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"caisson/build"
-	"caisson/build/image/esp"
+	"caisson/build/esp"
 	"caisson/lock"
 	"caisson/prefetch/cas"
 	"caisson/verify"

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"caisson/build"
+	"caisson/build/esp"
 	"caisson/build/image/authenticode"
-	"caisson/build/image/esp"
 	"caisson/verify"
 )
 

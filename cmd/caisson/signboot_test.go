@@ -11,7 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"caisson/build"
-	"caisson/build/image/esp"
+	"caisson/build/esp"
 	"caisson/build/image/gpt"
 )
 

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"caisson/build/esp"
 	"caisson/build/image/authenticode"
-	"caisson/build/image/esp"
 	"caisson/build/image/uki"
 )
 
