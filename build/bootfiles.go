@@ -92,16 +92,22 @@ func only(where, pattern string, found []string) (string, error) {
 	return strings.Join(found, ""), nil
 }
 
-// inTools looks in the tools root. A link that leads out of it is an error.
+// inTools looks in the tools root. Links lead nowhere else.
 func (d *disk) inTools(_ *installed, pattern string) (*bootFile, error) {
 	tools, err := os.OpenRoot(d.tools)
 	if err != nil {
 		return nil, err
 	}
 	defer tools.Close()
-	found, err := fs.Glob(tools.FS(), pattern)
-	if err != nil {
+	found := []string{pattern}
+	if isPattern(pattern) {
+		if found, err = fs.Glob(tools.FS(), pattern); err != nil {
+			return nil, err
+		}
+	} else if at, err := rootfs.RealPath(tools, pattern); err != nil {
 		return nil, err
+	} else if _, err := tools.Lstat(at); err != nil {
+		found = nil
 	}
 	name, err := only("tools set", pattern, found)
 	if name == "" || err != nil {
@@ -117,18 +123,21 @@ func (d *disk) inTools(_ *installed, pattern string) (*bootFile, error) {
 		return nil, err
 	}
 	var e rootfs.Entry
-	if err := e.Read(content); err != nil {
+	if err := e.Read(io.NewSectionReader(content, 0, content.Size())); err != nil {
 		return nil, fmt.Errorf("tools set: /%s: %w", name, err)
 	}
 	return &bootFile{content, name, func() (origin, error) { return d.toolOrigin(name, e.SHA256) }}, nil
 }
 
+func isPattern(p string) bool { return strings.ContainsAny(p, `*?[\`) }
+
+// openRegular opens a file as a process would whose root that is.
 func openRegular(root *os.Root, name string) (*os.File, error) {
-	at, err := rootfs.RealPath(root, name)
+	below, err := rootfs.RealPath(root, name+"/x") // with the last link followed
 	if err != nil {
 		return nil, err
 	}
-	f, err := root.OpenFile(at, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := root.OpenFile(path.Dir(below), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +187,7 @@ func samePath(packaged, name string) bool {
 // inRoot looks in the root.
 func (d *disk) inRoot(root *installed, pattern string) (*bootFile, error) {
 	var found []string
-	if strings.ContainsAny(pattern, `*?[\`) {
+	if isPattern(pattern) {
 		for _, e := range root.tree.Entries() {
 			if ok, _ := path.Match(pattern, e.Path); ok && !e.Is(unix.S_IFDIR) {
 				found = append(found, e.Path)

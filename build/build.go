@@ -33,7 +33,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"caisson/build/image/esp"
+	"caisson/build/esp"
 	"caisson/build/sandbox"
 	"caisson/lock"
 	"caisson/lock/digest"

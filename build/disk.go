@@ -13,10 +13,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"caisson/build/esp"
 	"caisson/build/image/erofs"
-	"caisson/build/image/esp"
 	"caisson/build/image/gpt"
-	"caisson/build/image/qcow2"
 	"caisson/build/image/verity"
 	"caisson/build/rootfs"
 	"caisson/lock"
@@ -25,9 +24,6 @@ import (
 
 // align is what partitions begin and end at, in bytes.
 const align = 1 << 20
-
-// qcow2Level is the zstd level of the qcow2's clusters.
-const qcow2Level = 3
 
 // machine is what differs from architecture to architecture.
 type machine struct {
@@ -260,8 +256,8 @@ func (d *disk) outputs(ctx context.Context, p *progress) ([]Output, error) {
 	var all []Output
 	for _, o := range d.image.Output {
 		name := filepath.Join(d.work, d.imageName()+"."+o)
-		if o == "qcow2" {
-			if err := writeQcow2(name, tracked{untilDone{ctx, d.f}, p.of(st.Size(), "bytes")}, st.Size()); err != nil {
+		if o != "raw" { // which is there
+			if err := WriteImage(ctx, name, o, tracked{untilDone{ctx, d.f}, p.of(st.Size(), "bytes")}, st.Size()); err != nil {
 				return nil, err
 			}
 		}
@@ -272,18 +268,6 @@ func (d *disk) outputs(ctx context.Context, p *progress) ([]Output, error) {
 		all = append(all, out)
 	}
 	return all, nil
-}
-
-func writeQcow2(name string, disk io.ReaderAt, size int64) error {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := qcow2.Write(f, disk, size, qcow2.Options{Compress: true, Level: qcow2Level}); err != nil {
-		return fmt.Errorf("writing the qcow2: %w", err)
-	}
-	return f.Close()
 }
 
 // describeSynced describes a file while it is written to the disk.

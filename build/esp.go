@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"caisson/build/image/esp"
+	"caisson/build/esp"
 	"caisson/build/image/uki"
 	"caisson/build/rootfs"
 	"caisson/lock"
@@ -384,9 +384,9 @@ func (d *disk) addon(root *installed) (espFile, error) {
 	if err != nil {
 		return espFile{}, err
 	}
-	code, err := io.ReadAll(io.LimitReader(stub.content, 1<<20+1))
-	if err != nil {
-		return espFile{}, err
+	code := make([]byte, min(stub.content.Size(), 1<<20+1)) // more is too much for an addon's stub
+	if _, err := stub.content.ReadAt(code, 0); err != nil {
+		return espFile{}, fmt.Errorf("reading /%s: %w", stub.path, err)
 	}
 	made := func() (*io.SectionReader, error) {
 		b, err := uki.Addon(code, uki.AddonOptions{Cmdline: d.addonCmdline()})

@@ -196,11 +196,11 @@ func (m *ManifestBoot) unused(bind string) *settingError {
 
 // checkBoot checks what the lock carries: one that was edited must not ask for
 // what the manifest could not.
-func (im *Image) checkBoot() error {
-	if !slices.Contains([]string{"", VerityUKI, VerityAddon}, im.Verity) { // an imported lock has no image
-		return fmt.Errorf("verity %q is not known to this Caisson", im.Verity)
+func (i *Image) checkBoot() error {
+	if !slices.Contains([]string{"", VerityUKI, VerityAddon}, i.Verity) { // an imported lock has no image
+		return fmt.Errorf("verity %q is not known to this Caisson", i.Verity)
 	}
-	b := im.Boot
+	b := i.Boot
 	if b == nil {
 		return nil
 	}
@@ -211,8 +211,8 @@ func (im *Image) checkBoot() error {
 		return fmt.Errorf("boot loader %q is not known to this Caisson", b.Loader)
 	case b.UKI != "" && b.UKI != UKIVendor:
 		return fmt.Errorf("uki %q is not known to this Caisson", b.UKI)
-	case b.UKI == UKIVendor && im.Verity != VerityAddon:
-		return fmt.Errorf("a vendor's UKI with the root hash in the %s", im.Verity)
+	case b.UKI == UKIVendor && i.Verity != VerityAddon:
+		return fmt.Errorf("a vendor's UKI with the root hash in the %s", i.Verity)
 	}
 	if e := b.Files.check(); e != nil {
 		return fmt.Errorf("image: %w", e)

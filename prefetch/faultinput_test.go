@@ -114,8 +114,8 @@ func badCrates(t *testing.T) map[string][2]string {
 		"empty":                 {"", "EOF"},
 		"cut":                   {good[:len(good)-20], "EOF"},
 		"damaged":               {good[:len(good)-8] + "\x00\x00\x00\x00" + good[len(good)-4:], "gzip: invalid checksum"},
-		"no tar":                {gzipZeros(strings.Repeat("x", 2000)), "invalid tar header"},
-		"a file of 2^40 bytes":  {gzipZeros(huge), "it unpacks to too much"},
+		"no tar":                {zipped(strings.Repeat("x", 2000)), "invalid tar header"},
+		"a file of 2^40 bytes":  {zipped(huge), "it unpacks to too much"},
 		"700 MiB after its end": {gzipZeros(makeTar(t, manifest), 700), "it unpacks to too much"},
 		"200,001 files":         {makeCrate(t, many...), "it has more than 200000 files"},
 	}

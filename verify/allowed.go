@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,8 +11,9 @@ import (
 	"slices"
 	"strings"
 
+	"caisson/build"
+	"caisson/build/esp"
 	"caisson/build/image/authenticode"
-	"caisson/build/image/esp"
 	"caisson/build/image/fat"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
@@ -38,9 +40,10 @@ func Functions() []string { return []string{SecureBootSignature} }
 //
 // It is strict: outside of the ESP every bit is compared, and the ESP has to be
 // what Caisson's own writer makes of the rebuild's files, with the image's
-// content in those that are excepted. So nothing can hide in unused clusters,
-// and an ESP that another tool has changed is not equivalent.
-func (v *verification) equivalent(again *Disk) (used []Exception, err error) {
+// content in those that are excepted; so has the container around the disk. So
+// nothing can hide in unused clusters, and an ESP that another tool has changed
+// is not equivalent.
+func (v *verification) equivalent(ctx context.Context, again *Disk) (used []Exception, err error) {
 	if len(v.Allowed) == 0 {
 		return nil, errors.New("there are no exceptions")
 	}
@@ -61,7 +64,38 @@ func (v *verification) equivalent(again *Disk) (used []Exception, err error) {
 			return nil, errors.New("they differ outside of the ESP")
 		}
 	}
-	return v.equivalentESP(io.NewSectionReader(v.disk, p.Start(), p.Size()), io.NewSectionReader(again, p.Start(), p.Size()))
+	used, err = v.equivalentESP(io.NewSectionReader(v.disk, p.Start(), p.Size()), io.NewSectionReader(again, p.Start(), p.Size()))
+	if err != nil {
+		return nil, err
+	}
+	return used, v.sameContainer(ctx)
+}
+
+// sameContainer compares the image's file with what Caisson's own writer makes
+// of the disk in it.
+func (v *verification) sameContainer(ctx context.Context) error {
+	if v.disk.Format == "raw" {
+		return nil
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(v.rebuildDir), "container-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	name := filepath.Join(dir, "image")
+	if err := build.WriteImage(ctx, name, v.disk.Format, v.disk, v.disk.Size); err != nil {
+		return err
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum, _, err := digest.Reader(f)
+	if err == nil && sum != v.report.Image.SHA256 {
+		err = fmt.Errorf("the %s around the disk is not as Caisson writes it", v.disk.Format)
+	}
+	return err
 }
 
 func findESP(d *Disk) (gpt.Partition, error) {

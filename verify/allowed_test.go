@@ -17,8 +17,9 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/build"
+	"caisson/build/esp"
 	"caisson/build/image/authenticode"
-	"caisson/build/image/esp"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
 	"caisson/lock"
@@ -224,7 +225,7 @@ func TestEquivalent(t *testing.T) {
 			again := writeDisk(t, files(plain), nil)
 			v.report.Image = Artifact{SHA256: digest.Of([]byte("a")), Disk: digest.Of([]byte("a"))}
 			v.report.Rebuilt = &Artifact{SHA256: digest.Of([]byte("b")), Disk: digest.Of([]byte("b"))}
-			if err := v.compare(again); err != nil {
+			if err := v.compare(t.Context(), again); err != nil {
 				t.Fatal(err)
 			}
 			v.decide()
@@ -239,6 +240,46 @@ func TestEquivalent(t *testing.T) {
 				t.Error("the report does not show what differs")
 			}
 		})
+	}
+}
+
+// TestEquivalentContainer has the disk in a qcow2, with and without something
+// behind it.
+func TestEquivalentContainer(t *testing.T) {
+	plain := testPE(20001)
+	raw := writeDisk(t, map[string][]byte{loader: signedBy(t, plain, testKey(t, "ours"))}, nil)
+	name := filepath.Join(t.TempDir(), "image.qcow2")
+	if err := build.WriteImage(t.Context(), name, "qcow2", raw, raw.Size); err != nil {
+		t.Fatal(err)
+	}
+	again := writeDisk(t, map[string][]byte{loader: plain}, nil)
+	for _, want := range []Verdict{Equivalent, Different} {
+		d, err := OpenDisk(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		v := &verification{
+			Options: Options{Lock: &lock.Lock{}, Image: name, Rebuild: noBuild, Allowed: []Exception{{Function: SecureBootSignature, Match: "esp:/" + loader}}},
+			disk:    d, report: &Report{}, rebuildDir: filepath.Join(t.TempDir(), "out"),
+		}
+		if v.report.Image, err = v.artifact(name, d); err != nil {
+			t.Fatal(err)
+		}
+		v.report.Rebuilt = &Artifact{}
+		if err := v.compare(t.Context(), again); err != nil {
+			t.Fatal(err)
+		}
+		if v.decide(); v.report.Verdict != want {
+			t.Errorf("got %s (%s), want %s", v.report.Verdict, v.report.Reason, want)
+		}
+		b, err := os.ReadFile(name) // and now with a byte more
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, append(b, 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

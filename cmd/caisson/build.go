@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"caisson/build"
+	"caisson/build/esp"
 	"caisson/lock"
 	"caisson/prefetch/cas"
 	"caisson/verify"
@@ -19,6 +20,8 @@ type buildOptions struct {
 	keep         bool
 	json, events bool
 	anySpace     bool
+	secureBoot   bootKey
+	sign         esp.Signer
 }
 
 func newBuildCommand(ui *ui) *cobra.Command {
@@ -37,6 +40,8 @@ that records what was tried. It leaves the image, what it will measure
 	o.flags(c)
 	c.Flags().StringVar(&o.out, "out", "", "the output folder")
 	c.Flags().StringVar(&o.variant, "variant", "", "build this variant of the image")
+	c.Flags().StringVar(&o.secureBoot.key, "secure-boot-key", "", "sign the EFI programs that have no signature with this key, as sign-boot does later: a file or env://NAME")
+	c.Flags().StringVar(&o.secureBoot.cert, "secure-boot-cert", "", "the certificate of --secure-boot-key")
 	c.Flags().BoolVar(&o.keep, "keep", false, "keep the working folder of a build that fails, for a shell in the sandbox of the step that did")
 	spaceFlag(c, &o.anySpace)
 	c.Flags().BoolVar(&o.json, "json", false, "print where time and bytes went, by step, package and other input, as JSON")
@@ -52,6 +57,13 @@ func spaceFlag(c *cobra.Command, anySpace *bool) {
 }
 
 func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {
+	key, err := o.secureBoot.load()
+	if err != nil {
+		return err
+	}
+	if key != nil {
+		o.sign = esp.ByKey(key, nil)
+	}
 	l, _, store, err := o.open()
 	if err != nil {
 		return err
@@ -83,7 +95,7 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	}
 	tell(build.Event{Step: stepMeasure, State: build.Planned})
 	img, err := build.Build(ctx, build.Options{
-		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, AnySpace: o.anySpace, Events: tell,
+		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, AnySpace: o.anySpace, Sign: o.sign, Events: tell,
 	})
 	if err != nil {
 		return nil, err

@@ -63,7 +63,7 @@ func TestE2E(t *testing.T) {
 		{"offline", func(*testing.T) { stop() }},
 		{"build", e.testBuild}, {"interrupt", e.testInterrupt}, {"network", e.testNetwork}, {"keep", e.testKeep}, {"store", e.testStore},
 		{"verify", e.testVerify}, {"user", e.testUser}, {"flips", e.testFlips}, {"flipped root", e.testFlippedRoot},
-		{"attest", e.testAttest}, {"cosign", e.testCosign}, {"accounts", e.testAccounts},
+		{"attest", e.testAttest}, {"cosign", e.testCosign}, {"accounts", e.testAccounts}, {"secure boot", e.testSecureBoot},
 	} {
 		if !t.Run(s.name, s.run) {
 			t.FailNow() // what comes after builds on it

@@ -21,6 +21,7 @@ import (
 	"caisson/prefetch/cas"
 	"caisson/verify"
 	"caisson/verify/boot"
+	"caisson/verify/measure"
 	"caisson/verify/vary"
 )
 
@@ -75,17 +76,27 @@ type boots struct {
 	memory, cpus int
 	timeout      time.Duration
 	waitFor      []string
+	secureCert   string
 }
 
 func (b *boots) bootFlags(c *cobra.Command) {
 	c.Flags().IntVar(&b.memory, "memory", 2048, "the booted machine's memory in MiB")
 	c.Flags().IntVar(&b.cpus, "cpus", 2, "the booted machine's CPUs")
 	c.Flags().DurationVar(&b.timeout, "timeout", 5*time.Minute, "how long the machine may take")
+	c.Flags().StringVar(&b.secureCert, "secure-boot-cert", "", "boot with Secure Boot, on a machine that trusts this certificate alone")
 	c.Flags().StringArrayVar(&b.waitFor, "wait-for", []string{"login:"}, "a regular expression that a line of the console must match; may be repeated")
 }
 
 func (b *boots) options() (*boot.Options, error) {
 	o := &boot.Options{Memory: b.memory, CPUs: b.cpus, Timeout: b.timeout}
+	if b.secureCert != "" {
+		certs, err := (&bootKey{cert: b.secureCert}).certificates()
+		if err != nil {
+			return nil, err
+		}
+		platform := measure.Owned(certs[len(certs)-1].Raw)
+		o.Secure = &platform
+	}
 	for _, s := range b.waitFor {
 		re, err := regexp.Compile(s)
 		if err != nil {
@@ -408,6 +419,9 @@ func newBootCommand(ui *ui) *cobra.Command {
 			d, err := verify.OpenDisk(args[0])
 			if err != nil {
 				return err
+			}
+			if m, err := measure.Disk(d, d.Size); err == nil {
+				o.Resets = m.Resets
 			}
 			d.Close()
 			o.Disk, o.Format, o.Serial = args[0], d.Format, ui.err

@@ -173,24 +173,15 @@ func TestChains(t *testing.T) {
 			o.WaitFor = []*regexp.Regexp{regexp.MustCompile("^" + logEnd)}
 			var platform measure.Platform
 			if c.secure {
-				platform = k.key.platform()
-				o.Code, o.SMM = secureFirmware, true
-				o.Vars = filepath.Join(t.TempDir(), "vars.fd")
-				if err := os.WriteFile(o.Vars, k.key.vars(t, platform), 0o600); err != nil {
-					t.Fatal(err)
-				}
+				platform = measure.Owned(k.key.cert)
+				o.Secure = &platform
 			}
 			r, err := Run(context.Background(), o)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Logf("booted in %v", r.Time)
-			disk, err := os.Open(o.Disk)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer disk.Close()
-			predicted, err := measure.DiskOn(platform, disk, chainDiskSize)
+			predicted, err := predict(t, platform, o.Disk)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -215,6 +206,16 @@ func TestChains(t *testing.T) {
 			}
 		})
 	}
+}
+
+func predict(t *testing.T, platform measure.Platform, name string) (*measure.Result, error) {
+	t.Helper()
+	disk, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	return measure.DiskOn(platform, disk, chainDiskSize)
 }
 
 // eventLog is the log of the firmware's events that the machine printed.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -301,6 +302,27 @@ func TestReadVariables(t *testing.T) {
 	} {
 		if _, err := ReadVariables(bytes.NewReader(b)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	}
+}
+
+func TestEnroll(t *testing.T) {
+	want := Owned([]byte("certificate"))
+	b, err := Enroll(volume(), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadVariables(bytes.NewReader(b))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	for text, f := range map[string]func() ([]byte, error){
+		"the file of variables has 5, want none":                 func() ([]byte, error) { return Enroll(b, want) },
+		"the file of variables has no room for PK of 5044 bytes": func() ([]byte, error) { return Enroll(volume(), Owned(make([]byte, 5000))) },
+		"no firmware volume: no signature \"_FVH\" at byte 40":   func() ([]byte, error) { return Enroll(nil, want) },
+	} {
+		if _, err := f(); err == nil || err.Error() != text {
+			t.Errorf("got %v, want %s", err, text)
 		}
 	}
 }

@@ -22,8 +22,8 @@ import (
 	"testing"
 	"time"
 
+	"caisson/build/esp"
 	"caisson/build/image/authenticode"
-	"caisson/build/image/esp"
 	"caisson/build/image/uki"
 )
 

@@ -110,21 +110,18 @@ func (f *FS) check(size int64) error {
 }
 
 // Time is that of the volume's label, in seconds since 1970, UTC, which is that
-// of all that Write wrote. A file system without a label has none.
-func (f *FS) Time() (int64, error) {
+// of all that Write wrote; 0 of a file system without one.
+func (f *FS) Time() int64 {
 	at := f.rootOffset
 	if f.bits == 32 {
 		at = f.data + (f.root-rootCluster)*f.cluster
 	}
 	e := make([]byte, entrySize)
-	if err := readAt(f.r, e, at); err != nil {
-		return 0, fmt.Errorf("reading the root folder: %w", err)
-	}
-	if e[11] != attrLabel {
-		return 0, errors.New("the file system has no label with a time")
+	if err := readAt(f.r, e, at); err != nil || e[11] != attrLabel {
+		return 0
 	}
 	clock, date := int(binary.LittleEndian.Uint16(e[14:])), int(binary.LittleEndian.Uint16(e[16:]))
-	return time.Date(1980+date>>9, time.Month(date>>5&15), date&31, clock>>11, clock>>5&63, clock&31*2+int(e[13])/100, 0, time.UTC).Unix(), nil
+	return time.Date(1980+date>>9, time.Month(date>>5&15), date&31, clock>>11, clock>>5&63, clock&31*2+int(e[13])/100, 0, time.UTC).Unix()
 }
 
 func (f *FS) valid(cluster int64) bool {

@@ -17,8 +17,9 @@ type Signer func(path string, hash [32]byte, signatures [][]byte) ([]byte, error
 // Signed is an EFI program, and what became of it.
 type Signed struct {
 	Path string
-	// Added tells whether a signature was added.
-	Added bool
+	// Added tells whether a signature was added, and Padded whether that took
+	// padding, which its hash covers: what is measured of it is another then.
+	Added, Padded bool
 	// By are its signatures now, but for those of kinds that are not known.
 	By []*authenticode.Signature
 }
@@ -96,6 +97,7 @@ func signOne(f File, sign Signer) (File, Signed, error) {
 		return f, done, err
 	}
 	done.Added, done.By = true, append(done.By, s)
+	done.Padded = len(p.Signatures) == 0 && p.Size != f.Content.Size()
 	f.Content, err = p.With(append(slices.Clip(p.Signatures), der))
 	return f, done, err
 }

@@ -13,13 +13,13 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/build/esp"
 	"caisson/build/image/authenticode"
-	"caisson/build/image/esp"
 	"caisson/build/image/uki"
 )
 
 const (
-	testdata = "../authenticode/testdata/"
+	testdata = "../image/authenticode/testdata/"
 	size     = 33 << 20
 	epoch    = 1700000001 // odd: the format's times are even but for the label's
 )

@@ -91,17 +91,14 @@ func laidOut(files []File) []fat.File {
 }
 
 // Read reads the files of a partition, and what it has beside them. A file is
-// an EFI program where it begins as one. Whether all else is as Write makes it,
-// Check tells.
+// an EFI program where it can be read as one. Whether all else is as Write makes
+// it, Check tells.
 func Read(r io.ReaderAt, size int64) ([]File, Options, error) {
 	fs, err := fat.Open(r, size)
 	if err != nil {
 		return nil, Options{}, err
 	}
-	o := Options{Serial: fs.Serial}
-	if o.Time, err = fs.Time(); err != nil {
-		return nil, o, err
-	}
+	o := Options{Serial: fs.Serial, Time: fs.Time()}
 	var names []string
 	if err := fs.Walk(func(f fat.File) error { names = append(names, f.Path); return nil }); err != nil {
 		return nil, o, err
@@ -112,22 +109,13 @@ func Read(r io.ReaderAt, size int64) ([]File, Options, error) {
 		if err != nil {
 			return nil, o, err
 		}
-		f := File{Path: name, Content: content}
-		if isProgram(content) {
-			if f, err = Program(name, content); err != nil {
-				return nil, o, err
-			}
+		f, err := Program(name, content)
+		if err != nil {
+			f = File{Path: name, Content: content}
 		}
 		files = append(files, f)
 	}
 	return files, o, nil
-}
-
-// isProgram tells whether a file begins as an EFI program does.
-func isProgram(r io.ReaderAt) bool {
-	var magic [2]byte
-	n, _ := r.ReadAt(magic[:], 0)
-	return n == len(magic) && string(magic[:]) == "MZ"
 }
 
 // Scratch is a file to write partitions into, such as an *os.File.
@@ -144,7 +132,7 @@ var ErrOther = errors.New("the EFI system partition is not as Caisson writes it"
 // the one of size bytes that r reads: bit for bit, unused clusters included. It
 // is ErrOther where they differ.
 func Check(r io.ReaderAt, size int64, files []File, o Options, scratch Scratch) error {
-	if err := writeInto(scratch, size, files, o); err != nil {
+	if err := Rewrite(scratch, size, files, o); err != nil {
 		return err
 	}
 	same, err := SameBytes(io.NewSectionReader(r, 0, size), io.NewSectionReader(scratch, 0, size))
@@ -154,7 +142,8 @@ func Check(r io.ReaderAt, size int64, files []File, o Options, scratch Scratch) 
 	return err
 }
 
-func writeInto(scratch Scratch, size int64, files []File, o Options) error {
+// Rewrite is Write into a file that may have something in it.
+func Rewrite(scratch Scratch, size int64, files []File, o Options) error {
 	for _, n := range []int64{0, size} {
 		if err := scratch.Truncate(n); err != nil {
 			return err
