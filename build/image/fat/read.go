@@ -113,7 +113,7 @@ func (f *FS) check(size int64) error {
 // of all that Write wrote. A file system without a label has none.
 func (f *FS) Time() (int64, error) {
 	at := f.rootOffset
-	if f.wide {
+	if f.bits == 32 {
 		at = f.data + (f.root-rootCluster)*f.cluster
 	}
 	e := make([]byte, entrySize)
