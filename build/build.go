@@ -33,6 +33,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"caisson/build/image/esp"
 	"caisson/build/sandbox"
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -51,10 +52,14 @@ type Options struct {
 	Arch string
 	// Out is the folder for the results; it is made where it is missing.
 	Out string
+	// Sign makes Secure Boot signatures; nil where none are added.
+	Sign esp.Signer
 	// Keep leaves the working folder where a build fails.
 	Keep bool
-	// Progress is told what begins; it may be nil.
-	Progress func(stage string)
+	// AnySpace builds without looking first whether Out has room for it.
+	AnySpace bool
+	// Events is told what goes on, one thing at a time; it may be nil.
+	Events func(Event)
 }
 
 // NetworkError says that a step tried to reach a network.
@@ -94,11 +99,17 @@ func (e *KeptError) Unwrap() error { return e.Err }
 
 // Build makes the image and leaves NAME.qcow2, files.json, evidence.json and
 // build.log in Options.Out. Inputs that the store lacks or has damaged are a
-// *cas.MissingError or *cas.DamagedError.
+// *cas.MissingError or *cas.DamagedError; too little room, found before anything
+// is done, is a *NoSpaceError.
 func Build(ctx context.Context, o Options) (img *Image, err error) {
 	b, err := newBuilder(o)
 	if err != nil {
 		return nil, err
+	}
+	if !o.AnySpace {
+		if err := checkSpace(b.Out, Space(o.Lock, o.Store, o.Arch, o.Variant)); err != nil {
+			return nil, err
+		}
 	}
 	w, err := newWorkDir(b.Out)
 	if err != nil {
@@ -190,18 +201,10 @@ func hostArch() string {
 	return runtime.GOARCH
 }
 
-func (b *builder) say(format string, args ...any) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.Progress != nil {
-		b.Progress(fmt.Sprintf(format, args...))
-	}
-}
-
 func (b *builder) build(ctx context.Context) (*Image, error) {
 	inputs := b.inputs()
-	b.say("unpacking %d tools", len(b.of(lock.SetTools)))
-	before, err := b.merkleBeside(ctx, inputs, b.unpackTools)
+	b.plan()
+	before, err := b.merkleBeside(ctx, stepCheck, inputs, b.unpackTools)
 	if err != nil {
 		return nil, err
 	}
@@ -214,15 +217,14 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	if err := errors.Join(err, watchErr); err != nil {
 		return nil, err
 	}
-	b.say("assembling the disk")
 	var img *Image
 	var files []File
-	after, err := b.merkleBeside(ctx, inputs, func(ctx context.Context) error {
+	after, err := b.merkleBeside(ctx, stepCheckAgain, inputs, func(ctx context.Context) error {
 		d, err := b.assemble(ctx, root, initrd)
 		if err != nil {
 			return err
 		}
-		if files, err = d.accounts(root, initrd); err != nil {
+		if err := b.during(stepAccount, func() error { files, err = d.accounts(root, initrd); return err }); err != nil {
 			return err
 		}
 		img = d.describe()
@@ -244,26 +246,31 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 }
 
 // merkleBeside reads all inputs while work is done that runs nothing foreign.
-func (b *builder) merkleBeside(ctx context.Context, inputs []*lock.Input, work func(context.Context) error) (root digest.Digest, err error) {
+func (b *builder) merkleBeside(ctx context.Context, step string, inputs []*lock.Input, work func(context.Context) error) (root digest.Digest, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		p := b.begin(step).of(int64(len(inputs)), "files")
+		defer p.end()
 		var err error
-		root, err = b.merkle(ctx, inputs)
+		root, err = b.merkle(ctx, inputs, p)
 		return err
 	})
 	g.Go(func() error { return work(ctx) })
 	return root, g.Wait()
 }
 
+// hasInitrd tells whether the image has an initrd of packages: a vendor's UKI
+// brings its own.
+func (b *builder) hasInitrd() bool { return b.image.Boot == nil || b.image.Boot.UKI != lock.UKIVendor }
+
 // runAll compiles the payloads beside installing root and initrd, then
 // finishes the root with what was compiled and placed, and the initrd with
-// the root's kernel modules.
+// the root's kernel modules. There is no initrd where a vendor's UKI brings one.
 func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	pending := &pendingRoot{done: make(chan struct{})}
 	g.Go(func() error { return b.runSteps(gctx, pending) })
 	g.Go(func() error {
-		b.say("installing the root")
 		var err error
 		if root, err = b.install(gctx, lock.SetRoot); err != nil {
 			return err
@@ -272,18 +279,23 @@ func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err erro
 		close(pending.done)
 		return nil
 	})
-	g.Go(func() error {
-		b.say("installing the initrd")
-		var err error
-		initrd, err = b.install(gctx, lock.SetInitrd)
-		return err
-	})
+	if b.hasInitrd() {
+		g.Go(func() error {
+			var err error
+			initrd, err = b.install(gctx, lock.SetInitrd)
+			return err
+		})
+	}
 	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
-	if err := b.finishRoot(ctx, root); err != nil {
+	if err := b.during(stepRoot, func() error { return b.finishRoot(ctx, root) }); err != nil {
 		return nil, nil, err
 	}
+	if initrd == nil {
+		return root, nil, nil
+	}
+	defer b.begin(stepInitrd).end()
 	version, err := kernelVersion(root.tree)
 	if err != nil {
 		return nil, nil, err

@@ -64,6 +64,7 @@ func TestBuild(t *testing.T) {
 	t.Run("Settings", func(t *testing.T) { testSettings(t, d) })
 	t.Run("Scriptless", func(t *testing.T) { testScriptless(t, d) })
 	t.Run("Output", func(t *testing.T) { testOutput(t, d) })
+	t.Run("Space", func(t *testing.T) { testSpace(t, d) })
 }
 
 func testAccounts(t *testing.T, d *distro) {
@@ -292,11 +293,18 @@ func testInterrupted(t *testing.T, d *distro) {
 	d = d.with(func(d *distro) { d.lock.Steps = []lock.Step{{Run: "sleep 1"}} })
 	var stages atomic.Int64
 	o := d.options(t.TempDir())
-	o.Progress = func(string) { stages.Add(1) }
+	var told steps
+	o.Events = func(e Event) {
+		told.add(t, e)
+		if e.State == Begun {
+			stages.Add(1)
+		}
+	}
 	if _, err := Build(context.Background(), o); err != nil {
 		t.Fatal(err)
 	}
-	if stages.Load() < 6 {
+	told.whole(t, len(d.lock.Inputs))
+	if stages.Load() < 12 {
 		t.Fatalf("only %d stages", stages.Load())
 	}
 	for n := int64(1); n <= stages.Load(); n++ {
@@ -307,8 +315,8 @@ func testInterrupted(t *testing.T, d *distro) {
 			var at atomic.Int64
 			o := d.options(t.TempDir())
 			o.Keep = n == 2
-			o.Progress = func(string) {
-				if at.Add(1) == n {
+			o.Events = func(e Event) {
+				if e.State == Begun && at.Add(1) == n {
 					cancel()
 				}
 			}

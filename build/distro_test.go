@@ -93,7 +93,7 @@ func newDistro(t *testing.T) *distro {
 	if out, err := exec.Command("cp", "-a", "/usr/lib/rpm", filepath.Join(tools, "usr/lib")).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	put(t, tools, file{path: machines["x86_64"].stub, mode: 0o644, content: string(pe())})
+	put(t, tools, file{path: testStub, mode: 0o644, content: string(pe())})
 	d.add(t, lock.SetTools, "tools", tools, "")
 
 	small := filepath.Join(base, "small")

@@ -184,8 +184,8 @@ func TestCompressedRoot(t *testing.T) {
 	} {
 		t.Run(tt.format+" "+tt.c.Algorithm, func(t *testing.T) {
 			want, root, d := compressed(t, t.TempDir(), tt.format, tt.c, false)
-			if !strings.Contains(d.cmdline, "rootfstype="+tt.format) {
-				t.Errorf("command line %q", d.cmdline)
+			if !strings.Contains(d.cmdline(), "rootfstype="+tt.format) {
+				t.Errorf("command line %q", d.cmdline())
 			}
 			shm, err := os.MkdirTemp("/dev/shm", "")
 			if err != nil {

@@ -24,6 +24,8 @@ type Image struct {
 	// Files are the files of the output folder, the image first.
 	Files      []Output    `json:"files"`
 	Partitions []Partition `json:"partitions"`
+	// Signed are the EFI programs that are signed for Secure Boot.
+	Signed []SignedProgram `json:"signed,omitempty"`
 	// Totals counts the files of root, initrd and ESP by account.
 	Totals map[Account]Total `json:"totals"`
 	// Removed counts the files that the lock's settings took out of the root;

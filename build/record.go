@@ -74,7 +74,7 @@ func ref(in *lock.Input) string { return in.Kind + "/" + in.Name }
 // merkle reads the inputs' bytes and returns the root of the two-level tree
 // over them: the SHA-256 of the lines "sha256:HEX KIND/NAME\n", sorted by
 // name.
-func (b *builder) merkle(ctx context.Context, inputs []*lock.Input) (digest.Digest, error) {
+func (b *builder) merkle(ctx context.Context, inputs []*lock.Input, p *progress) (digest.Digest, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
 	for _, in := range inputs {
@@ -82,7 +82,9 @@ func (b *builder) merkle(ctx context.Context, inputs []*lock.Input) (digest.Dige
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			return named(b.Store.Verify(in.SHA256), in)
+			err := named(b.Store.Verify(in.SHA256), in)
+			p.moved(1, "")
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -149,10 +151,14 @@ func (c *capped) text() string {
 }
 
 // run runs a step and records it. Whatever ends otherwise than by exit code 0
-// is an error, and so is a network attempt unless the lock says otherwise.
+// is an error, and so is a network attempt unless the lock says otherwise. What
+// the step prints goes to the Spec's Stdout, too.
 func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec) (res *sandbox.Result, stderr string, err error) {
 	var out, errs capped
-	s.Stdout, s.Stderr = &out, &errs
+	if s.Stdout == nil {
+		s.Stdout = io.Discard
+	}
+	s.Stdout, s.Stderr = io.MultiWriter(&out, s.Stdout), &errs
 	s.Timeout = StepTimeout
 	s.Env = append(s.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.Lock.Epoch))
 	if len(inputs) > 0 { // a root that is written to gets no folder for what it is not given

@@ -38,10 +38,10 @@ func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 		g.Go(func() (err error) {
 			switch {
 			case s.Go != nil:
-				b.say("compiling %s (Go)", s.Go.To)
+				defer b.begin(lockStep(i+1, s)).end()
 				done[i], err = b.goStep(gctx, i+1, s.Go)
 			case s.Cargo != nil:
-				b.say("compiling %s (Rust)", s.Cargo.To)
+				defer b.begin(lockStep(i+1, s)).end()
 				done[i], err = b.cargoStep(gctx, i+1, s.Cargo)
 			}
 			return err
@@ -53,9 +53,11 @@ func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 	for i, s := range b.Lock.Steps {
 		put := done[i]
 		if put == nil {
-			b.say("running step %d", i+1)
-			var err error
-			if put, err = b.runStep(ctx, i+1, s.Run, root); err != nil {
+			err := b.during(lockStep(i+1, s), func() (err error) {
+				put, err = b.runStep(ctx, i+1, s.Run, root)
+				return err
+			})
+			if err != nil {
 				return err
 			}
 		}

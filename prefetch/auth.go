@@ -37,6 +37,7 @@ type login struct {
 	elsewhere http.RoundTripper // to all others
 	// header and value are sent to it; an empty header for nothing.
 	header, value string
+	by            string        // as LoginOf says it; empty where nothing says who asks
 	offline       *offlineToken // instead of a value that is known
 	cert          string        // the path of the client certificate
 	ca            string        // the path of the certificates that are trusted besides
@@ -46,7 +47,7 @@ type login struct {
 type logins struct {
 	mu         sync.Mutex
 	made       map[string]func() (*login, error) // by the Auth, as JSON
-	transports map[transportKey]*http.Transport
+	transports map[transportKey]*reacher
 }
 
 // transportKey is what one transport differs by from another.
@@ -56,7 +57,7 @@ type transportKey struct{ cert, key, ca, proxy string }
 // Without one that sends something, .netrc counts.
 func (c *Client) loginFor(req *Request, u *url.URL) (*login, error) {
 	if req.through != nil {
-		return &login{transport: req.through, elsewhere: req.through}, nil
+		return &login{transport: req.through, elsewhere: req.through, by: req.by}, nil
 	}
 	l := &login{transport: c.http.Transport, elsewhere: c.http.Transport}
 	if req.Auth != nil {
@@ -67,12 +68,12 @@ func (c *Client) loginFor(req *Request, u *url.URL) (*login, error) {
 	}
 	if req.token != "" {
 		with := *l
-		with.header, with.value = "Authorization", req.token
+		with.header, with.value, with.by = "Authorization", req.token, byCargo
 		return &with, nil
 	}
 	if name, password, ok := c.netrc.find(u); ok && l.header == "" && u.User == nil {
 		with := *l
-		with.header, with.value = "Authorization", basicValue(name, password)
+		with.header, with.value, with.by = "Authorization", basicValue(name, password), byNetrc
 		return &with, nil
 	}
 	return l, nil
@@ -112,6 +113,9 @@ func (c *Client) makeLogin(a *lock.Auth) (*login, error) {
 		return nil, err
 	}
 	l.cert, l.ca = key.cert, key.ca
+	if Restricts(a) {
+		l.by = byAuth
+	}
 	switch {
 	case a.Basic != nil:
 		err = l.basic(c.cfg, a.Basic)
@@ -137,7 +141,7 @@ func (c *Client) transport(key transportKey) (http.RoundTripper, error) {
 	if t := c.logins.transports[key]; t != nil {
 		return t, nil
 	}
-	t := NewTransport(c.cfg)
+	t := newReacher(NewTransport(c.cfg), c.cfg)
 	var err error
 	if t.TLSClientConfig, err = tlsConfig(t.TLSClientConfig, key); err != nil {
 		return nil, err
@@ -232,10 +236,14 @@ func isLoopback(name string) bool {
 type sender struct {
 	l   *login
 	url *url.URL // that is asked
+	way *journey
 }
+
+func newSender(l *login, u *url.URL) *sender { return &sender{l, u, newJourney(u)} }
 
 // RoundTrip logs in to the server that is asked, and to no other.
 func (s *sender) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.WithContext(s.way.within(r.Context()))
 	if !sameServer(r.URL, s.url) {
 		return s.l.elsewhere.RoundTrip(r)
 	}
@@ -350,6 +358,6 @@ func (c *Client) ask(ctx context.Context, l *login, u *url.URL, header http.Head
 	}
 	req.Header = header
 	c.requests.Add(1)
-	h := http.Client{Transport: &sender{l, u}, CheckRedirect: checkRedirect}
+	h := http.Client{Transport: newSender(l, u), CheckRedirect: checkRedirect}
 	return h.Do(req)
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -24,28 +23,6 @@ var errNoFolder = fs.ErrNotExist
 func fill(t testing.TB, w *world, s *cas.Store) (Stats, error) {
 	t.Helper()
 	return Fill(context.Background(), w.lock, s, w.options())
-}
-
-// sound checks that every file of a store is what its name says, and that
-// nothing is left over.
-func sound(t testing.TB, s *cas.Store) {
-	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(s.Dir(), "sha256", "*", "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range paths {
-		d, err := digest.ParseHex(filepath.Base(p))
-		if err == nil {
-			err = s.Verify(d)
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	if left, _ := filepath.Glob(filepath.Join(s.Dir(), "tmp", "*")); len(left) > 0 {
-		t.Errorf("left over: %s", left)
-	}
 }
 
 // break1 damages a file of the store.

@@ -7,8 +7,10 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,11 +96,17 @@ func makeZip(t testing.TB, module string, files map[string]string) string {
 	return b.String()
 }
 
-// h1 is the hash of files as go.sum has it: written from its definition, not
-// with the package that the code uses. There may be one file only.
-func h1(name, content string) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%x  %s\n", sha256.Sum256([]byte(content)), name))
-	return "h1:" + base64.StdEncoding.EncodeToString(sum[:])
+// h1 is the hash of one file as go.sum has it.
+func h1(name, content string) string { return h1Of(map[string]string{name: content}) }
+
+// h1Of is the hash of files as go.sum has it: written from its definition, not
+// with the package that the code uses.
+func h1Of(files map[string]string) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%x  %s\n", sha256.Sum256([]byte(files[name])), name)
+	}
+	return "h1:" + base64.StdEncoding.EncodeToString(h.Sum(nil))
 }
 
 // world is a lock, a project and the server that has the lock's inputs.
@@ -129,7 +137,7 @@ func newWorld(t testing.TB) *world {
 	w.addServed("/rpm/repodata/repomd.xml", lock.Input{Kind: lock.KindRepodata, Name: "base/repomd.xml", URL: "repodata/repomd.xml", Repo: "base"}, "<repomd/>")
 	w.addGo(t, "example.org/mod")
 	w.srv.at["/crates/config.json"] = `{"dl": "` + w.url + `/crates/dl"}`
-	w.addServed("/crates/dl/serde/1.0.0/download", lock.Input{Kind: lock.KindCrate, Name: "serde-1.0.0.crate", URL: "serde/1.0.0", Registry: "sparse+" + w.url + "/crates/"}, "a crate")
+	w.addServed("/crates/dl/serde/1.0.0/download", lock.Input{Kind: lock.KindCrate, Name: "serde-1.0.0.crate", URL: "serde/1.0.0", Registry: "sparse+" + w.url + "/crates/"}, makeCrate(t, file("serde-1.0.0/Cargo.toml", "[package]")))
 	w.addServed("/files/iso", lock.Input{Kind: lock.KindFile, Name: "an.iso", URL: w.url + "/files/iso"}, strings.Repeat("iso", 10_000))
 	w.trees["src"] = "a packed tree"
 	w.add(lock.Input{Kind: lock.KindTree, Name: "src", URL: "src"}, w.trees["src"])

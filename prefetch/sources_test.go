@@ -3,9 +3,7 @@ package prefetch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,32 +66,6 @@ func TestSumDBAddress(t *testing.T) {
 func fetcher(t testing.TB, cfg Config) *Fetcher {
 	t.Helper()
 	return NewFetcher(newStore(t), newClient(t, cfg), cfg)
-}
-
-// files serves a map of paths, and counts.
-type files struct {
-	faulty
-	at map[string]string
-}
-
-func newFiles(at map[string]string) *files {
-	f := &files{at: at}
-	f.fault = func(_ int, w http.ResponseWriter, r *http.Request) bool {
-		content, ok := f.at[r.URL.Path]
-		if status := 0; ok && len(content) == 3 {
-			if _, err := fmt.Sscan(content, &status); err == nil {
-				w.WriteHeader(status)
-				return true
-			}
-		}
-		if !ok {
-			http.NotFound(w, r)
-			return true
-		}
-		http.ServeContent(w, r, "", when, strings.NewReader(content))
-		return true
-	}
-	return f
 }
 
 func TestGoProxies(t *testing.T) {

@@ -87,6 +87,8 @@ func classifyInput(err error) (code int, hint string) {
 		return exitRefused, ""
 	case errors.As(err, new(*prefetch.NoSpaceError)):
 		return exitError, "make room there, or name another store with --store; `caisson store gc` removes what no lock needs"
+	case errors.As(err, new(*build.NoSpaceError)):
+		return exitError, "make room there, or name another folder with --out; --any-space builds all the same"
 	case errors.As(err, new(*prefetch.TreeChangedError)):
 		return exitLock, "run `caisson lock` to pin the folder as it is now"
 	case errors.Is(err, attest.ErrLock):

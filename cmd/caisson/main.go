@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -32,6 +34,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	log.SetOutput(io.Discard)    // net/http logs there what servers send unasked
 	ui := newUI(os.Stdout, os.Stderr)
 	root := newRootCommand(ui)
 	root.SetArgs(args)
@@ -93,6 +96,7 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 	root.SetOut(ui.out)
 	root.SetErr(ui.err)
 	root.PersistentFlags().BoolVarP(&ui.quiet, "quiet", "q", false, "print nothing but results and errors")
+	root.PersistentFlags().StringVar(&ui.colourFlag, "color", "auto", "colours on the terminal: auto, always or never")
 	cobra.EnableCommandSorting = false // the stages come in their order
 	root.AddGroup(
 		&cobra.Group{ID: "stages", Title: "The five stages:"},
@@ -144,6 +148,9 @@ func prepare(ui *ui, c *cobra.Command) {
 	switch work := c.RunE; {
 	case work != nil:
 		c.RunE = func(cmd *cobra.Command, args []string) error {
+			if err := ui.setColour(); err != nil {
+				return err
+			}
 			ui.started = true
 			return work(cmd, args)
 		}

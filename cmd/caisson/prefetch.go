@@ -108,10 +108,12 @@ func fill(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, project s
 		return err
 	}
 	began := time.Now()
+	tell, end := ui.transfer()
 	stats, err := prefetch.Fill(ctx, l, store, prefetch.Options{
 		Config: cfg, Tree: packTree(project), Verify: verify,
-		Progress: ui.transferring,
+		Progress: tell,
 	})
+	end()
 	if err != nil {
 		return fillError(err)
 	}

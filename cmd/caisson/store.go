@@ -177,6 +177,8 @@ func checkFiles(ctx context.Context, ui *ui, store *cas.Store, files []*storeFil
 	var mu sync.Mutex
 	var read, total int64
 	done, told := 0, time.Now()
+	show, end := ui.transfer()
+	defer end()
 	for _, f := range files {
 		total += f.size
 	}
@@ -186,7 +188,7 @@ func checkFiles(ctx context.Context, ui *ui, store *cas.Store, files []*storeFil
 		done += finished
 		if read += n; time.Since(told) > 100*time.Millisecond {
 			told = time.Now()
-			ui.progress(prefetch.Event{Done: done, Total: len(files), Bytes: read, TotalBytes: total})
+			show(prefetch.Event{Done: done, Total: len(files), Bytes: read, TotalBytes: total})
 		}
 	}
 	var g errgroup.Group

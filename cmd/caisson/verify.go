@@ -164,12 +164,18 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 	if err := wantImage(image); err != nil {
 		return nil, err
 	}
+	var need int64 // bytes, for a rebuild
+	if !o.noRebuild {
+		need = build.Space(l, store, arch, variant)
+	}
 	opts := verify.Options{
 		Image: image, Lock: l, Store: store, Arch: arch, Variant: variant, Out: o.out,
 		Version: programVersion(), Now: time.Now, Progress: func(s string) { ui.stage("%s", s) },
-		Conditions: vary.Settings{Base: os.TempDir(), Need: 3 << 30, Euid: os.Geteuid(), CPUs: runtime.NumCPU(), FSType: vary.FSType},
+		Conditions: vary.Settings{Base: os.TempDir(), Need: need, Euid: os.Geteuid(), CPUs: runtime.NumCPU(), FSType: vary.FSType},
 		Rebuild: func(ctx context.Context, c *vary.Conditions, out string) error {
-			return rebuild(ctx, c, out, text, l, store, variant)
+			_, tell, end := ui.building()
+			defer end()
+			return rebuild(ctx, c, out, text, l, store, variant, tell)
 		},
 	}
 	if o.noRebuild {
@@ -236,7 +242,7 @@ func variantOf(image string, l *lock.Lock, arch string) string {
 
 // rebuild runs `caisson build` under conditions. Where that is another user, or
 // the store has others below it, it is given a store of links to the files.
-func rebuild(ctx context.Context, c *vary.Conditions, out string, text []byte, l *lock.Lock, store *cas.Store, variant string) error {
+func rebuild(ctx context.Context, c *vary.Conditions, out string, text []byte, l *lock.Lock, store *cas.Store, variant string, tell func(build.Event)) error {
 	lockFile, storeDir := filepath.Join(c.Dir, "caisson.lock"), store.Dir()
 	if err := os.WriteFile(lockFile, text, 0o644); err != nil { //nolint:gosec // for the other user to read
 		return err
@@ -252,7 +258,7 @@ func rebuild(ctx context.Context, c *vary.Conditions, out string, text []byte, l
 			return err
 		}
 	}
-	args := []string{"build", "--quiet", "--lock", lockFile, "--store", storeDir, "--out", out}
+	args := []string{"build", "--quiet", "--events", "--lock", lockFile, "--store", storeDir, "--out", out}
 	if variant != "" {
 		args = append(args, "--variant", variant)
 	}
@@ -260,12 +266,13 @@ func rebuild(ctx context.Context, c *vary.Conditions, out string, text []byte, l
 	if err != nil {
 		return err
 	}
+	lines := &eventLines{tell: tell}
 	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.Stdout, cmd.Stderr = lines, &said
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		text, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(said.String()), "caisson: "), "\nhint: ")
+		text, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(lines.said.String()+said.String()), "caisson: "), "\nhint: ")
 		if exit.ExitCode() == exitMissing {
 			return &rebuildError{text: text}
 		}

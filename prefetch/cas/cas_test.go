@@ -297,7 +297,7 @@ func TestStaleTemporaries(t *testing.T) {
 	if _, err := os.Stat(stale); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the stale one: %v", err)
 	}
-	if _, err := os.Stat(alive.Path()); err != nil {
+	if _, err := os.Stat(alive.Name()); err != nil {
 		t.Errorf("the one being written: %v", err)
 	}
 }
