@@ -16,7 +16,6 @@ import (
 	"caisson/build/image/erofs"
 	"caisson/build/image/esp"
 	"caisson/build/image/gpt"
-	"caisson/build/image/qcow2"
 	"caisson/build/image/verity"
 	"caisson/build/rootfs"
 	"caisson/lock"
@@ -25,9 +24,6 @@ import (
 
 // align is what partitions begin and end at, in bytes.
 const align = 1 << 20
-
-// qcow2Level is the zstd level of the qcow2's clusters.
-const qcow2Level = 3
 
 // machine is what differs from architecture to architecture.
 type machine struct {
@@ -249,59 +245,6 @@ func (d *disk) hashPartitions(ctx context.Context, t *gpt.Table) ([]Partition, e
 		out = append(out, Partition{Name: p.Name, Type: p.Type.String(), ID: p.ID.String(), Start: p.Start(), Size: p.Size(), SHA256: sum})
 	}
 	return out, nil
-}
-
-// outputs writes the container formats asked for.
-func (d *disk) outputs(ctx context.Context, p *progress) ([]Output, error) {
-	st, err := d.f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	var all []Output
-	for _, o := range d.image.Output {
-		name := filepath.Join(d.work, d.imageName()+"."+o)
-		if o == "qcow2" {
-			if err := writeQcow2(name, tracked{untilDone{ctx, d.f}, p.of(st.Size(), "bytes")}, st.Size()); err != nil {
-				return nil, err
-			}
-		}
-		out, err := describeSynced(name)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, out)
-	}
-	return all, nil
-}
-
-func writeQcow2(name string, disk io.ReaderAt, size int64) error {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := qcow2.Write(f, disk, size, qcow2.Options{Compress: true, Level: qcow2Level}); err != nil {
-		return fmt.Errorf("writing the qcow2: %w", err)
-	}
-	return f.Close()
-}
-
-// describeSynced describes a file while it is written to the disk.
-func describeSynced(name string) (out Output, err error) {
-	var g errgroup.Group
-	g.Go(func() error {
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return f.Sync()
-	})
-	g.Go(func() (err error) {
-		out, err = describe(name)
-		return err
-	})
-	return out, g.Wait()
 }
 
 // untilDone is a file that can be read and written until ctx is done: the

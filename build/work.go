@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"caisson/lock"
 	"caisson/lock/digest"
 )
 
@@ -184,8 +185,8 @@ func (b *builder) removeDescriptions(img *Image) error {
 			names = append(names, name)
 		}
 	}
-	for _, format := range []string{"qcow2", "raw", "vhd"} {
-		names = append(names, b.imageName()+"."+format)
+	for _, output := range lock.Outputs() {
+		names = append(names, OutputFiles(b.imageName(), output)...)
 	}
 	for _, name := range names {
 		if slices.ContainsFunc(img.Files, func(f Output) bool { return f.Name == name }) {

@@ -182,7 +182,7 @@ func (m *Manifest) setDefaults() {
 		m.Network = networkRefuse
 	}
 	if len(m.Image.Output) == 0 {
-		m.Image.Output = []string{"qcow2"}
+		m.Image.Output = []string{OutputQcow2}
 	}
 	if m.Sets == nil {
 		m.Sets = map[string]ManifestSet{}
