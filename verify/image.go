@@ -91,22 +91,36 @@ func Describe(dir string, img *build.Image) (*Description, error) {
 }
 
 // Measure predicts what the image at name will measure, and says which boot
-// phases its systemd extends PCR 11 by before a login.
+// phases its systemd extends PCR 11 by before a login: it looks into the root.
 func Measure(name string) (*measure.Result, []string, error) {
+	var phases []string
+	m, err := predict(name, func(d *Disk, m *measure.Result) (err error) {
+		phases, err = bootPhases(d, m.UKI)
+		return err
+	})
+	return m, phases, err
+}
+
+// Predict predicts what the image at name will measure, whatever file system
+// its root has.
+func Predict(name string) (*measure.Result, error) {
+	return predict(name, func(*Disk, *measure.Result) error { return nil })
+}
+
+func predict(name string, more func(*Disk, *measure.Result) error) (*measure.Result, error) {
 	d, err := OpenDisk(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer d.Close()
 	m, err := measure.Disk(d, d.Size)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	if err == nil {
+		err = more(d, m)
 	}
-	phases, err := bootPhases(d, m.UKI)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return m, phases, nil
+	return m, nil
 }
 
 // ReadDescription reads the image.json of an output folder.

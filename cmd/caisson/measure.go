@@ -22,7 +22,7 @@ nothing but the bytes.`,
 			if err := wantFile(args[0]); err != nil {
 				return err
 			}
-			m, _, err := verify.Measure(args[0])
+			m, err := verify.Predict(args[0])
 			if err != nil {
 				return err
 			}

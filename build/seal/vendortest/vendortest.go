@@ -24,7 +24,7 @@ func Tool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
+		if os.Getenv("CAISSON_TOOLS") == "required" { //nolint:forbidigo // a switch of tests
 			t.Fatalf("%s is required: %v", name, err)
 		}
 		t.Skipf("%s is not installed", name)
