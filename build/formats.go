@@ -108,10 +108,13 @@ func (d *disk) writeNetboot(ctx context.Context, base string) ([]string, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.ukiPath, err)
 	}
+	root := d.rootPartition()
 	parts := map[string]io.Reader{
 		endCmdline: strings.NewReader(d.cmdline() + "\n"),
-		endRoot:    io.NewSectionReader(f, d.data.start, d.data.size),
-		endVerity:  io.NewSectionReader(f, d.hash.start, d.hash.size),
+		endRoot:    io.NewSectionReader(f, root.start, root.size),
+	}
+	if root == d.data {
+		parts[endVerity] = io.NewSectionReader(f, d.hash.start, d.hash.size)
 	}
 	for end, name := range map[string]string{endKernel: ".linux", endInitrd: ".initrd"} {
 		s, err := im.Section(name)
@@ -122,7 +125,10 @@ func (d *disk) writeNetboot(ctx context.Context, base string) ([]string, error) 
 	}
 	var names []string
 	for _, name := range OutputFiles(base, lock.OutputNetboot) {
-		r := parts[filepath.Ext(name)]
+		r, ok := parts[filepath.Ext(name)]
+		if !ok {
+			continue
+		}
 		err := create(name, func(f *os.File) error {
 			_, err := io.Copy(f, r)
 			return err

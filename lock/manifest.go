@@ -113,9 +113,11 @@ type ManifestRoot struct {
 }
 
 // ManifestVerity says where the root hash is: uki, or addon, which it is beside
-// a vendor's UKI unless given.
+// a vendor's UKI unless given; and where the hash tree: in a partition of its
+// own unless given, or appended to the root.
 type ManifestVerity struct {
 	Bind string `yaml:"bind"`
+	Tree string `yaml:"tree"`
 }
 
 // ManifestVariant is what a variant adds.

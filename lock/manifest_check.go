@@ -213,6 +213,9 @@ func (m *manifestChecker) checkImage(where []any, im ManifestImage) error {
 	if b := im.Verity.Bind; b != "" && b != VerityUKI && b != VerityAddon {
 		return m.errorf(below(where, "verity", "bind"), "got %q; want uki or addon", b)
 	}
+	if t := im.Verity.Tree; t != "" && t != treePartition && t != TreeAppended {
+		return m.errorf(below(where, "verity", "tree"), "got %q; want partition or appended", t)
+	}
 	if i, err := checkOutput(im.Output); err != nil {
 		return m.errorf(below(where, "output", i), "%w", err)
 	}

@@ -117,6 +117,7 @@ func TestParseManifestErrors(t *testing.T) {
 		{"name: &a [*a]\n", "m:1: name: want text, got a list"},
 		{head + "sets: &a {root: *a}\n", `m:4: sets.root: unknown key "root"; known here: packages, exclude, modules, scriptlets`},
 		{head + "sets:\n  root: {<<: x}\n", `m:5: sets.root: <<: want keys with values, got "x"`},
+		{head + "image:\n  verity: {tree: inline}\n", `m:5: image.verity.tree: got "inline"; want partition or appended`},
 		{head + "image:\n  output: [netboot]\n", "m:5: image.output[0]: netboot is taken from a disk: want qcow2, raw or vhd beside it"},
 		{head + "network: allow\n", `m:4: network: got "allow"; want refuse or record`},
 		// Values.
