@@ -18,7 +18,7 @@
 // A proof that took reading is remembered in the store with what it was made
 // against (the file, the fingerprint, the key's own digest), so that a second
 // run over a full store reads no file. Fill looks at the sizes of what is
-// there; VerifyAll reads everything, and a build calls it.
+// there; Verify reads it all, as a build does.
 //
 // # Limits
 //
@@ -258,9 +258,9 @@ func safeURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		if _, rest, ok := strings.Cut(raw, "@"); ok {
-			return "…@" + rest
+			raw = "…@" + rest
 		}
-		return raw
+		return printable(raw)
 	}
 	u.User = nil
 	return u.String()

@@ -163,7 +163,9 @@ func TestFaults(t *testing.T) {
 					in.Size = 0
 				}
 				cfg := quick()
-				cfg.IdleTimeout = 150 * time.Millisecond
+				if group.name == "time" {
+					cfg.IdleTimeout = 300 * time.Millisecond
+				}
 				stats, err := Fill(context.Background(), &lock.Lock{Inputs: []lock.Input{in}}, s, Options{Config: cfg})
 				asked := w.requests()
 				if len(asked) != f.requests || stats.Requests != int64(f.requests) {
@@ -211,13 +213,13 @@ func times() []fault {
 	}
 	return []fault{
 		{name: "slow", does: slow, requests: 1},
-		{name: "silent", does: stall("", time.Second), requests: 2},
+		{name: "silent", does: stall("", 2*time.Second), requests: 2},
 		{name: "silent for ever", does: func(_ int, _ *http.Request, _ net.Conn) bool {
-			time.Sleep(time.Second / 2)
+			time.Sleep(time.Second)
 			return true
-		}, requests: 5, err: "the server sends nothing for 150ms (after 4 retries)"},
-		{name: "silent in the head", does: stall("HTTP/1.1 200 O", time.Second), requests: 2},
-		{name: "silent in the body", does: stall(cutAfter(10), time.Second), requests: 2, last: "bytes=10-"},
+		}, requests: 5, err: "the server sends nothing for 300ms (after 4 retries)"},
+		{name: "silent in the head", does: stall("HTTP/1.1 200 O", 2*time.Second), requests: 2},
+		{name: "silent in the body", does: stall(cutAfter(10), 2*time.Second), requests: 2, last: "bytes=10-"},
 		{name: "resets", does: func(n int, _ *http.Request, c net.Conn) bool {
 			if n == 0 {
 				io.WriteString(c, cutAfter(10))

@@ -28,12 +28,13 @@ import (
 func TestLedByName(t *testing.T) {
 	var hops atomic.Int64
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch left := 0; {
-		case r.URL.Path == "/a":
+		switch r.URL.Path {
+		case "/a":
 			io.WriteString(w, hello)
-		case r.URL.Path == "/noted":
+		case "/back":
 			http.Redirect(w, r, "//"+r.Host+"/a", http.StatusFound)
 		default:
+			left := 0
 			hops.Add(1)
 			fmt.Sscanf(r.URL.Path, "/hops/%d", &left)
 			to := r.URL.Query().Get("to")
@@ -58,7 +59,7 @@ func TestLedByName(t *testing.T) {
 		{"ten times", plain + "/hops/10?to=/a", "", 10},
 		{"eleven times", plain + "/hops/11?to=/a", "more than 10 of them", 11},
 		{"for ever", plain + "/hops/1?to=/hops/1", "", 0},
-		{"a scheme of its own", plain + "/hops/1?to=//" + strings.TrimPrefix(plain, "http://") + "/noted", "", 1},
+		{"a scheme of its own", plain + "/hops/1?to=//" + strings.TrimPrefix(plain, "http://") + "/back", "", 1},
 		{"to a file", plain + "/hops/1?to=file:///etc/passwd", "to file://", 1},
 		{"to ftp", plain + "/hops/1?to=ftp://127.0.0.1/a", "to ftp://127.0.0.1", 1},
 		{"to a script", plain + "/hops/1?to=javascript:alert(1)", "to javascript://", 1},

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"unicode"
 
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -196,6 +197,9 @@ func inTurn(ctx context.Context, places []candidate, req Request, to *cas.Temp, 
 
 // locate lists where a file may be.
 func (f *Fetcher) locate(ctx context.Context, w lock.Want) ([]candidate, error) {
+	if strings.ContainsFunc(w.URL, unicode.IsControl) {
+		return nil, fmt.Errorf("the address %q has control characters", w.URL)
+	}
 	switch w.Kind {
 	case lock.KindSumDB:
 		return f.goSumDB(w.URL)

@@ -157,7 +157,7 @@ func isPresent(in *lock.Input, s *cas.Store) bool {
 func (f *filler) unproved(jobs []*job) []*job {
 	var out []*job
 	for _, j := range jobs {
-		done := j.present && !f.opts.Verify
+		done := j.present && !f.opts.Verify && !f.s.Doubted(j.first().SHA256)
 		for _, in := range j.inputs {
 			done = done && !f.isLocal(in) && f.trust.proved(in, f.s)
 		}

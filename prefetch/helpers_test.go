@@ -3,8 +3,10 @@ package prefetch
 import (
 	"archive/zip"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -22,6 +24,7 @@ import (
 
 	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/prefetch/cas"
 )
 
 // when is the time of all that tests make.
@@ -183,6 +186,17 @@ func (w *world) options() Options {
 		}
 		return io.NopCloser(strings.NewReader(content)), nil
 	}}
+}
+
+// VerifyAll reads what a store has of a lock's inputs.
+func VerifyAll(ctx context.Context, l *lock.Lock, s *cas.Store, _ string) error {
+	files := make([]Stored, len(l.Inputs))
+	for i := range l.Inputs {
+		in := &l.Inputs[i]
+		files[i] = Stored{in.SHA256, in.Size, in.Kind + " " + in.Name}
+	}
+	bad, err := Verify(ctx, s, files, nil)
+	return errors.Join(append(bad, err)...)
 }
 
 // find returns an input by name.

@@ -32,8 +32,9 @@ SHA-256, the h1 of Go modules, the checksums of crates, and the signatures of
 packages. It can be interrupted at any time and run again.
 
 What is there already has been checked when it came, and is looked at by its size
-only: a build reads it whole. --verify reads and checks it all again, and replaces
-what is damaged.
+only: a build reads it whole. What a build or a verification found damaged is
+replaced; with --verify all is read and checked again, and so too what nobody has
+read since.
 
 --view lays the inputs out for other tools, by links to the store: a Go module
 cache and proxy, cargo registries, RPM repositories, or Hermeto's output. Then

@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, useForEver(dir))
 		os.Exit(1)
 	}
+	if dir := os.Getenv(gcEnv); dir != "" {
+		fmt.Fprintln(os.Stderr, gcForEver(dir))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

@@ -176,6 +176,7 @@ func (t *Temp) Commit(want digest.Digest) (replaced bool, err error) {
 	if t.kept {
 		os.Remove(t.path + validatorSuffix)
 	}
+	t.s.trust(want)
 	t.done = true
 	return replaced, t.f.Close()
 }
