@@ -14,6 +14,7 @@ import (
 
 	"caisson/build/esp"
 	"caisson/build/image/gpt"
+	"caisson/build/imagefile"
 	"caisson/build/rootfs"
 	"caisson/lock/digest"
 )
@@ -54,6 +55,7 @@ type SignedDisk struct {
 
 	files []esp.File
 	esp   gpt.Partition
+	time  int64 // of all that the build wrote
 }
 
 // ReadESP reads the files of a disk's EFI system partition.
@@ -86,7 +88,7 @@ func SignDisk(disk io.ReaderAt, size int64, sign esp.Signer, scratch esp.Scratch
 	if err := esp.Check(io.NewSectionReader(disk, p.Start(), p.Size()), p.Size(), files, o, scratch); err != nil {
 		return nil, err
 	}
-	d := &SignedDisk{Size: size, esp: p}
+	d := &SignedDisk{Size: size, esp: p, time: o.Time}
 	if d.files, d.Programs, err = esp.Sign(files, sign); err != nil {
 		return nil, err
 	}
@@ -127,7 +129,7 @@ func (d *SignedDisk) WriteFile(ctx context.Context, name, format string) error {
 	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := WriteImage(ctx, part, format, d, d.Size); err != nil {
+	if err := WriteImage(ctx, part, d, d.Size, imagefile.Options{Format: format, Time: d.time}); err != nil {
 		return errors.Join(err, os.Remove(part))
 	}
 	return os.Rename(part, name)
@@ -163,7 +165,7 @@ func (d *SignedDisk) WriteFolder(ctx context.Context, img *Image, name, to strin
 			continue
 		case f.Name == "files.json":
 			err = d.writeAccounts(filepath.Join(from, f.Name), at, &out)
-		case strings.TrimSuffix(f.Name, filepath.Ext(f.Name)) == image:
+		case slices.Contains([]string{imagefile.Qcow2, imagefile.VHD, imagefile.Raw}, strings.TrimPrefix(f.Name, image+".")):
 			err = d.WriteFile(ctx, at, filepath.Ext(f.Name)[1:])
 		default:
 			err = copyDescribed(from, to, f)

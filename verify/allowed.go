@@ -17,6 +17,7 @@ import (
 	"caisson/build/image/fat"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
+	"caisson/build/imagefile"
 	"caisson/lock/digest"
 )
 
@@ -83,7 +84,7 @@ func (v *verification) sameContainer(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	name := filepath.Join(dir, "image")
-	if err := build.WriteImage(ctx, name, v.disk.Format, v.disk, v.disk.Size); err != nil {
+	if err := build.WriteImage(ctx, name, v.disk, v.disk.Size, imagefile.Options{Format: v.disk.Format, Time: v.Lock.Epoch}); err != nil {
 		return err
 	}
 	f, err := os.Open(name)

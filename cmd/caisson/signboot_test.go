@@ -13,6 +13,7 @@ import (
 	"caisson/build"
 	"caisson/build/esp"
 	"caisson/build/image/gpt"
+	"caisson/build/imagefile"
 )
 
 // bootKeys are where the test's key, its certificate and its program lie.
@@ -48,5 +49,5 @@ func cmdMakeBoot(ts *testscript.TestScript, _ bool, args []string) {
 		program("EFI/BOOT/BOOTX64.EFI", b), program("EFI/Linux/small.efi", append(bytes.Clone(b), "other"...)), esp.Bytes("loader/loader.conf", []byte("timeout 0\n")),
 	}, esp.Options{Time: 1700000000}))
 	name := ts.MkAbs(args[0])
-	ts.Check(build.WriteImage(context.Background(), name, strings.TrimPrefix(filepath.Ext(name), "."), disk, size))
+	ts.Check(build.WriteImage(context.Background(), name, disk, size, imagefile.Options{Format: strings.TrimPrefix(filepath.Ext(name), ".")}))
 }
