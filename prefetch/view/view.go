@@ -8,16 +8,18 @@
 // system and the owner allow it, else reflinks, else copies (see
 // cas.Store.Link). All files are read-only, and a hard link is the store's own
 // file: who makes one writable and writes to it damages the store, which the
-// next build notices and the next prefetch mends. Folders may be written to, as go
-// does with a module cache. What is not in the store (indexes, repodata) is
-// made here, and is a function of the lock and of the packages.
+// next build notices and the next prefetch mends. Folders may be written to, as
+// go does with a module cache. What is not in the store (indexes, repodata) is
+// made here, and is a function of the lock and of the packages; short files of
+// the same bytes are links to one.
 //
 // # Folder
 //
 // A view is written under a temporary name beside its folder, which is then
 // renamed, or exchanged for the view that was there. So a reader sees the old
-// view or the new one. Where the folder is a mount point, or nobody may write
-// beside it, its entries are exchanged one after the other. At its top lies
+// view or the new one; and one that is what it should be, to the last file, is
+// left alone. Where the folder is a mount point, or nobody may write beside it,
+// its entries are exchanged one after the other. At its top lies
 // .caisson-view, by which the next run knows that it may replace the folder;
 // any other folder that is not empty is refused.
 //
