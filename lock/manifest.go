@@ -66,6 +66,7 @@ type ManifestImage struct {
 	Kernel   ManifestKernel   `yaml:"kernel"`
 	Root     ManifestRoot     `yaml:"root"`
 	Verity   ManifestVerity   `yaml:"verity"`
+	Boot     ManifestBoot     `yaml:"boot"`
 	Output   []string         `yaml:"output"`
 
 	// What Caisson writes into the root; see Settings.
@@ -103,12 +104,16 @@ type ManifestKernel struct {
 	Cmdline string `yaml:"cmdline"`
 }
 
-// ManifestRoot is the root file system: erofs.
+// ManifestRoot is the root file system: erofs or squashfs, with a compression
+// that the tools set's own program makes, and its level.
 type ManifestRoot struct {
-	Format string `yaml:"format"`
+	Format      string `yaml:"format"`
+	Compression string `yaml:"compression"`
+	Level       int    `yaml:"level"`
 }
 
-// ManifestVerity says where the root hash is: uki.
+// ManifestVerity says where the root hash is: uki, or addon, which it is beside
+// a vendor's UKI unless given.
 type ManifestVerity struct {
 	Bind string `yaml:"bind"`
 }
@@ -171,10 +176,7 @@ func (m *Manifest) setDefaults() {
 		m.RPM.Set = SetRoot
 	}
 	if m.Image.Root.Format == "" {
-		m.Image.Root.Format = "erofs"
-	}
-	if m.Image.Verity.Bind == "" {
-		m.Image.Verity.Bind = "uki"
+		m.Image.Root.Format = RootEROFS
 	}
 	if m.Network == "" {
 		m.Network = networkRefuse

@@ -196,17 +196,22 @@ func (m *manifestChecker) checkImages() error {
 			return err
 		}
 	}
+	if err := m.checkBoot(); err != nil {
+		return err
+	}
 	return m.checkTogether()
 }
 
 func (m *manifestChecker) checkImage(where []any, im ManifestImage) error {
-	if f := im.Root.Format; f != "" && f != "erofs" {
-		return m.errorf(below(where, "root", "format"), "got %q; only erofs is supported", f)
+	root := im.Root
+	if len(where) > 1 { // a variant's
+		root = m.Image.Root.merge(root)
 	}
-	if b := im.Verity.Bind; b == "addon" {
-		return m.errorf(below(where, "verity", "bind"), "addon is not supported yet; want uki")
-	} else if b != "" && b != "uki" {
-		return m.errorf(below(where, "verity", "bind"), "got %q; want uki", b)
+	if e := root.check(); e != nil {
+		return m.errorf(below(where, append([]any{"root"}, e.where...)...), "%w", e.err)
+	}
+	if b := im.Verity.Bind; b != "" && b != VerityUKI && b != VerityAddon {
+		return m.errorf(below(where, "verity", "bind"), "got %q; want uki or addon", b)
 	}
 	for i, o := range im.Output {
 		if o == "vhd" {

@@ -69,7 +69,7 @@ func TestParseManifestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(m.Arches, []string{"x86_64"}) || m.Image.Root.Format != "erofs" || m.Image.Verity.Bind != "uki" ||
+	if !reflect.DeepEqual(m.Arches, []string{"x86_64"}) || m.Image.Root.Format != "erofs" || m.Image.bind() != "uki" ||
 		!reflect.DeepEqual(m.Image.Output, []string{"qcow2"}) || m.RPM.Set != SetRoot || m.Sets == nil {
 		t.Errorf("got %+v", m)
 	}
@@ -119,7 +119,6 @@ func TestParseManifestErrors(t *testing.T) {
 		{head + "sets:\n  root: {<<: x}\n", `m:5: sets.root: <<: want keys with values, got "x"`},
 		// Not yet.
 		{head + "image:\n  output: [vhd]\n", "m:5: image.output[0]: vhd is not supported yet; want qcow2 or raw"},
-		{head + "image: {verity: {bind: addon}}\n", "m:4: image.verity.bind: addon is not supported yet; want uki"},
 		{head + "network: allow\n", `m:4: network: got "allow"; want refuse or record`},
 		// Values.
 		{"name: x\n", "m:1: version: got 0; this Caisson reads version 1"},
@@ -169,8 +168,8 @@ func TestParseManifestErrors(t *testing.T) {
 		{head + "inputs: {cargo: [{name: a, dir: b}]}\nsteps: [{cargo: {input: a, to: usr/bin/a}}]\n", `m:5: steps[0].cargo.to: "usr/bin/a" is not the absolute path of a file`},
 		{head + "inputs: {go: [{name: a, dir: b, toolchain: go1.26.0}]}\nsteps:\n- go: {input: a, to: /usr/../a}\n", `m:6: steps[0].go.to: "/usr/../a" is not the absolute path of a file`},
 		{head + "inputs: {go: [{name: a, dir: b, toolchain: go1.26.0}]}\nsteps:\n- go: {input: a, to: /a}\n  run: x\n", "m:6: steps[0]: want exactly one of go, cargo, run"},
-		{head + "image: {root: {format: ext4}}\n", `m:4: image.root.format: got "ext4"; only erofs is supported`},
-		{head + "image: {verity: {bind: none}}\n", `m:4: image.verity.bind: got "none"; want uki`},
+		{head + "image: {root: {format: ext4}}\n", `m:4: image.root.format: got "ext4"; want erofs or squashfs`},
+		{head + "image: {verity: {bind: none}}\n", `m:4: image.verity.bind: got "none"; want uki or addon`},
 		{head + "image: {output: [raw, iso]}\n", `m:4: image.output[1]: got "iso"; want qcow2 or raw`},
 		{head + "image: {output: [raw, raw]}\n", `m:4: image.output[1]: "raw" is there twice`},
 		{head + "image: {overlay: [/rootfs]}\n", `m:4: image.overlay[0]: got "/rootfs"; want a folder relative to the manifest`},

@@ -16,7 +16,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 
@@ -49,7 +48,7 @@ type login struct {
 type logins struct {
 	mu         sync.Mutex
 	made       map[string]func() (*login, error) // by the Auth, as JSON
-	transports map[transportKey]*http.Transport
+	transports map[transportKey]*reacher
 }
 
 // transportKey is what one transport differs by from another.
@@ -143,7 +142,7 @@ func (c *Client) transport(key transportKey) (http.RoundTripper, error) {
 	if t := c.logins.transports[key]; t != nil {
 		return t, nil
 	}
-	t := NewTransport(c.cfg)
+	t := newReacher(NewTransport(c.cfg), c.cfg)
 	var err error
 	if t.TLSClientConfig, err = tlsConfig(t.TLSClientConfig, key); err != nil {
 		return nil, err
@@ -209,6 +208,8 @@ func (l *login) bearer(cfg Config, a *lock.AuthBearer) error {
 	l.header, l.value = "Authorization", "Bearer "+token
 	if a.Header != "" && !strings.EqualFold(a.Header, l.header) {
 		l.header, l.value = a.Header, token
+	} else if a.Raw {
+		l.value = token
 	}
 	if !httpguts.ValidHeaderFieldName(l.header) {
 		return fmt.Errorf("the token's header %q is no header's name", a.Header)
@@ -238,10 +239,14 @@ func isLoopback(name string) bool {
 type sender struct {
 	l   *login
 	url *url.URL // that is asked
+	way *journey
 }
+
+func newSender(l *login, u *url.URL) *sender { return &sender{l, u, newJourney(u)} }
 
 // RoundTrip logs in to the server that is asked, and to no other.
 func (s *sender) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.WithContext(s.way.within(r.Context()))
 	if !sameServer(r.URL, s.url) {
 		return s.l.elsewhere.RoundTrip(r)
 	}
@@ -269,9 +274,6 @@ func (s *sender) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func sameServer(a, b *url.URL) bool { return a.Scheme == b.Scheme && a.Host == b.Host }
 
-// variable is a text that is nothing but the name of a variable.
-var variable = regexp.MustCompile(`^\$(?:\{(\w+)\}|(\w+))$`)
-
 // lookup gives a variable as dnf does, of whose variables DNF_VAR_NAME is one.
 func (c Config) lookup(name string) (string, bool) {
 	if c.Env == nil {
@@ -290,17 +292,23 @@ func unset(what, name string) error {
 	return fmt.Errorf("the %s is $%s, and neither DNF_VAR_%s nor %s is set in the environment", what, name, name, name)
 }
 
-// expand puts in the variables of a text.
+// expand puts in the variables of a text; "$$" is a dollar sign.
 func (c Config) expand(what, s string) (string, error) {
 	var err error
 	out := os.Expand(s, func(name string) string {
+		if name == "$" {
+			return name
+		}
 		v, ok := c.lookup(name)
 		if !ok && err == nil {
 			err = unset(what, name)
 		}
 		return v
 	})
-	return out, err
+	if err != nil {
+		return "", err
+	}
+	return out, nil
 }
 
 // path is where a file of an Auth is.
@@ -319,13 +327,8 @@ func (c Config) path(what, s string) (string, error) {
 // for where nothing is: that may be the secret itself, written where its path
 // belongs.
 func (c Config) secret(what string, s lock.Secret) (string, error) {
-	if m := variable.FindStringSubmatch(string(s)); m != nil {
-		name := m[1] + m[2]
-		v, ok := c.lookup(name)
-		if !ok {
-			return "", unset(what, name)
-		}
-		return v, nil
+	if s.HasVariable() {
+		return c.expand(what, string(s))
 	}
 	path, err := c.path(what, string(s))
 	if err != nil || path == "" {
@@ -360,6 +363,6 @@ func (c *Client) ask(ctx context.Context, l *login, u *url.URL, header http.Head
 	}
 	req.Header = header
 	c.requests.Add(1)
-	h := http.Client{Transport: &sender{l, u}, CheckRedirect: checkRedirect}
+	h := http.Client{Transport: newSender(l, u), CheckRedirect: checkRedirect}
 	return h.Do(req)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"unicode"
 
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -33,7 +34,12 @@ type Fetcher struct {
 func NewFetcher(store *cas.Store, client *Client, cfg Config) *Fetcher {
 	f := &Fetcher{store: store, client: client, cfg: cfg.withDefaults()}
 	f.cargo = sync.OnceValues(func() (*cargoConfig, error) {
-		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens, cfg.CargoHTTP)
+		conf, err := readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens, cfg.CargoHTTP)
+		if err == nil && cfg.CratesIO != "" {
+			conf.Source[cratesIOName] = cargoSource{Registry: cfg.CratesIO}
+			conf.Registries[cratesIOName] = cargoSource{Index: cfg.CratesIO, Token: cfg.CratesIOToken, Provider: "cargo:token"}
+		}
+		return conf, err
 	})
 	f.images = sync.OnceValues(func() (*registriesConf, error) { return readRegistries(cfg.Registries) })
 	f.git = sync.OnceValues(func() (*gitSite, error) { return readGitConfig(cfg.Git) })
@@ -115,7 +121,7 @@ func (f *Fetcher) bring(ctx context.Context, w lock.Want, req Request, to *cas.T
 	case !w.ISO.IsZero():
 		return brought{login: LoginOf(f.store, w.ISO)}, f.fetchISO(ctx, w, req, to)
 	case w.Kind == lock.KindGit:
-		by, err := f.fetchGit(ctx, w, to)
+		by, err := f.fetchGit(ctx, w, req, to)
 		if err == nil && req.Progress != nil {
 			req.Progress(to.Size())
 		}
@@ -207,6 +213,9 @@ func inTurn(ctx context.Context, places []candidate, req Request, to *cas.Temp, 
 
 // locate lists where a file may be.
 func (f *Fetcher) locate(ctx context.Context, w lock.Want) ([]candidate, error) {
+	if strings.ContainsFunc(w.URL, unicode.IsControl) {
+		return nil, fmt.Errorf("the address %q has control characters", w.URL)
+	}
 	switch w.Kind {
 	case lock.KindSumDB:
 		return f.goSumDB(w.URL)

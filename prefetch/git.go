@@ -28,6 +28,7 @@ type gitJob struct {
 	dir  string // for objects on their way
 	auth *lock.Auth
 	asks *url.URL // the repository that was asked for
+	req  Request  // is told what goes on
 	open []*gitfetch.Repo
 	by   string // by what it was logged in, as LoginOf says it
 }
@@ -36,8 +37,8 @@ type gitJob struct {
 // gittree. Where the digest of that is not known beforehand, the file is
 // proved to be what its commit says, and to be the commit that was pinned. It
 // returns by what it was logged in for any of it.
-func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, to *cas.Temp) (by string, err error) {
-	by, err = f.tryGit(ctx, w, to)
+func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, req Request, to *cas.Temp) (by string, err error) {
+	by, err = f.tryGit(ctx, w, req, to)
 	if err == nil || ctx.Err() != nil {
 		return by, ctx.Err()
 	}
@@ -52,7 +53,7 @@ func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, to *cas.Temp) (by s
 	return "", fe
 }
 
-func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, to *cas.Temp) (by string, err error) {
+func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, req Request, to *cas.Temp) (by string, err error) {
 	u, err := url.Parse(w.URL)
 	if err != nil || u.Host == "" && u.Scheme != "file" {
 		return "", errors.New("the address is no URL, such as https://host/path or ssh://git@host/path")
@@ -62,7 +63,7 @@ func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, to *cas.Temp) (by str
 		return "", err
 	}
 	defer remove()
-	g := &gitJob{f: f, dir: dir, auth: w.Auth, asks: u}
+	g := &gitJob{f: f, dir: dir, auth: w.Auth, asks: u, req: req}
 	defer g.close()
 	at := []*url.URL{u}
 	for _, m := range w.Mirrors {
@@ -209,11 +210,15 @@ func (g *gitJob) fetch(ctx context.Context, named *url.URL, ref string) (*gitfet
 	}
 	var repo *gitfetch.Repo
 	var id, by string
+	try := 0
 	err = g.f.retry(ctx, u, func() (err error) {
+		try++
+		g.req.tell(u, try)
 		var o gitfetch.Options
 		if o, by, err = g.f.gitOptions(g.authFor(u), u); err != nil {
 			return err
 		}
+		o.Alive = g.req.alive
 		remote, err := gitfetch.Open(ctx, u, o, ref)
 		if err != nil {
 			return err
@@ -284,7 +289,7 @@ func (f *Fetcher) gitOptions(auth *lock.Auth, u *url.URL) (o gitfetch.Options, b
 	if err := l.mayGo(u); err != nil {
 		return o, "", err
 	}
-	o.HTTP = &http.Client{Transport: &counted{&f.client.requests, &sender{l, u}}, CheckRedirect: checkRedirect}
+	o.HTTP = &http.Client{Transport: &counted{&f.client.requests, newSender(l, u)}, CheckRedirect: checkRedirect}
 	return o, l.loggedIn(u), nil
 }
 

@@ -164,11 +164,11 @@ func (g *goForge) direct(t *testing.T, mod module.Version) (sum, modSum string, 
 		if _, err := f.goDirect(t.Context(), escaped+"/@v/"+version+ext, to); err != nil {
 			return "", nil, err
 		}
-		b, err := os.ReadFile(to.Path())
+		b, err := os.ReadFile(to.Name())
 		if err != nil {
 			t.Fatal(err)
 		}
-		sum, err := dirhash.HashZip(to.Path(), dirhash.Hash1)
+		sum, err := dirhash.HashZip(to.Name(), dirhash.Hash1)
 		return sum, b, err
 	}
 	_, b, err := get(".mod")

@@ -123,7 +123,7 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if isTemporary(resp.StatusCode) {
-		g.wait.Store(int64(retryAfter(resp)))
+		g.wait.Store(int64(retryAfter(resp, time.Now())))
 	}
 	switch {
 	case resp.StatusCode >= http.StatusMultipleChoices:

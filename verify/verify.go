@@ -233,13 +233,13 @@ func (v *verification) rebuild(ctx context.Context) error {
 	v.report.Rebuilt = &a
 	v.check("rebuild", Passed, "made again from lock and store")
 	v.seen = v.checkEvidence("evidence of the rebuild", v.rebuildDir)
-	err = v.compare(again)
+	err = v.compare(ctx, again)
 	v.compareEvidence()
 	return err
 }
 
 // compare compares image and rebuild, and finds what differs.
-func (v *verification) compare(again *Disk) error {
+func (v *verification) compare(ctx context.Context, again *Disk) error {
 	a, b := v.report.Image, *v.report.Rebuilt
 	switch {
 	case a.SHA256 == b.SHA256:
@@ -254,7 +254,7 @@ func (v *verification) compare(again *Disk) error {
 		}}
 		return nil
 	}
-	used, why := v.equivalent(again)
+	used, why := v.equivalent(ctx, again)
 	switch {
 	case why == nil:
 		v.report.Exceptions = append(v.report.Exceptions, used...)

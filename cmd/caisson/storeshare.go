@@ -85,7 +85,7 @@ type sharing struct {
 }
 
 // begin reads the lock and opens the store.
-func (o *storeShareOptions) begin(ui *ui, open func() (*cas.Store, error)) (sharing, error) {
+func (o *storeShareOptions) begin(open func() (*cas.Store, error)) (sharing, error) {
 	s := sharing{began: time.Now()}
 	var err error
 	if s.lock, s.text, err = o.readLock(); err != nil {
@@ -95,16 +95,19 @@ func (o *storeShareOptions) begin(ui *ui, open func() (*cas.Store, error)) (shar
 		return s, err
 	}
 	cfg, err := prefetch.EnvConfig(programVersion(), cmp.Or(o.project, filepath.Dir(o.lockFile)))
-	s.Options = share.Options{Config: cfg, From: o.from, All: o.all, Restricted: o.restricted, Progress: ui.transferring}
+	s.Options = share.Options{Config: cfg, From: o.from, All: o.all, Restricted: o.restricted}
 	return s, err
 }
 
 func runStorePush(ctx context.Context, ui *ui, o *storeShareOptions, ref string) error {
-	s, err := o.begin(ui, (&storeSources{sources: o.sources}).layered)
+	s, err := o.begin(o.layered)
 	if err != nil {
 		return err
 	}
+	var end func()
+	s.Progress, end = ui.transfer("send")
 	p, err := share.Push(ctx, ref, s.lock, s.text, s.store, s.Options)
+	end()
 	if err != nil {
 		return shareError(err, ref)
 	}
@@ -118,11 +121,14 @@ func runStorePush(ctx context.Context, ui *ui, o *storeShareOptions, ref string)
 }
 
 func runStorePull(ctx context.Context, ui *ui, o *storeShareOptions, ref string) error {
-	s, err := o.begin(ui, func() (*cas.Store, error) { return withLower(o.makeStore()) })
+	s, err := o.begin(func() (*cas.Store, error) { return withLower(o.makeStore()) })
 	if err != nil {
 		return err
 	}
+	var end func()
+	s.Progress, end = ui.transfer("fetch")
 	p, err := share.Pull(ctx, ref, s.lock, s.text, s.store, s.Options)
+	end()
 	if err != nil {
 		return shareError(err, ref)
 	}

@@ -42,6 +42,8 @@ type Options struct {
 	SSH  SSH
 	// Idle is how long a server may say nothing.
 	Idle time.Duration
+	// Alive is called when something has come; it may be nil.
+	Alive func()
 	// Max is the most bytes that a server may send in one answer, and that an
 	// object may have.
 	Max int64

@@ -32,6 +32,7 @@ func (r *Remote) session(ctx context.Context, f func(context.Context, link, *wat
 	defer cancel(nil)
 	w := newWatch(r.opts.Idle, func() { cancel(ErrIdle) })
 	defer w.stop()
+	w.tell = r.opts.Alive
 	l, err := r.connect(ctx, w)
 	if err == nil {
 		err = f(ctx, l, w)
@@ -80,14 +81,21 @@ func (r *Remote) connect(ctx context.Context, w *watch) (link, error) {
 type watch struct {
 	timer *time.Timer
 	after time.Duration
+	tell  func() // of what comes; nil for nobody
 }
 
 func newWatch(after time.Duration, f func()) *watch {
 	return &watch{timer: time.AfterFunc(after, f), after: after}
 }
 
-func (w *watch) alive() { w.timer.Reset(w.after) }
-func (w *watch) stop()  { w.timer.Stop() }
+func (w *watch) stop() { w.timer.Stop() }
+
+func (w *watch) alive() {
+	w.timer.Reset(w.after)
+	if w.tell != nil {
+		w.tell()
+	}
+}
 
 // watched tells a watch of what comes, and limits it.
 type watched struct {

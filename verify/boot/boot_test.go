@@ -58,7 +58,7 @@ func TestBootImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := Run(context.Background(), Options{Disk: name, Format: format, WaitFor: []*regexp.Regexp{regexp.MustCompile("login:")}})
+	got, err := Run(context.Background(), Options{Disk: name, Format: format, Resets: predicted.Resets, WaitFor: []*regexp.Regexp{regexp.MustCompile("login:")}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,14 @@
-package measure
+// Package authenticode makes and checks the signatures of EFI programs that
+// Secure Boot wants: PKCS #7 SignedData (RFC 2315) over the hash of a PE image
+// (Microsoft's "Windows Authenticode Portable Executable Signature Format").
+// Where they lie in an image is package uki's to know.
+//
+// Limits first: SHA-256, RSA with PKCS #1 v1.5 padding, one signer. That is what
+// every firmware and shim verify; ECDSA is not, and is refused. There are no
+// countersignatures, and no signing time: firmware has no clock to hold one
+// against, and without it the same key and image give the same bytes. Who is
+// trusted, and until when a certificate is valid, is not looked at.
+package authenticode
 
 import (
 	"bytes"
@@ -65,16 +75,18 @@ func oidSHA256() asn1.ObjectIdentifier {
 	return asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}
 }
 
-// signature is a signature that was found to be over an image.
-type signature struct {
-	signer *x509.Certificate
-	others []*x509.Certificate
+// Signature is a signature that was found to be over an image.
+type Signature struct {
+	Signer *x509.Certificate
+	// Others are the further certificates that it has.
+	Others []*x509.Certificate
 }
 
-// openSignature reads a PKCS #7 SignedData, and checks that it is an
-// Authenticode signature of the image with the SHA-256 hash, by its own
-// signer's certificate. Whether anybody trusts that one is not looked at.
-func openSignature(der, hash []byte) (*signature, error) {
+// Open reads a PKCS #7 SignedData, and checks that it is an Authenticode
+// signature of the image with the SHA-256 hash, by its own signer's
+// certificate. Whether anybody trusts that one is not looked at. There may be
+// padding behind it.
+func Open(der, hash []byte) (*Signature, error) {
 	var outer contentInfo
 	if _, err := asn1.Unmarshal(der, &outer); err != nil {
 		return nil, fmt.Errorf("signature: %w", err)
@@ -111,7 +123,7 @@ func openSignature(der, hash []byte) (*signature, error) {
 }
 
 // check checks the signature over the content, by one of the certificates.
-func (s *signerInfo) check(content []byte, certs []*x509.Certificate) (*signature, error) {
+func (s *signerInfo) check(content []byte, certs []*x509.Certificate) (*Signature, error) {
 	if !s.Digest.Algorithm.Equal(oidSHA256()) {
 		return nil, fmt.Errorf("signature with the digest algorithm %v, only SHA-256 is known", s.Digest.Algorithm)
 	}
@@ -136,33 +148,33 @@ func (s *signerInfo) check(content []byte, certs []*x509.Certificate) (*signatur
 	if !bytes.Equal(digest, want[:]) {
 		return nil, fmt.Errorf("signature over a content with the digest %x, it has %x", digest, want)
 	}
-	found := &signature{}
+	found := &Signature{}
 	for _, c := range certs {
-		if found.signer == nil && bytes.Equal(c.RawIssuer, s.Issuer.Name.FullBytes) && c.SerialNumber.Cmp(s.Issuer.Serial) == 0 {
-			found.signer = c
+		if found.Signer == nil && bytes.Equal(c.RawIssuer, s.Issuer.Name.FullBytes) && c.SerialNumber.Cmp(s.Issuer.Serial) == 0 {
+			found.Signer = c
 		} else {
-			found.others = append(found.others, c)
+			found.Others = append(found.Others, c)
 		}
 	}
-	if found.signer == nil {
+	if found.Signer == nil {
 		return nil, errors.New("signature without its signer's certificate")
 	}
-	if err := found.signer.CheckSignature(x509.SHA256WithRSA, text, s.Signature); err != nil {
+	if err := found.Signer.CheckSignature(x509.SHA256WithRSA, text, s.Signature); err != nil {
 		return nil, fmt.Errorf("signature: %w", err)
 	}
 	return found, nil
 }
 
-// trusts tells whether the signer is the certificate, or has a chain of
+// TrustedBy tells whether the signer is the certificate, or has a chain of
 // certificates to it. Times are not looked at: firmware has no clock to trust.
-func (s *signature) trusts(anchor *x509.Certificate) bool {
-	at := s.signer
-	for range len(s.others) + 1 {
+func (s *Signature) TrustedBy(anchor *x509.Certificate) bool {
+	at := s.Signer
+	for range len(s.Others) + 1 {
 		if bytes.Equal(at.Raw, anchor.Raw) || issued(anchor, at) {
 			return true
 		}
 		next := at
-		for _, c := range s.others {
+		for _, c := range s.Others {
 			if issued(c, at) {
 				next = c
 				break
