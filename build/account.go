@@ -2,6 +2,7 @@ package build
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -50,19 +51,22 @@ func (i *installed) account(e *rootfs.Entry) (File, error) {
 		return f, fmt.Errorf("/%s of the %s has no account: no package, no step and no rule brought it", e.Path, i.set)
 	}
 	f.Account, f.Inputs, f.By = how.account, how.inputs, how.by
-	if how.account != Generated {
+	if how.account != Generated && !how.onRoot {
 		return f, nil // placed there by us, after rpm
 	}
 	claims := i.claims[e.Path]
 	if len(claims) == 0 {
 		return f, nil
 	}
-	f.Inputs = i.inputs(e.Path)
+	packages := i.inputs(e.Path)
 	switch same, ghost := matches(claims, e); {
 	case same:
-		f.Account, f.By = Vendor, ""
+		f.Account, f.Inputs, f.By = Vendor, packages, ""
 	case !ghost:
 		f.Account = Changed
+		fallthrough
+	default:
+		f.Inputs = slices.Compact(slices.Sorted(slices.Values(slices.Concat(packages, how.inputs))))
 	}
 	return f, nil
 }

@@ -17,6 +17,7 @@ import (
 	"caisson/build/image/erofs"
 	"caisson/build/image/gpt"
 	"caisson/build/image/verity"
+	"caisson/build/imagefile"
 	"caisson/build/rootfs"
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -92,7 +93,7 @@ func (b *builder) assemble(ctx context.Context, root, initrd *installed) (*disk,
 		if d.version, err = kernelVersion(root.tree); err != nil {
 			return nil, err
 		}
-		if d.initrd, err = b.writeInitrd(ctx, initrd.tree); err != nil {
+		if err := b.during(stepPackInitrd, func() error { d.initrd, err = b.writeInitrd(ctx, initrd.tree); return err }); err != nil {
 			return nil, err
 		}
 	}
@@ -105,14 +106,15 @@ func (b *builder) assemble(ctx context.Context, root, initrd *installed) (*disk,
 	if err != nil {
 		return nil, err
 	}
-	b.say("writing %s", strings.Join(b.image.Output, " and "))
+	p := b.begin(stepOutputs)
+	defer p.end()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		d.partitions, err = d.hashPartitions(ctx, table)
 		return err
 	})
 	g.Go(func() (err error) {
-		d.files, err = d.outputs(ctx)
+		d.files, err = d.outputs(ctx, p)
 		return err
 	})
 	return d, g.Wait()
@@ -159,6 +161,7 @@ func (d *disk) write(ctx context.Context, root *installed) (table *gpt.Table, er
 	if err := d.writeVerity(ctx); err != nil {
 		return nil, err
 	}
+	defer d.begin(stepESP).end()
 	if err := d.writeESP(); err != nil {
 		return nil, err
 	}
@@ -170,6 +173,8 @@ func (d *disk) write(ctx context.Context, root *installed) (table *gpt.Table, er
 
 // writeRoot writes the root file system and returns the partition's size.
 func (d *disk) writeRoot(ctx context.Context, t *rootfs.Tree) (int64, error) {
+	p := d.begin(stepFileSystem)
+	defer p.end()
 	if d.image.Compression != nil {
 		return d.makeRoot(ctx, t)
 	}
@@ -185,7 +190,7 @@ func (d *disk) writeRoot(ctx context.Context, t *rootfs.Tree) (int64, error) {
 		entries = append(entries, x)
 	}
 	id := derive("root", d.Lock.Name, d.Variant)
-	size, err := erofs.Write(io.NewOffsetWriter(untilDone{ctx, d.f}, d.data.start), entries, erofs.Options{UUID: id, BuildTime: d.Lock.Epoch, Label: "root"})
+	size, err := erofs.Write(io.NewOffsetWriter(tracked{untilDone{ctx, d.f}, p.of(sizeOf(t), "bytes")}, d.data.start), entries, erofs.Options{UUID: id, BuildTime: d.Lock.Epoch, Label: "root"})
 	if err != nil {
 		return 0, fmt.Errorf("writing the root: %w", err)
 	}
@@ -195,6 +200,8 @@ func (d *disk) writeRoot(ctx context.Context, t *rootfs.Tree) (int64, error) {
 // writeVerity hashes the whole partition, what is behind the file system
 // included.
 func (d *disk) writeVerity(ctx context.Context) error {
+	p := d.begin(stepVerity).of(d.data.size, "bytes")
+	defer p.end()
 	if err := d.f.Truncate(d.data.end()); err != nil {
 		return err
 	}
@@ -205,7 +212,7 @@ func (d *disk) writeVerity(ctx context.Context) error {
 	salt := sha256.Sum256([]byte("caisson\x00salt\x00" + d.Lock.Name + "\x00" + d.Variant))
 	var err error
 	f := untilDone{ctx, d.f}
-	d.root, err = verity.Write(io.NewSectionReader(f, d.data.start, d.data.size), d.data.size,
+	d.root, err = verity.Write(io.NewSectionReader(tracked{f, p}, d.data.start, d.data.size), d.data.size,
 		io.NewOffsetWriter(f, d.hash.start), verity.Params{UUID: derive("verity", d.Lock.Name, d.Variant), Salt: salt[:]})
 	return err
 }
@@ -242,7 +249,7 @@ func (d *disk) hashPartitions(ctx context.Context, t *gpt.Table) ([]Partition, e
 }
 
 // outputs writes the container formats asked for.
-func (d *disk) outputs(ctx context.Context) ([]Output, error) {
+func (d *disk) outputs(ctx context.Context, p *progress) ([]Output, error) {
 	st, err := d.f.Stat()
 	if err != nil {
 		return nil, err
@@ -250,8 +257,9 @@ func (d *disk) outputs(ctx context.Context) ([]Output, error) {
 	var all []Output
 	for _, o := range d.image.Output {
 		name := filepath.Join(d.work, d.imageName()+"."+o)
-		if o != "raw" { // which is there
-			if err := WriteImage(ctx, name, o, d.f, st.Size()); err != nil {
+		if o != imagefile.Raw { // which is there
+			from := tracked{untilDone{ctx, d.f}, p.of(st.Size(), "bytes")}
+			if err := writeImage(ctx, name, from, st.Size(), imagefile.Options{Format: o, Time: d.Lock.Epoch}); err != nil {
 				return nil, err
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"caisson/build/esp"
 	"caisson/build/image/authenticode"
 	"caisson/build/image/uki"
+	"caisson/build/imagefile"
 	"caisson/lock"
 )
 
@@ -378,7 +379,7 @@ func TestSignedLater(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer b.Close()
-			if err := WriteImage(context.Background(), want, format, b, st.Size()); err != nil {
+			if err := writeImage(context.Background(), want, b, st.Size(), imagefile.Options{Format: format}); err != nil {
 				t.Fatal(err)
 			}
 		}

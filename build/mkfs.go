@@ -19,7 +19,7 @@ import (
 // Where a program that makes a file system finds the tree and leaves the
 // result.
 const (
-	mkfsTree   = "/tree"
+	mkfsTree   = "/src"
 	mkfsOut    = "/out"
 	mkfsResult = "root.img"
 )

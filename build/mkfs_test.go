@@ -37,7 +37,7 @@ func compressed(t *testing.T, dir, format string, c lock.Compression, backwards 
 		t.Fatal(err)
 	}
 	put(t, b.tools, merged()...)
-	for _, d := range []string{"proc", "dev", "tmp", "tree", "out"} {
+	for _, d := range []string{"proc", "dev", "tmp", "src", "out"} {
 		put(t, b.tools, file{path: d, mode: os.ModeDir | 0o755})
 	}
 	programs(t, b.tools, mkfsArgs(format, c, "", 0)[0])

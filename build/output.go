@@ -109,6 +109,10 @@ type Evidence struct {
 	// Unused are inputs, as KIND/NAME, that the lock has for this image and
 	// that no step was given.
 	Unused []string `json:"unused,omitempty"`
+	// Unread are inputs, as KIND/NAME, that steps were given and that nobody
+	// opened while they ran, as far as inotify(7) tells; nil where the kernel gave
+	// the builder no watches. The tools are not looked at.
+	Unread *[]string `json:"unread,omitempty"`
 	// Skipped are the scriptlets and triggers that were not run because the
 	// lock says so of their set, in the order of sets and packages.
 	Skipped []SkippedScript `json:"skippedScriptlets,omitempty"`

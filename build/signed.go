@@ -14,6 +14,7 @@ import (
 
 	"caisson/build/esp"
 	"caisson/build/image/gpt"
+	"caisson/build/imagefile"
 	"caisson/build/rootfs"
 	"caisson/lock/digest"
 )
@@ -54,6 +55,7 @@ type SignedDisk struct {
 
 	files []esp.File
 	esp   gpt.Partition
+	time  int64 // of all that is written
 }
 
 // ReadESP reads the files of a disk's EFI system partition.
@@ -86,7 +88,7 @@ func SignDisk(disk io.ReaderAt, size int64, sign esp.Signer, scratch esp.Scratch
 	if err := esp.Check(io.NewSectionReader(disk, p.Start(), p.Size()), p.Size(), files, o, scratch); err != nil {
 		return nil, err
 	}
-	d := &SignedDisk{Size: size, esp: p}
+	d := &SignedDisk{Size: size, esp: p, time: o.Time}
 	if d.files, d.Programs, err = esp.Sign(files, sign); err != nil {
 		return nil, err
 	}
@@ -127,10 +129,23 @@ func (d *SignedDisk) WriteFile(ctx context.Context, name, format string) error {
 	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := WriteImage(ctx, part, format, d, d.Size); err != nil {
+	if err := writeImage(ctx, part, d, d.Size, imagefile.Options{Format: format, Time: d.time}); err != nil {
 		return errors.Join(err, os.Remove(part))
 	}
 	return os.Rename(part, name)
+}
+
+// writeImage writes a disk of size bytes to a new file.
+func writeImage(ctx context.Context, name string, disk io.ReaderAt, size int64, o imagefile.Options) (err error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := imagefile.Write(ctx, f, disk, size, o); err != nil {
+		return fmt.Errorf("writing the %s: %w", o.Format, err)
+	}
+	return nil
 }
 
 // WriteFolder writes what a build with the key would have left in a folder: of

@@ -183,6 +183,8 @@ func TestParseCheck(t *testing.T) {
 		{func(l *Lock) { l.Inputs[0], l.Inputs[1] = l.Inputs[1], l.Inputs[0] }, "input crate itoa-1.0.18.crate is not in its place: they are sorted by kind and name"},
 		{func(l *Lock) { l.Inputs[8].Name = "agent" }, "input tree agent is there twice"},
 		{func(l *Lock) { l.Inputs[0].Name = "" }, "input crate : no name"},
+		{func(l *Lock) { l.Inputs[0].Name += "\x00\x1b[2J" }, `input "crate" "itoa-1.0.18.crate\x00\x1b[2J": url "itoa/1.0.18": want no control characters`},
+		{func(l *Lock) { l.Inputs[1].URL = "a\nb" }, `input "file" "blob": url "a\nb": want no control characters`},
 		{func(l *Lock) { l.Inputs[1].SHA256 = zero }, "input file blob: no sha256"},
 		{func(l *Lock) { l.Inputs[1].Size = -1 }, "input file blob: size -1"},
 		{func(l *Lock) { l.Inputs[1].Kind = "fle" }, `input fle blob: kind "fle" is not known to this Caisson`},

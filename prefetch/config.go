@@ -48,6 +48,10 @@ type Config struct {
 	// CargoTokens gives the token of a registry likewise, as
 	// CARGO_REGISTRIES_NAME_TOKEN does.
 	CargoTokens map[string]string
+	// CratesIO is the sparse index ("sparse+https://…") that stands for that of
+	// crates.io, whatever cargo's configuration says, and CratesIOToken its
+	// token; empty where nothing does.
+	CratesIO, CratesIOToken string
 
 	// SSH is how git repositories are reached by ssh.
 	SSH gitfetch.SSH

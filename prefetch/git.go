@@ -1,6 +1,7 @@
 package prefetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,19 +28,19 @@ type gitJob struct {
 	dir  string // for objects on their way
 	auth *lock.Auth
 	asks *url.URL // the repository that was asked for
+	req  Request  // is told what goes on
 	open []*gitfetch.Repo
+	by   string // by what it was logged in, as LoginOf says it
 }
 
 // fetchGit writes a git repository at a commit, in the form of package
 // gittree. Where the digest of that is not known beforehand, the file is
-// proved to be what its commit says, and to be the commit that was pinned.
-func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, to *cas.Temp) error {
-	err := f.tryGit(ctx, w, to)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err == nil {
-		return nil
+// proved to be what its commit says, and to be the commit that was pinned. It
+// returns by what it was logged in for any of it.
+func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, req Request, to *cas.Temp) (by string, err error) {
+	by, err = f.tryGit(ctx, w, req, to)
+	if err == nil || ctx.Err() != nil {
+		return by, ctx.Err()
 	}
 	fe := &FetchError{URL: safeURL(w.URL), Err: err}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -49,27 +50,27 @@ func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, to *cas.Temp) error
 	if errors.As(err, &passes) {
 		fe.Err = temporary{err}
 	}
-	return fe
+	return "", fe
 }
 
-func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, to *cas.Temp) error {
+func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, req Request, to *cas.Temp) (by string, err error) {
 	u, err := url.Parse(w.URL)
 	if err != nil || u.Host == "" && u.Scheme != "file" {
-		return errors.New("the address is no URL, such as https://host/path or ssh://git@host/path")
+		return "", errors.New("the address is no URL, such as https://host/path or ssh://git@host/path")
 	}
 	if err := checkGitURL(u, w.Ref); err != nil {
-		return err
+		return "", err
 	}
 	dir, remove, err := f.store.CreateDir()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer remove()
-	g := &gitJob{f: f, dir: dir, auth: w.Auth, asks: u}
+	g := &gitJob{f: f, dir: dir, auth: w.Auth, asks: u, req: req}
 	defer g.close()
 	src, err := g.source(ctx, u, w.Ref, w.Submodules)
 	if err != nil {
-		return err
+		return "", err
 	}
 	limit := f.cfg.MaxSize
 	switch {
@@ -79,8 +80,13 @@ func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, to *cas.Temp) error {
 		limit = min(limit, w.Max)
 	}
 	if err := gittree.Write(&limitedWriter{ctx, to, limit}, src); err != nil {
-		return err
+		return "", err
 	}
+	return g.by, checkGit(w, to)
+}
+
+// checkGit proves a file that has come: by its digest where that is known.
+func checkGit(w lock.Want, to *cas.Temp) error {
 	if !w.SHA256.IsZero() {
 		if got := to.Sum(); got != w.SHA256 {
 			return &cas.MismatchError{Got: got, Want: w.SHA256}
@@ -166,12 +172,17 @@ func (g *gitJob) source(ctx context.Context, u *url.URL, ref string, submodules 
 // fetch fetches a repository at a ref, and tries again what may pass.
 func (g *gitJob) fetch(ctx context.Context, u *url.URL, ref string) (*gitfetch.Repo, string, error) {
 	var repo *gitfetch.Repo
-	var id string
-	err := g.f.retry(ctx, u, func() error {
-		o, err := g.f.gitOptions(g.authFor(u), u)
+	var id, by string
+	try := 0
+	err := g.f.retry(ctx, u, func() (err error) {
+		try++
+		g.req.tell(u, try)
+		var o gitfetch.Options
+		o, by, err = g.f.gitOptions(g.authFor(u), u)
 		if err != nil {
 			return err
 		}
+		o.Alive = g.req.alive
 		remote, err := gitfetch.Open(ctx, u, o)
 		if err != nil {
 			return err
@@ -185,7 +196,7 @@ func (g *gitJob) fetch(ctx context.Context, u *url.URL, ref string) (*gitfetch.R
 	if err != nil {
 		return nil, "", err
 	}
-	g.open = append(g.open, repo)
+	g.open, g.by = append(g.open, repo), cmp.Or(g.by, by)
 	return repo, id, nil
 }
 
@@ -220,21 +231,25 @@ func (f *Fetcher) retry(ctx context.Context, u *url.URL, get func() error) error
 	}
 }
 
-// gitOptions are how a server is reached.
-func (f *Fetcher) gitOptions(auth *lock.Auth, u *url.URL) (gitfetch.Options, error) {
-	o := gitfetch.Options{SSH: f.cfg.SSH, Idle: f.cfg.IdleTimeout, Max: f.cfg.MaxSize}
-	if u.Scheme != "http" && u.Scheme != "https" {
-		return o, nil
+// gitOptions are how a server is reached, and by what it is logged in there.
+func (f *Fetcher) gitOptions(auth *lock.Auth, u *url.URL) (o gitfetch.Options, by string, err error) {
+	o = gitfetch.Options{SSH: f.cfg.SSH, Idle: f.cfg.IdleTimeout, Max: f.cfg.MaxSize}
+	switch u.Scheme {
+	case "ssh":
+		return o, bySSH, nil
+	case "http", "https":
+	default:
+		return o, "", nil
 	}
 	l, err := f.client.loginFor(&Request{Auth: auth}, u)
 	if err != nil {
-		return o, err
+		return o, "", err
 	}
 	if err := l.mayGo(u); err != nil {
-		return o, err
+		return o, "", err
 	}
-	o.HTTP = &http.Client{Transport: &counted{&f.client.requests, &sender{l, u}}, CheckRedirect: checkRedirect}
-	return o, nil
+	o.HTTP = &http.Client{Transport: &counted{&f.client.requests, newSender(l, u)}, CheckRedirect: checkRedirect}
+	return o, l.loggedIn(u), nil
 }
 
 // counted counts requests.

@@ -27,31 +27,32 @@ import (
 // are not supported, nor what git's own configuration says of addresses, and
 // files that .gitattributes has git rewrite (eol=crlf, ident,
 // working-tree-encoding) are taken as they are kept, which go does not do:
-// their module does not prove to be what go.sum says.
-func (f *Fetcher) goDirect(ctx context.Context, file string, to *cas.Temp) error {
+// their module does not prove to be what go.sum says. It returns by what it
+// was logged in.
+func (f *Fetcher) goDirect(ctx context.Context, file string, to *cas.Temp) (by string, err error) {
 	mod, ext, err := parseModuleFile(file)
 	if err != nil {
-		return err
+		return "", err
 	}
 	root, err := f.repoRoot(ctx, mod.Path)
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return "", ctx.Err()
 	}
 	if err != nil {
-		return &FetchError{URL: "https://" + mod.Path, Err: err}
+		return "", &FetchError{URL: "https://" + mod.Path, Err: err}
 	}
 	if root.vcs == "mod" {
-		return f.client.Get(ctx, Request{URL: strings.TrimSuffix(root.repo, "/") + "/" + file, Immutable: true}, to)
+		return f.client.get(ctx, Request{URL: strings.TrimSuffix(root.repo, "/") + "/" + file, Immutable: true}, to)
 	}
-	err = f.moduleOf(ctx, root, mod, ext, to)
+	by, err = f.moduleOf(ctx, root, mod, ext, to)
 	if err == nil || ctx.Err() != nil {
-		return ctx.Err()
+		return by, ctx.Err()
 	}
 	fe := &FetchError{URL: safeURL(root.repo), Err: fmt.Errorf("%s: %w", mod, err)}
 	if errors.Is(err, fs.ErrNotExist) {
 		fe.Status = http.StatusNotFound
 	}
-	return fe
+	return "", fe
 }
 
 // parseModuleFile reads a path of a module proxy.
@@ -103,25 +104,27 @@ func newGoModule(root repoRoot, mod module.Version) (*goModule, error) {
 }
 
 // moduleOf fetches a module's repository and writes what is asked for of it.
-func (f *Fetcher) moduleOf(ctx context.Context, root repoRoot, mod module.Version, ext string, to *cas.Temp) error {
+// It returns by what it was logged in.
+func (f *Fetcher) moduleOf(ctx context.Context, root repoRoot, mod module.Version, ext string, to *cas.Temp) (by string, err error) {
 	u, err := url.Parse(root.repo)
 	if err != nil {
-		return errors.New("the address of its repository is no URL")
+		return "", errors.New("the address of its repository is no URL")
 	}
 	if err := checkGitURL(u, mod.Version); err != nil {
-		return err
+		return "", err
 	}
 	m, err := newGoModule(root, mod)
 	if err != nil {
-		return err
+		return "", err
 	}
 	dir, remove, err := f.store.CreateDir()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer remove()
-	err = f.retry(ctx, u, func() error {
-		o, err := f.gitOptions(nil, u)
+	err = f.retry(ctx, u, func() (err error) {
+		var o gitfetch.Options
+		o, by, err = f.gitOptions(nil, u)
 		if err != nil {
 			return err
 		}
@@ -132,13 +135,13 @@ func (f *Fetcher) moduleOf(ctx context.Context, root repoRoot, mod module.Versio
 		return m.fetch(ctx, remote, dir)
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer m.repo.Close()
 	if ext == ".mod" {
-		return m.writeMod(to)
+		return by, m.writeMod(to)
 	}
-	return m.writeZip(to)
+	return by, m.writeZip(to)
 }
 
 // fetch finds the commit of the version and lists its files.

@@ -159,14 +159,14 @@ func (g *goForge) direct(t *testing.T, mod module.Version) (sum, modSum string, 
 			t.Fatal(err)
 		}
 		defer to.Discard()
-		if err := f.goDirect(t.Context(), escaped+"/@v/"+version+ext, to); err != nil {
+		if _, err := f.goDirect(t.Context(), escaped+"/@v/"+version+ext, to); err != nil {
 			return "", nil, err
 		}
-		b, err := os.ReadFile(to.Path())
+		b, err := os.ReadFile(to.Name())
 		if err != nil {
 			t.Fatal(err)
 		}
-		sum, err := dirhash.HashZip(to.Path(), dirhash.Hash1)
+		sum, err := dirhash.HashZip(to.Name(), dirhash.Hash1)
 		return sum, b, err
 	}
 	_, b, err := get(".mod")
@@ -264,7 +264,7 @@ func TestGoDirectByProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer to.Discard()
-	if err := f.goDirect(t.Context(), "example.com/proxied/@v/v1.0.0.mod", to); err != nil || to.Size() != int64(len("module example.com/proxied\n")) {
+	if _, err := f.goDirect(t.Context(), "example.com/proxied/@v/v1.0.0.mod", to); err != nil || to.Size() != int64(len("module example.com/proxied\n")) {
 		t.Errorf("%d bytes, %v", to.Size(), err)
 	}
 }

@@ -29,6 +29,7 @@ type registry struct {
 	repo name.Repository
 	mu   sync.Mutex
 	in   http.RoundTripper // nil before the login
+	by   string            // as LoginOf says it
 }
 
 func (r *registries) of(host, repository string) (*registry, error) {
@@ -62,7 +63,7 @@ func (r *registry) login(ctx context.Context, c *Client) (http.RoundTripper, err
 	if r.in != nil {
 		return r.in, nil
 	}
-	in, err := LoginRegistry(ctx, c.http.Transport, r.repo, c.cfg)
+	in, by, err := loginRegistry(ctx, c.http.Transport, r.repo, c.cfg)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -77,44 +78,45 @@ func (r *registry) login(ctx context.Context, c *Client) (http.RoundTripper, err
 		}
 		return nil, fe
 	}
-	r.in = in
+	r.in, r.by = in, by
 	return in, nil
 }
 
 // fetchOCI writes a part of an image in a registry: a manifest or an index by
 // tag or digest, a blob by digest, or the list of what refers to a manifest
 // (distribution-spec 1.1). A digest in the address is checked whether or not
-// the lock has it too.
-func (f *Fetcher) fetchOCI(ctx context.Context, w lock.Want, req Request, to *cas.Temp) error {
+// the lock has it too. It returns by what it was logged in.
+func (f *Fetcher) fetchOCI(ctx context.Context, w lock.Want, req Request, to *cas.Temp) (by string, err error) {
 	a, err := lock.ParseOCIAddress(w.URL)
 	if err != nil {
-		return &FetchError{URL: safeURL(w.URL), Err: err}
+		return "", &FetchError{URL: safeURL(w.URL), Err: err}
 	}
 	if sum, ok := a.Digest(); ok {
 		if req.Digest != sum && req.Digest != (digest.Digest{}) {
-			return &FetchError{URL: w.URL, Err: &cas.MismatchError{Got: sum, Want: req.Digest}}
+			return "", &FetchError{URL: w.URL, Err: &cas.MismatchError{Got: sum, Want: req.Digest}}
 		}
 		req.Digest, req.Immutable = sum, true
 	}
 	r, err := f.registries.of(a.Host, a.Repository)
 	if err != nil {
-		return &FetchError{URL: w.URL, Err: err}
+		return "", &FetchError{URL: w.URL, Err: err}
 	}
 	if req.through, err = r.login(ctx, f.client); err != nil {
-		return err
+		return "", err
 	}
+	req.by = r.by
 	req.URL, req.Max = r.url(a.Kind, a.ID), w.Max
 	if a.Kind != lock.OCIBlobs {
 		req.Accept = strings.Join(w.MediaTypes, ", ")
 	}
-	err = f.client.Get(ctx, req, to)
+	by, err = f.client.get(ctx, req, to)
 	var fe *FetchError
 	if a.Kind == lock.OCIReferrers && errors.As(err, &fe) {
 		switch fe.Status {
 		// What registries say that do not know of referrers.
 		case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable:
-			return fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+			return "", fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 		}
 	}
-	return err
+	return by, err
 }

@@ -34,13 +34,21 @@ var errGuard = errors.New("refused")
 // pass is tried again as often as cfg says, and after the time that the
 // registry asks for.
 func LoginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repository, cfg Config) (http.RoundTripper, error) {
+	in, _, err := loginRegistry(ctx, t, repo, cfg)
+	return in, err
+}
+
+// loginRegistry is LoginRegistry, and returns by what it was logged in.
+func loginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repository, cfg Config) (in http.RoundTripper, by string, err error) {
 	cfg = cfg.withDefaults()
 	auth := authn.Anonymous
 	if cfg.Keychain != nil {
-		var err error
 		if auth, err = authn.Resolve(ctx, cfg.Keychain, repo); err != nil {
-			return nil, fmt.Errorf("asking for the login of %s: %w", repo.RegistryStr(), err)
+			return nil, "", fmt.Errorf("asking for the login of %s: %w", repo.RegistryStr(), err)
 		}
+	}
+	if !isAnonymous(auth) {
+		by = byRegistry
 	}
 	g := &guard{RoundTripper: t, repo: repo}
 	backoff := cfg.Backoff
@@ -49,13 +57,13 @@ func LoginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repositor
 		in, err := transport.NewWithContext(try, repo.Registry, auth, g, []string{repo.Scope(transport.PullScope)})
 		cancel()
 		if err == nil {
-			return in, nil
+			return in, by, nil
 		}
 		if left <= 0 || ctx.Err() != nil || !mayPass(ctx, err) {
-			return nil, err
+			return nil, "", err
 		}
 		if err := sleep(ctx, max(time.Duration(g.wait.Swap(0)), backoff/2+rand.N(backoff))); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		backoff *= 2
 	}
@@ -107,7 +115,7 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if isTemporary(resp.StatusCode) {
-		g.wait.Store(int64(retryAfter(resp)))
+		g.wait.Store(int64(retryAfter(resp, time.Now())))
 	}
 	switch {
 	case resp.StatusCode >= http.StatusMultipleChoices:

@@ -1,8 +1,6 @@
 package prefetch
 
 import (
-	"archive/zip"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -15,10 +13,6 @@ import (
 	"caisson/prefetch/cas"
 	"caisson/prefetch/rpmsig"
 )
-
-// maxUnpacked is how many bytes the files of a Go zip may have together. Go
-// itself refuses zips above 500 MiB.
-const maxUnpacked = 4 << 30
 
 // SignatureError says that a package is not signed as the lock wants it.
 type SignatureError struct {
@@ -45,6 +39,7 @@ func (e *HashError) Error() string {
 type content interface {
 	io.ReaderAt
 	Size() int64
+	Name() string // its path
 }
 
 // trust is the keys that the repositories of a lock trust.
@@ -130,6 +125,8 @@ func (t *trust) prove(in *lock.Input, c content) (proof, error) {
 		return proof{key: goProof(in)}, proveGo(in, c)
 	case in.Git != nil:
 		return proof{key: gitProof(in)}, proveGit(in, c)
+	case in.Kind == lock.KindCrate:
+		return proof{key: crateProof(in)}, checkCrate(in, c)
 	}
 	return proof{}, nil
 }
@@ -147,6 +144,8 @@ func (t *trust) proved(in *lock.Input, s *cas.Store) bool {
 		keys = []string{goProof(in)}
 	case in.Git != nil:
 		keys = []string{gitProof(in)}
+	case in.Kind == lock.KindCrate:
+		keys = []string{crateProof(in)}
 	default:
 		return true
 	}
@@ -161,7 +160,7 @@ func (t *trust) proved(in *lock.Input, s *cas.Store) bool {
 // signature.
 func rpmProof(in *lock.Input, fingerprint string, key digest.Digest) string {
 	r := in.RPM
-	return strings.Join([]string{"proof-2 rpm", in.SHA256.Hex(), r.Name, r.EVR(), r.Arch, fingerprint, key.Hex()}, "\x00")
+	return strings.Join([]string{"proof-3 rpm", in.SHA256.Hex(), r.Name, r.EVR(), r.Arch, fingerprint, key.Hex()}, "\x00")
 }
 
 func (t *trust) proveRPM(in *lock.Input, c content) (proof, error) {
@@ -175,6 +174,9 @@ func (t *trust) proveRPM(in *lock.Input, c content) (proof, error) {
 		return proof{}, fmt.Errorf("it is another package: got %s, want %s", got, want.NEVRA())
 	}
 	if !r.Signed {
+		if err := p.CheckDigests(); err != nil {
+			return proof{}, err
+		}
 		return proof{key: rpmProof(in, "", digest.Digest{})}, nil
 	}
 	rt := t.repos[in.Repo]
@@ -190,20 +192,17 @@ func (t *trust) proveRPM(in *lock.Input, c content) (proof, error) {
 }
 
 func goProof(in *lock.Input) string {
-	return strings.Join([]string{"proof-1 go", in.SHA256.Hex(), in.Go.H1}, "\x00")
+	return strings.Join([]string{"proof-2 go", in.SHA256.Hex(), in.Go.H1}, "\x00")
 }
 
 // proveGo compares the h1 of a module's zip, or of its go.mod.
 func proveGo(in *lock.Input, c content) error {
-	var got string
-	var err error
-	if strings.HasSuffix(in.URL, ".mod") {
-		got, err = dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
-			return io.NopCloser(io.NewSectionReader(c, 0, c.Size())), nil
-		})
-	} else {
-		got, err = hashZip(c)
+	if !strings.HasSuffix(in.URL, ".mod") {
+		return checkZip(in, c)
 	}
+	got, err := dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
+		return io.NopCloser(io.NewSectionReader(c, 0, c.Size())), nil
+	})
 	if err != nil {
 		return err
 	}
@@ -211,43 +210,4 @@ func proveGo(in *lock.Input, c content) error {
 		return &HashError{Name: in.Name, Got: got, Want: in.Go.H1}
 	}
 	return nil
-}
-
-// hashZip is the h1 of a zip's files (golang.org/x/mod/sumdb/dirhash).
-func hashZip(c content) (string, error) {
-	z, err := zip.NewReader(c, c.Size())
-	if err != nil {
-		return "", fmt.Errorf("reading the zip: %w", err)
-	}
-	files := make(map[string]*zip.File, len(z.File))
-	names := make([]string, 0, len(z.File))
-	for _, f := range z.File {
-		if files[f.Name] != nil {
-			return "", fmt.Errorf("reading the zip: it has %q twice", f.Name)
-		}
-		files[f.Name] = f
-		names = append(names, f.Name)
-	}
-	left := int64(maxUnpacked)
-	return dirhash.Hash1(names, func(name string) (io.ReadCloser, error) {
-		r, err := files[name].Open()
-		if err != nil {
-			return nil, err
-		}
-		return &budgetReader{ReadCloser: r, left: &left}, nil
-	})
-}
-
-// budgetReader ends in an error when all readers of a budget have read more.
-type budgetReader struct {
-	io.ReadCloser
-	left *int64
-}
-
-func (b *budgetReader) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if *b.left -= int64(n); *b.left < 0 {
-		return n, errors.New("the zip unpacks to too much")
-	}
-	return n, err
 }

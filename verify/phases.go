@@ -9,6 +9,7 @@ import (
 	"caisson/build/image/cpio"
 	"caisson/build/image/erofs"
 	"caisson/build/image/fat"
+	"caisson/build/image/fsimage"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
 	"caisson/verify/diff"
@@ -83,7 +84,7 @@ func bootPhases(d *Disk, name string) ([]string, error) {
 }
 
 func readRoot(r *io.SectionReader, s *system) error {
-	fsys, err := erofs.Open(r)
+	fsys, err := fsimage.Open(r)
 	if err != nil {
 		return err
 	}

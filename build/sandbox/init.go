@@ -34,6 +34,7 @@ type initSpec struct {
 	ProcIn, DevIn []string
 	Args, Env     []string
 	Dir           string
+	Terminal      bool // descriptor 0 is one of the command's own
 	Features      features
 	MaxProcesses  int
 	// HostSocket is an abstract UNIX socket that listens in the caller's network.
@@ -304,7 +305,11 @@ func startCommand(s *initSpec) commandStart {
 	name, err := lookPath(s.Args[0], s.Dir, s.Env)
 	if err == nil {
 		var pid int
-		pid, err = syscall.ForkExec(name, s.Args, &syscall.ProcAttr{Dir: s.Dir, Env: s.Env, Files: []uintptr{0, 1, 2}})
+		attr := &syscall.ProcAttr{Dir: s.Dir, Env: s.Env, Files: []uintptr{0, 1, 2}}
+		if s.Terminal {
+			attr.Sys = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		}
+		pid, err = syscall.ForkExec(name, s.Args, attr)
 		if err == nil {
 			return commandStart{pid: pid}
 		}

@@ -81,6 +81,10 @@ type Spec struct {
 	// goroutine, but does not keep Run.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+	// Terminal, where it is not nil, is in their place, and the command's own: a
+	// pseudo terminal that was made for it. Of the caller's own terminal a command
+	// could make keyboard input.
+	Terminal *os.File
 
 	// FakeOwnership answers chown, mknod of devices, setting security.* attributes
 	// and changes of user or group with success, and records them in Result.Files.

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"caisson/build"
 	"caisson/build/sandbox"
 	"caisson/prefetch"
 	"caisson/verify/boot"
@@ -99,17 +100,18 @@ func (d *doctor) look(ctx context.Context, lockNamed bool) error {
 		return err
 	}
 	d.machine()
-	d.folder("output folder", d.out, wantSpace)
 	dir, err := d.storeDir()
 	if err != nil {
 		return err
 	}
-	d.folder("store", dir, 0)
+	need := int64(wantSpace)
 	if _, err := os.Stat(d.lockFile); lockNamed || err == nil {
-		if err := d.inputs(); err != nil {
+		if need, err = d.inputs(); err != nil {
 			return err
 		}
 	}
+	d.folder("output folder", d.out, need)
+	d.folder("store", dir, 0)
 	d.programs()
 	d.network()
 	return nil
@@ -275,7 +277,7 @@ func (d *doctor) folder(name, dir string, want int64) {
 	case want > 0 && st.Flags&unix.ST_NOEXEC != 0:
 		d.say(name, wrong, "what a step compiles or unpacks is run there: name a folder on a file system that is not mounted noexec", "%s: programs may not be run", text)
 	case free < want:
-		d.say(name, lesser, fmt.Sprintf("a build may need %s and more", size(want)), "%s", text)
+		d.say(name, lesser, fmt.Sprintf("a build needs about %s", size(want)), "%s", text)
 	case want > 0 && st.Files > 0 && st.Ffree < wantFiles:
 		d.say(name, lesser, fmt.Sprintf("a build may need %d", wantFiles), "%s, %d files more", text, st.Ffree)
 	default:
@@ -283,22 +285,24 @@ func (d *doctor) folder(name, dir string, want int64) {
 	}
 }
 
-// inputs checks that the store has what the lock needs.
-func (d *doctor) inputs() error {
+// inputs checks that the store has what the lock needs, and returns how many
+// bytes a build from it takes.
+func (d *doctor) inputs() (need int64, err error) {
 	l, _, err := d.readLock()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	missing := len(l.Inputs)
-	if st, err := withLower(d.openStore()); err == nil {
-		missing = len(prefetch.Missing(l, st))
+	st, err := withLower(d.openStore())
+	if err != nil {
+		d.say("inputs", lesser, "run "+quote(append([]string{"caisson", "prefetch"}, d.args()...)), "%v", err)
+		return wantSpace, nil
 	}
-	if missing > 0 {
+	if missing := len(prefetch.Missing(l, st)); missing > 0 {
 		d.say("inputs", lesser, "run "+quote(append([]string{"caisson", "prefetch"}, d.args()...)), "%d of %d that %s names are not in the store", missing, len(l.Inputs), d.lockFile)
-		return nil
+	} else {
+		d.say("inputs", found, "", "all %d that %s names are in the store", len(l.Inputs), d.lockFile)
 	}
-	d.say("inputs", found, "", "all %d that %s names are in the store", len(l.Inputs), d.lockFile)
-	return nil
+	return build.Space(l, st, machineArch(), ""), nil
 }
 
 // programs checks those that some commands start.

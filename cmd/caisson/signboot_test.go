@@ -10,9 +10,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"caisson/build"
 	"caisson/build/esp"
 	"caisson/build/image/gpt"
+	"caisson/build/imagefile"
 )
 
 // bootKeys are where the test's key, its certificate and its program lie.
@@ -48,5 +48,8 @@ func cmdMakeBoot(ts *testscript.TestScript, _ bool, args []string) {
 		program("EFI/BOOT/BOOTX64.EFI", b), program("EFI/Linux/small.efi", append(bytes.Clone(b), "other"...)), esp.Bytes("loader/loader.conf", []byte("timeout 0\n")),
 	}, esp.Options{Time: 1700000000}))
 	name := ts.MkAbs(args[0])
-	ts.Check(build.WriteImage(context.Background(), name, strings.TrimPrefix(filepath.Ext(name), "."), disk, size))
+	image, err := os.Create(name)
+	ts.Check(err)
+	defer image.Close()
+	ts.Check(imagefile.Write(context.Background(), image, disk, size, imagefile.Options{Format: strings.TrimPrefix(filepath.Ext(name), ".")}))
 }

@@ -48,7 +48,11 @@ func (v views) write(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store
 		if err != nil {
 			return viewError(err)
 		}
-		ui.stage("%s written: %s", dir, viewStats(st))
+		done := "written"
+		if st.Kept {
+			done = "as it was"
+		}
+		ui.stage("%s %s: %s", dir, done, viewStats(st))
 	}
 	return nil
 }

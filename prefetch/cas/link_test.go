@@ -11,11 +11,23 @@ import (
 	"caisson/lock/digest"
 )
 
+// folder is an open folder.
+func folder(t *testing.T, dir string) *os.File {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
 func TestLink(t *testing.T) {
 	s := open(t)
 	d := put(t, s, "hello")
-	name := filepath.Join(t.TempDir(), "name")
-	how, err := s.Link(d, name)
+	dir := folder(t, t.TempDir())
+	name := filepath.Join(dir.Name(), "name")
+	how, err := s.Link(d, dir, "name")
 	if err != nil || how != HardLink {
 		t.Fatalf("got %q, %v", how, err)
 	}
@@ -26,14 +38,14 @@ func TestLink(t *testing.T) {
 	if b, err := os.Stat(s.Path(d)); err != nil || !os.SameFile(a, b) {
 		t.Errorf("not the same file: %v", err)
 	}
-	if _, err := s.Link(d, name); !errors.Is(err, fs.ErrExist) {
+	if _, err := s.Link(d, dir, "name"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("over a file: got %v", err)
 	}
-	if _, err := s.Link(d, name+"/x/y"); err == nil {
+	if _, err := s.Link(d, dir, "name/x/y"); err == nil {
 		t.Error("in no folder")
 	}
 	var m *MissingError
-	if _, err := s.Link(digest.Of([]byte("nothing")), name+"2"); !errors.As(err, &m) {
+	if _, err := s.Link(digest.Of([]byte("nothing")), dir, "2"); !errors.As(err, &m) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -45,15 +57,16 @@ func TestLinkElsewhere(t *testing.T) {
 	if err := syscall.Mount("none", dir, "tmpfs", 0, ""); err != nil {
 		t.Skip("no mounts: " + err.Error())
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
 	s := open(t)
 	d := put(t, s, "hello")
+	to := folder(t, dir)
 	name := filepath.Join(dir, "name")
-	how, err := s.Link(d, name)
+	how, err := s.Link(d, to, "name")
 	if err != nil || how != Copy {
 		t.Fatalf("got %q, %v", how, err)
 	}
@@ -66,7 +79,7 @@ func TestLinkElsewhere(t *testing.T) {
 	}
 	damage(t, s, d, "hallo")
 	var bad *DamagedError
-	if _, err := s.Link(d, name+"2"); !errors.As(err, &bad) {
+	if _, err := s.Link(d, to, "name2"); !errors.As(err, &bad) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := os.Stat(name + "2"); !errors.Is(err, fs.ErrNotExist) {

@@ -50,6 +50,8 @@ type Options struct {
 	SSH  SSH
 	// Idle is how long a server may say nothing.
 	Idle time.Duration
+	// Alive is called when something has come; it may be nil.
+	Alive func()
 	// Max is the most bytes that a server may send in one answer.
 	Max int64
 }

@@ -35,6 +35,7 @@ func (r *Remote) session(ctx context.Context, f func(context.Context, transport.
 	defer cancel(nil)
 	w := newWatch(r.opts.Idle, func() { cancel(ErrIdle) })
 	defer w.stop()
+	w.tell = r.opts.Alive
 	s, err := r.connect(w)
 	if err == nil {
 		err = f(ctx, s, w)
@@ -94,15 +95,22 @@ func (r *Remote) connect(w *watch) (transport.UploadPackSession, error) {
 type watch struct {
 	timer  *time.Timer
 	after  time.Duration
-	failed error // why an HTTP request came to nothing that may pass
+	failed error  // why an HTTP request came to nothing that may pass
+	tell   func() // of what comes; nil for nobody
 }
 
 func newWatch(after time.Duration, f func()) *watch {
 	return &watch{timer: time.AfterFunc(after, f), after: after}
 }
 
-func (w *watch) alive() { w.timer.Reset(w.after) }
-func (w *watch) stop()  { w.timer.Stop() }
+func (w *watch) stop() { w.timer.Stop() }
+
+func (w *watch) alive() {
+	w.timer.Reset(w.after)
+	if w.tell != nil {
+		w.tell()
+	}
+}
 
 // watched tells the watch of all that comes by HTTP, and limits it.
 type watched struct {

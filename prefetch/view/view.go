@@ -6,10 +6,9 @@
 //
 // What has a digest is linked from the store: hard links where the file
 // system and the owner allow it, else reflinks, else copies (see
-// cas.Store.Link); or symbolic links, where the store will be mounted beside
-// the view. All files are read-only, and a hard link is the store's own file:
-// who makes one writable and writes to it damages the store, which the next
-// build notices and the next prefetch mends. Folders may be written to, as go
+// cas.Store.Link). All files are read-only, and a hard link is the store's own
+// file: who makes one writable and writes to it damages the store, which the
+// next build notices and the next prefetch mends. Folders may be written to, as go
 // does with a module cache. What is not in the store (indexes, repodata) is
 // made here, and is a function of the lock and of the packages.
 //
@@ -44,9 +43,7 @@ import (
 
 // Tree is a view that is being put together: which file lies where.
 type Tree struct {
-	store *cas.Store
-	// mounted is where the store will be, if files are to be symbolic links.
-	mounted string
+	store   *cas.Store
 	entries map[string]entry
 	folders []folder
 }
@@ -66,10 +63,6 @@ type entry struct {
 
 // New is an empty view of what a store has.
 func New(s *cas.Store) *Tree { return &Tree{store: s, entries: make(map[string]entry)} }
-
-// Mounted makes the view's links symbolic ones below dir, where the store's
-// top layer will be seen by who reads the view.
-func (t *Tree) Mounted(dir string) { t.mounted = dir }
 
 // Len is the number of files.
 func (t *Tree) Len() int { return len(t.entries) }

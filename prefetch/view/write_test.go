@@ -3,9 +3,7 @@ package view
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -180,17 +178,6 @@ func TestWriteMountPoint(t *testing.T) {
 	}
 }
 
-func TestMounted(t *testing.T) {
-	s := newStore(t)
-	tree := sample(t, s, "one")
-	tree.Mounted("/store")
-	dir := write(t, tree)
-	h := digest.Of([]byte("one")).Hex()
-	if got, err := os.Readlink(dir + "/a/b/linked"); err != nil || got != "/store/sha256/"+h[:2]+"/"+h {
-		t.Errorf("got %q, %v", got, err)
-	}
-}
-
 func TestNames(t *testing.T) {
 	tree := New(newStore(t))
 	for _, name := range []string{"", ".", "/x", "../x", "a/../b", "a//b", "a\x00", "a\nb", `a\b`, marker, "a/" + marker} {
@@ -207,43 +194,4 @@ func TestNames(t *testing.T) {
 	if err := tree.File("a", []byte("2")); err == nil {
 		t.Error("two files of one name")
 	}
-}
-
-// BenchmarkView makes a view of 2,000 inputs in place of the same one. Beside
-// it, in the same run, rm and cp -l do that work.
-func BenchmarkView(b *testing.B) {
-	s, err := cas.Open(filepath.Join(b.TempDir(), "store"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	l := &lock.Lock{}
-	for i := range 1000 {
-		m, v := fmt.Sprintf("example.com/group%d/module%d", i%40, i), "v1.2.3"
-		for _, ext := range []string{".mod", ".zip"} {
-			d, _, err := s.Put(strings.NewReader(strings.Repeat(m, 200)+ext), digest.Digest{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			l.Inputs = append(l.Inputs, lock.Input{Kind: lock.KindGo, Name: m + "@" + v + ext, SHA256: d, Go: &lock.Go{Module: m, Version: v}})
-		}
-	}
-	dir := filepath.Join(b.TempDir(), "view")
-	b.Run("view", func(b *testing.B) {
-		for range b.N {
-			tree := New(s)
-			if err := tree.Go("", l); err != nil {
-				b.Fatal(err)
-			}
-			if _, err := tree.Write(b.Context(), dir); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("cp", func(b *testing.B) {
-		for range b.N {
-			if out, err := exec.Command("sh", "-c", `rm -rf "$0-2" && cp -rl "$0" "$0-2"`, dir).CombinedOutput(); err != nil {
-				b.Fatalf("%v %s", err, out)
-			}
-		}
-	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"caisson/build/image/fsimage"
 	"caisson/build/image/gpt"
 )
 
@@ -122,8 +123,8 @@ func (d *differ) partition(top *Node, a, b part, changed spans) {
 	switch kind := v.kind(a, b); kind {
 	case "fat":
 		d.fat(n, v)
-	case "erofs":
-		d.erofs(n, v)
+	case fsimage.EROFS, fsimage.Squashfs:
+		d.root(n, v, kind)
 	case "verity":
 		d.verity(n, v)
 	default:
@@ -151,9 +152,9 @@ func (v volume) kind(a, b part) string {
 		off   int64
 		magic string
 	}{
-		{"erofs", 1024, "\xe2\xe1\xf5\xe0"},
+		{fsimage.EROFS, 1024, "\xe2\xe1\xf5\xe0"},
 		{"verity", 0, "verity\x00\x00"},
-		{"a squashfs file system", 0, "hsqs"},
+		{fsimage.Squashfs, 0, "hsqs"},
 		{"an ext4 file system", 1024 + 56, "\x53\xef"},
 		{"an XFS file system", 0, "XFSB"},
 		{"a btrfs file system", 65536 + 64, "_BHRfS_M"},

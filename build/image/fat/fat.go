@@ -1,6 +1,6 @@
 // Package fat writes a FAT32 file system, as an EFI system partition has it,
-// and reads FAT32 and FAT16: Microsoft's "FAT: General Overview of On-Disk
-// Format", version 1.03.
+// and reads FAT32, FAT16 and FAT12 and adds files to them: Microsoft's "FAT:
+// General Overview of On-Disk Format", version 1.03.
 //
 // Limits first: Write makes file systems of 33 MiB to 2 GiB, with sectors of
 // 512 bytes and clusters of 512 bytes up to 260 MiB and of 4096 above, so

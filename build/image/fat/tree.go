@@ -17,6 +17,8 @@ const (
 	attrFolder  = 0x10
 	attrArchive = 0x20
 	attrLong    = 0x0f
+
+	deleted = 0xe5 // the first byte of an entry that is free
 )
 
 // node is a file or a folder.

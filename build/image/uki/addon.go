@@ -34,7 +34,7 @@ type AddonOptions struct {
 
 // Addon makes an addon for a UKI (systemd-stub(7), "Companion Files"): the
 // stub with .cmdline, .uname and .sbat added. The stub is systemd's for addons
-// (addonx64.efi.stub), of the UKI's machine. The same stub and options give
+// (addonx64.efi.stub), or AddonStub's, of the UKI's machine. The same stub and options give
 // the same bytes.
 func Addon(stub []byte, o AddonOptions) ([]byte, error) {
 	if len(stub) > maxAddonStub {
@@ -46,8 +46,8 @@ func Addon(stub []byte, o AddonOptions) ([]byte, error) {
 	}
 	if name, _, err := im.LoaderInfo(); err != nil {
 		return nil, fmt.Errorf("reading the addon's stub: %w", err)
-	} else if name != "systemd-addon" {
-		return nil, fmt.Errorf("reading the addon's stub: its .sdmagic says %q, want %q", name, "systemd-addon")
+	} else if !IsAddon(name) {
+		return nil, fmt.Errorf("reading the addon's stub: its .sdmagic says %q, want %q", name, addonOfSystemd)
 	}
 	if strings.TrimSpace(o.Cmdline) == "" {
 		return nil, errors.New("an addon without a command line")

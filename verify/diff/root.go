@@ -8,12 +8,23 @@ import (
 	"strings"
 
 	"caisson/build/image/erofs"
+	"caisson/build/image/fsimage"
 )
 
-const (
-	superAt   = 1024 // of the superblock, Documentation/filesystems/erofs.rst
-	superSize = 128
-)
+// superblock is where a file system's is, what it says, and where in it a
+// checksum of itself and of what follows is.
+type superblock struct {
+	span
+	checksum span
+	fields   []field
+}
+
+func superblockOf(kind string) superblock {
+	if kind == fsimage.Squashfs { // Documentation/filesystems/squashfs.rst
+		return superblock{span: span{0, 96}, fields: squashfsFields()}
+	}
+	return superblock{span{1024, 1024 + 128}, span{1024 + 4, 1024 + 8}, erofsFields()} // Documentation/filesystems/erofs.rst
+}
 
 // File types, as st_mode has them.
 const (
@@ -47,20 +58,21 @@ func typeName(mode uint32) string {
 	return octal(mode & typeMask)
 }
 
-// erofs compares two EROFS file systems.
-func (d *differ) erofs(n *Node, v volume) {
+// root compares two file systems of a kind that a root can have.
+func (d *differ) root(n *Node, v volume, kind string) {
 	n.comment(inRoot)
-	super := span{superAt, superAt + superSize}
-	x, y := readUpTo(v.a, superAt, superSize), readUpTo(v.b, superAt, superSize)
+	sb := superblockOf(kind)
+	super := sb.span
+	x, y := readUpTo(v.a, super.off, super.end-super.off), readUpTo(v.b, super.off, super.end-super.off)
 	if v.changed.touches(super) {
 		s := d.child(n, v.name+": superblock")
-		if checksum := (span{superAt + 4, superAt + 8}); len(v.changed.and(spans{super}).minus(spans{checksum})) == 0 {
+		if kind == fsimage.EROFS && len(v.changed.and(spans{super}).minus(spans{sb.checksum})) == 0 {
 			s.comment("the checksum is of what follows in its block as well")
 		}
-		d.fields(s, x, y, superAt, superFields())
+		d.fields(s, x, y, super.off, sb.fields)
 	}
 	c := &comparison{differ: d, part: v.name, prefix: v.name + ":", changed: v.changed, timed: true}
-	c.a, c.b = readEROFS(v.a), readEROFS(v.b)
+	c.a, c.b = readRoot(v.a, kind), readRoot(v.b, kind)
 	if c.a.err != nil || c.b.err != nil {
 		d.failed(n, c.a.err, c.b.err)
 		c.damaged(n, v, spans{super})
@@ -94,17 +106,16 @@ func (c *comparison) damaged(n *Node, v volume, known spans) {
 	c.raw(s, v.a, v.b, 0, left, at)
 }
 
-// readEROFS reads all but the content of the files.
-func readEROFS(r *io.SectionReader) *tree {
+// readRoot reads all but the content of the files.
+func readRoot(r *io.SectionReader, kind string) *tree {
 	t := newTree()
 	rec := &recorder{r: r, size: r.Size()}
-	fsys, err := erofs.Open(rec)
+	fsys, err := fsimage.OpenKind(rec, kind)
 	if err != nil {
 		t.err = err
 		return t
 	}
 	rec.take()
-	first := map[string]*entry{}
 	t.err = fsys.Walk(func(e erofs.Entry) error {
 		x := &entry{path: absolute(e.Path), mode: e.Mode, mtime: e.Mtime, size: e.Size, attrs: erofsAttrs(e)}
 		read := rec.take()
@@ -116,18 +127,15 @@ func readEROFS(r *io.SectionReader) *tree {
 		x.meta = normalise(read)
 		if e.HardLink == "" {
 			x.open = e.Open
-			first[e.Path] = x
+			for _, s := range e.Extents {
+				x.data = append(x.data, span{s.Off, s.Off + s.Size})
+			}
 		}
 		t.add(x)
 		return nil
 	})
 	if last := len(t.entries) - 1; last >= 0 {
 		t.entries[last].meta = normalise(append(rec.take(), t.entries[last].meta...))
-	}
-	for _, e := range t.entries {
-		if e.open != nil {
-			e.data = rec.place(e.open)
-		}
 	}
 	rec.done = true
 	t.index()
@@ -172,8 +180,19 @@ func xattrText(b []byte) string {
 	return hexText(b)
 }
 
-// superFields are those of struct erofs_super_block in Linux.
-func superFields() []field {
+// squashfsFields are those of struct squashfs_super_block in Linux.
+func squashfsFields() []field {
+	return []field{
+		{"magic", 0, 4, hexadecimal}, {"inodes", 4, 4, decimal}, {"made", 8, 4, unixTime}, {"block size", 12, 4, decimal},
+		{"fragments", 16, 4, decimal}, {"compression", 20, 2, decimal}, {"block size bits", 22, 2, decimal}, {"flags", 24, 2, hexadecimal},
+		{"owners", 26, 2, decimal}, {"root inode", 32, 8, hexadecimal}, {"bytes", 40, 8, decimal}, {"table of owners", 48, 8, decimal},
+		{"table of attributes", 56, 8, decimal}, {"table of inodes", 64, 8, decimal}, {"table of folders", 72, 8, decimal},
+		{"table of fragments", 80, 8, decimal}, {"export table", 88, 8, decimal},
+	}
+}
+
+// erofsFields are those of struct erofs_super_block in Linux.
+func erofsFields() []field {
 	return []field{
 		{"magic", 0, 4, hexadecimal}, {"checksum", 4, 4, hexadecimal}, {"compatible features", 8, 4, hexadecimal},
 		{"block size bits", 12, 1, decimal}, {"root inode", 14, 2, decimal}, {"inodes", 16, 8, decimal},
