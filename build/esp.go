@@ -378,9 +378,26 @@ func (d *disk) unpackKernel(packed *io.SectionReader) (*io.SectionReader, error)
 	return whole(f)
 }
 
+// addonStub is the stub that the addon is made of: a package's, or our own.
+func (d *disk) addonStub(root *installed) (*bootFile, error) {
+	given := d.boots().Files.Addon
+	stub, err := d.bootFile(root, fileAddon, given)
+	if given != "" || !errors.As(err, new(*absentError)) {
+		return stub, err
+	}
+	code, err := uki.AddonStub(d.machine.pe)
+	if err != nil {
+		return nil, err
+	}
+	return &bootFile{
+		content: io.NewSectionReader(bytes.NewReader(code), 0, int64(len(code))), path: "(our own)",
+		how: func() (origin, error) { return origin{}, nil },
+	}, nil
+}
+
 // addon is the addon with the root hash.
 func (d *disk) addon(root *installed) (espFile, error) {
-	stub, err := d.bootFile(root, fileAddon, d.boots().Files.Addon)
+	stub, err := d.addonStub(root)
 	if err != nil {
 		return espFile{}, err
 	}

@@ -158,6 +158,7 @@ func TestWays(t *testing.T) {
 	}{
 		{"the UKI itself", way{}, nil, "EFI/BOOT/BOOTX64.EFI", "", own + " H", own + " H", nil},
 		{"the UKI itself, and an addon", way{verity: lock.VerityAddon}, nil, "EFI/BOOT/BOOTX64.EFI", "H", own, own + " H", nil},
+		{"an addon of our own stub", way{verity: lock.VerityAddon, tools: slices.DeleteFunc(toolPrograms(), func(f file) bool { return strings.Contains(f.path, "addon") })}, nil, "EFI/BOOT/BOOTX64.EFI", "H", own, own + " H", nil},
 		{
 			"systemd-boot", way{boot: lock.Boot{Loader: lock.LoaderSystemdBoot}}, map[string]string{"EFI/BOOT/BOOTX64.EFI": "odd"},
 			"EFI/Linux/small.efi", "", own + " H", own + " H", map[string]string{"loader/loader.conf": loaderConf},
@@ -184,7 +185,9 @@ func TestWays(t *testing.T) {
 			if tt.w.verity == "" {
 				tt.w.verity = lock.VerityUKI
 			}
-			tt.w.tools = toolPrograms()
+			if tt.w.tools == nil {
+				tt.w.tools = toolPrograms()
+			}
 			d, err := assembleWay(t, tt.w)
 			if err != nil {
 				t.Fatal(err)
@@ -284,7 +287,7 @@ func TestWaysErrors(t *testing.T) {
 		want string
 	}{
 		{"no stub", way{tools: without("linuxx64.efi.stub")}, "neither the tools nor the root have /usr/lib/systemd/boot/efi/linuxx64.efi.stub: it is for the EFI stub: add its package"},
-		{"no addon stub", way{tools: without("addonx64.efi.stub"), verity: lock.VerityAddon}, "it is for the EFI stub of addons, which systemd has since version 254"},
+		{"no addon stub", way{tools: without("addonx64.efi.stub"), verity: lock.VerityAddon, boot: lock.Boot{Files: lock.BootFiles{Addon: "/a"}}}, "neither the tools nor the root have /a: it is for the EFI stub of addons"},
 		{"no shim", way{tools: without("shimx64.efi", "shimx64.efi.signed"), boot: lock.Boot{Loader: lock.LoaderShim}}, "/usr/lib/shim/shimx64.efi: it is for shim: add its package"},
 		{"no vendor's UKI", way{tools: toolPrograms(), boot: lock.Boot{UKI: lock.UKIVendor}, verity: lock.VerityAddon}, "/usr/lib/modules/*/*.efi: it is for a vendor's UKI: add its package, such as kernel-uki-virt"},
 		{"two of them", way{
