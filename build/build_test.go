@@ -60,6 +60,7 @@ func TestBuild(t *testing.T) {
 	t.Run("Unread", func(t *testing.T) { testUnread(t, d) })
 	t.Run("Interrupted", func(t *testing.T) { testInterrupted(t, d) })
 	t.Run("Store", func(t *testing.T) { testStore(t, d) })
+	t.Run("Layers", func(t *testing.T) { testLayers(t, d) })
 	t.Run("Conditions", func(t *testing.T) { testConditions(t, d) })
 	t.Run("Settings", func(t *testing.T) { testSettings(t, d) })
 	t.Run("Scriptless", func(t *testing.T) { testScriptless(t, d) })

@@ -18,7 +18,6 @@ import (
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
 	"caisson/build/image/verity"
-	"caisson/build/imagefile"
 	"caisson/build/rootfs"
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -200,7 +199,7 @@ func (d *disk) writeRoot(ctx context.Context, t *rootfs.Tree) (int64, error) {
 }
 
 // writeVerity hashes the whole partition, what is behind the file system
-// included.
+// included. The hash tree follows, whether in the same partition or another.
 func (d *disk) writeVerity(ctx context.Context) error {
 	p := d.begin(stepVerity).of(d.data.size, "bytes")
 	defer p.end()
@@ -232,10 +231,20 @@ func (d *disk) writeTable() (*gpt.Table, error) {
 	}
 	t := &gpt.Table{DiskID: gpt.FromBytes(derive("disk", hash)), Partitions: []gpt.Partition{
 		part(gpt.TypeESP, derive("esp", hash), "esp", d.esp, 0),
-		part(d.machine.root, [16]byte(d.root[:16]), "root", d.data, gpt.AttrReadOnly),
-		part(d.machine.rootVerity, [16]byte(d.root[16:]), "root-verity", d.hash, gpt.AttrReadOnly),
+		part(d.machine.root, [16]byte(d.root[:16]), "root", d.rootPartition(), gpt.AttrReadOnly),
 	}}
+	if d.image.Tree != lock.TreeAppended {
+		t.Partitions = append(t.Partitions, part(d.machine.rootVerity, [16]byte(d.root[16:]), "root-verity", d.hash, gpt.AttrReadOnly))
+	}
 	return t, gpt.Write(d.f, d.hash.end()+align, *t)
+}
+
+// rootPartition is the data, and the hash tree where that is appended to it.
+func (d *disk) rootPartition() extent {
+	if d.image.Tree == lock.TreeAppended {
+		return extent{d.data.start, d.data.size + d.hash.size}
+	}
+	return d.data
 }
 
 func (d *disk) hashPartitions(ctx context.Context, t *gpt.Table) ([]Partition, error) {
@@ -248,48 +257,6 @@ func (d *disk) hashPartitions(ctx context.Context, t *gpt.Table) ([]Partition, e
 		out = append(out, Partition{Name: p.Name, Type: p.Type.String(), ID: p.ID.String(), Start: p.Start(), Size: p.Size(), SHA256: sum})
 	}
 	return out, nil
-}
-
-// outputs writes the container formats asked for.
-func (d *disk) outputs(ctx context.Context, p *progress) ([]Output, error) {
-	st, err := d.f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	var all []Output
-	for _, o := range d.image.Output {
-		name := filepath.Join(d.work, d.imageName()+"."+o)
-		if o != imagefile.Raw { // which is there
-			from := tracked{untilDone{ctx, d.f}, p.of(st.Size(), "bytes")}
-			if err := writeImage(ctx, name, from, st.Size(), imagefile.Options{Format: o, Time: d.Lock.Epoch}); err != nil {
-				return nil, err
-			}
-		}
-		out, err := describeSynced(name)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, out)
-	}
-	return all, nil
-}
-
-// describeSynced describes a file while it is written to the disk.
-func describeSynced(name string) (out Output, err error) {
-	var g errgroup.Group
-	g.Go(func() error {
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return f.Sync()
-	})
-	g.Go(func() (err error) {
-		out, err = describe(name)
-		return err
-	})
-	return out, g.Wait()
 }
 
 // untilDone is a file that can be read and written until ctx is done: the

@@ -382,7 +382,7 @@ func TestSignedLater(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer b.Close()
-			if err := writeImage(context.Background(), want, b, st.Size(), imagefile.Options{Format: format}); err != nil {
+			if err := WriteImage(context.Background(), want, b, st.Size(), imagefile.Options{Format: format}); err != nil {
 				t.Fatal(err)
 			}
 		}

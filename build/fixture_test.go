@@ -21,7 +21,7 @@ import (
 func testLock() *lock.Lock {
 	return &lock.Lock{
 		Version: lock.Version, Revision: lock.Revision, Name: "small", Epoch: 1700000000, Arches: []string{"x86_64"},
-		Image: lock.Image{Cmdline: "console=ttyS0", Root: "erofs", Verity: "uki", Output: []string{"qcow2", "raw"}},
+		Image: lock.Image{Cmdline: "console=ttyS0", Root: "erofs", Verity: "uki", Output: []string{"qcow2", "netboot", "vhd", "raw"}},
 	}
 }
 

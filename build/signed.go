@@ -55,7 +55,7 @@ type SignedDisk struct {
 
 	files []esp.File
 	esp   gpt.Partition
-	time  int64 // of all that is written
+	time  int64 // of all that the build wrote
 }
 
 // ReadESP reads the files of a disk's EFI system partition.
@@ -129,23 +129,10 @@ func (d *SignedDisk) WriteFile(ctx context.Context, name, format string) error {
 	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := writeImage(ctx, part, d, d.Size, imagefile.Options{Format: format, Time: d.time}); err != nil {
+	if err := WriteImage(ctx, part, d, d.Size, imagefile.Options{Format: format, Time: d.time}); err != nil {
 		return errors.Join(err, os.Remove(part))
 	}
 	return os.Rename(part, name)
-}
-
-// writeImage writes a disk of size bytes to a new file.
-func writeImage(ctx context.Context, name string, disk io.ReaderAt, size int64, o imagefile.Options) (err error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := imagefile.Write(ctx, f, disk, size, o); err != nil {
-		return fmt.Errorf("writing the %s: %w", o.Format, err)
-	}
-	return nil
 }
 
 // WriteFolder writes what a build with the key would have left in a folder: of
@@ -178,7 +165,7 @@ func (d *SignedDisk) WriteFolder(ctx context.Context, img *Image, name, to strin
 			continue
 		case f.Name == "files.json":
 			err = d.writeAccounts(filepath.Join(from, f.Name), at, &out)
-		case strings.TrimSuffix(f.Name, filepath.Ext(f.Name)) == image:
+		case slices.Contains([]string{imagefile.Qcow2, imagefile.VHD, imagefile.Raw}, strings.TrimPrefix(f.Name, image+".")):
 			err = d.WriteFile(ctx, at, filepath.Ext(f.Name)[1:])
 		default:
 			err = copyDescribed(from, to, f)

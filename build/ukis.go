@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"caisson/build/esp"
+	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
 	"caisson/lock"
 )
@@ -208,7 +209,7 @@ func (d *disk) addon(root *installed) (espFile, error) {
 
 // wanted is the manifest's command line and what the root needs.
 func (d *disk) wanted() string {
-	words := strings.Fields(d.image.Cmdline)
+	words, _ := d.splitCmdline()
 	for _, w := range []string{"ro", "rootfstype=" + d.image.Root} {
 		if !slices.Contains(words, w) {
 			words = append(words, w)
@@ -217,7 +218,42 @@ func (d *disk) wanted() string {
 	return strings.Join(words, " ")
 }
 
-func (d *disk) rootHash() string { return fmt.Sprintf("roothash=%x", d.root) }
+// verityOptions begins the word that has the options of the root's dm-verity
+// device (veritytab(5)); of several the last counts.
+const verityOptions = "systemd.verity_root_options="
+
+// splitCmdline are the manifest's words, and the options of the root's device
+// among them where more have to be added to them.
+func (d *disk) splitCmdline() (words []string, options string) {
+	words = strings.Fields(d.image.Cmdline)
+	if d.image.Tree != lock.TreeAppended {
+		return words, ""
+	}
+	return slices.DeleteFunc(words, func(w string) bool {
+		o, ok := strings.CutPrefix(w, verityOptions)
+		if ok {
+			options = o
+		}
+		return ok
+	}), options
+}
+
+// rootHash is what the kernel's command line says of the root: its hash, by
+// which systemd finds the partitions of data and hash tree, or where these are
+// one, which it is and from where on the tree is in it. It has the same length
+// whatever these are.
+func (d *disk) rootHash() string {
+	hash := fmt.Sprintf("roothash=%x", d.root)
+	if d.image.Tree != lock.TreeAppended {
+		return hash
+	}
+	_, options := d.splitCmdline()
+	if options != "" {
+		options += ","
+	}
+	part := "PARTUUID=" + gpt.FromBytes([16]byte(d.root[:16])).String()
+	return fmt.Sprintf("%s systemd.verity_root_data=%s systemd.verity_root_hash=%s %s%shash-offset=%013d", hash, part, part, verityOptions, options, d.data.size)
+}
 
 // ukiCmdline is the command line in our UKI.
 func (d *disk) ukiCmdline() string {
@@ -242,4 +278,3 @@ func (d *disk) cmdline() string {
 	}
 	return d.wanted() + " " + d.rootHash()
 }
-

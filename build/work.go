@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"caisson/lock"
 	"caisson/lock/digest"
 )
 
@@ -177,8 +178,8 @@ func (b *builder) publish(ctx context.Context, img *Image, files []File, ev *Evi
 // this one does not replace.
 func (b *builder) removeDescriptions(img *Image) error {
 	names := describing()
-	for _, format := range []string{"qcow2", "raw", "vhd"} {
-		names = append(names, b.imageName()+"."+format)
+	for _, output := range lock.Outputs() {
+		names = append(names, OutputFiles(b.imageName(), output)...)
 	}
 	return removeOld(b.Out, slices.DeleteFunc(names, func(name string) bool {
 		return slices.ContainsFunc(img.Files, func(f Output) bool { return f.Name == name })

@@ -24,10 +24,15 @@ const (
 	VerityAddon = "addon" // the root hash is in an addon beside the UKI
 )
 
-// Names for the manifest of what Boot leaves empty.
+// TreeAppended is Image.Tree of an image whose hash tree is behind the root
+// file system, in the root's partition.
+const TreeAppended = "appended"
+
+// Names for the manifest of what Boot and Tree leave empty.
 const (
-	loaderUKI = "uki"
-	ukiOwn    = "own"
+	treePartition = "partition"
+	loaderUKI     = "uki"
+	ukiOwn        = "own"
 )
 
 // Boot is the way from the firmware to the kernel.
@@ -105,9 +110,18 @@ func (m *ManifestImage) bind() string {
 	return cmp.Or(m.Verity.Bind, VerityUKI)
 }
 
+// tree is where the hash tree is, as the lock has it.
+func (m *ManifestImage) tree() string {
+	if m.Verity.Tree == treePartition {
+		return ""
+	}
+	return m.Verity.Tree
+}
+
 // withBoot is the image with a variant's way to boot.
 func (m ManifestImage) withBoot(v ManifestImage) ManifestImage {
-	m.Boot, m.Verity.Bind = m.Boot.merge(v.Boot), cmp.Or(v.Verity.Bind, m.Verity.Bind)
+	m.Boot = m.Boot.merge(v.Boot)
+	m.Verity = ManifestVerity{Bind: cmp.Or(v.Verity.Bind, m.Verity.Bind), Tree: cmp.Or(v.Verity.Tree, m.Verity.Tree)}
 	return m
 }
 
@@ -199,6 +213,9 @@ func (m *ManifestBoot) unused(bind string) *settingError {
 func (i *Image) checkBoot() error {
 	if !slices.Contains([]string{"", VerityUKI, VerityAddon}, i.Verity) { // an imported lock has no image
 		return fmt.Errorf("verity %q is not known to this Caisson", i.Verity)
+	}
+	if i.Tree != "" && i.Tree != TreeAppended {
+		return fmt.Errorf("tree %q is not known to this Caisson", i.Tree)
 	}
 	b := i.Boot
 	if b == nil {

@@ -210,7 +210,10 @@ type Image struct {
 	// Compression is the root's; nil where it has none and Caisson writes it.
 	Compression *Compression `json:"compression,omitempty"`
 	Verity      string       `json:"verity"` // VerityUKI or VerityAddon
-	Output      []string     `json:"output"` // qcow2, raw
+	// Tree is TreeAppended, or empty where the hash tree has a partition of its
+	// own.
+	Tree   string   `json:"tree,omitempty"`
+	Output []string `json:"output"` // see Outputs
 	// Boot is the way from the firmware to the kernel; nil where the firmware
 	// starts the UKI that the build makes.
 	Boot *Boot `json:"boot,omitempty"`

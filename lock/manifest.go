@@ -113,9 +113,11 @@ type ManifestRoot struct {
 }
 
 // ManifestVerity says where the root hash is: uki, or addon, which it is beside
-// a vendor's UKI unless given.
+// a vendor's UKI unless given; and where the hash tree: in a partition of its
+// own unless given, or appended to the root.
 type ManifestVerity struct {
 	Bind string `yaml:"bind"`
+	Tree string `yaml:"tree"`
 }
 
 // ManifestVariant is what a variant adds.
@@ -182,7 +184,7 @@ func (m *Manifest) setDefaults() {
 		m.Network = networkRefuse
 	}
 	if len(m.Image.Output) == 0 {
-		m.Image.Output = []string{"qcow2"}
+		m.Image.Output = []string{OutputQcow2}
 	}
 	if m.Sets == nil {
 		m.Sets = map[string]ManifestSet{}

@@ -213,16 +213,11 @@ func (m *manifestChecker) checkImage(where []any, im ManifestImage) error {
 	if b := im.Verity.Bind; b != "" && b != VerityUKI && b != VerityAddon {
 		return m.errorf(below(where, "verity", "bind"), "got %q; want uki or addon", b)
 	}
-	for i, o := range im.Output {
-		if o == "vhd" {
-			return m.errorf(below(where, "output", i), "vhd is not supported yet; want qcow2 or raw")
-		}
-		if o != "qcow2" && o != "raw" {
-			return m.errorf(below(where, "output", i), "got %q; want qcow2 or raw", o)
-		}
-		if slices.Contains(im.Output[:i], o) {
-			return m.errorf(below(where, "output", i), "%q is there twice", o)
-		}
+	if t := im.Verity.Tree; t != "" && t != treePartition && t != TreeAppended {
+		return m.errorf(below(where, "verity", "tree"), "got %q; want partition or appended", t)
+	}
+	if i, err := checkOutput(im.Output); err != nil {
+		return m.errorf(below(where, "output", i), "%w", err)
 	}
 	for i, o := range im.Overlay {
 		if err := m.checkDir(below(where, "overlay", i), o); err != nil {

@@ -214,7 +214,7 @@ func image(m ManifestImage) Image {
 	return Image{
 		Overlay: cleaned(m.Overlay), Services: Services(m.Services),
 		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Compression: m.Root.compression(),
-		Verity: m.bind(), Output: m.Output, Boot: m.Boot.boot(), Settings: m.settings(),
+		Verity: m.bind(), Tree: m.tree(), Output: m.Output, Boot: m.Boot.boot(), Settings: m.settings(),
 	}
 }
 
@@ -241,7 +241,7 @@ func (r *resolver) variants() {
 		im.Root, im.Compression = root.Format, root.compression()
 		im.Settings = im.Settings.merge(v.settings()).withDocs(v.Docs)
 		boots := r.m.Image.withBoot(v)
-		im.Boot, im.Verity = boots.Boot.boot(), boots.bind()
+		im.Boot, im.Verity, im.Tree = boots.Boot.boot(), boots.bind(), boots.tree()
 		if more, ok := strings.CutPrefix(v.Kernel.Cmdline, "+"); ok {
 			im.Cmdline = strings.Join(strings.Fields(im.Cmdline+" "+more), " ")
 		} else if v.Kernel.Cmdline != "" {

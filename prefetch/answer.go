@@ -51,6 +51,9 @@ func (t *transfer) accept(resp *http.Response) error {
 	case t.validator == "" && !t.req.Digest.IsZero():
 		t.validator = blind
 	}
+	if t.req.next != nil {
+		*t.req.next = nextOf(resp)
+	}
 	if t.req.learn != nil {
 		*t.req.learn = answerOf(resp)
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -37,6 +38,7 @@ type login struct {
 	// header and value are sent to it; an empty header for nothing.
 	header, value string
 	by            string        // as LoginOf says it; empty where nothing says who asks
+	more          http.Header   // is sent besides
 	offline       *offlineToken // instead of a value that is known
 	cert          string        // the path of the client certificate
 	ca            string        // the path of the certificates that are trusted besides
@@ -221,7 +223,7 @@ func (l *login) bearer(cfg Config, a *lock.AuthBearer) error {
 // mayGo tells whether the login's secrets may be sent to an address: by https,
 // or to this machine.
 func (l *login) mayGo(u *url.URL) error {
-	if l.header == "" || u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
+	if l.header == "" && len(l.more) == 0 || u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
 		return nil
 	}
 	return fmt.Errorf("a login is not sent by %s", u.Scheme)
@@ -247,6 +249,10 @@ func (s *sender) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.WithContext(s.way.within(r.Context()))
 	if !sameServer(r.URL, s.url) {
 		return s.l.elsewhere.RoundTrip(r)
+	}
+	if len(s.l.more) > 0 {
+		r = r.Clone(r.Context())
+		maps.Copy(r.Header, s.l.more)
 	}
 	if s.l.header != "" {
 		value := s.l.value

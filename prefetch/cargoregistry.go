@@ -181,12 +181,16 @@ func (at registryAddress) wantToken() error {
 
 // askConfig fetches an index's config.json.
 func (f *Fetcher) askConfig(ctx context.Context, index, token string) ([]byte, error) {
+	conf, err := f.cargo()
+	if err != nil {
+		return nil, err
+	}
 	to, err := f.store.Create()
 	if err != nil {
 		return nil, err
 	}
 	defer to.Discard()
-	if err := f.client.Get(ctx, Request{URL: index + "config.json", Max: maxCargoConfig, token: token}, to); err != nil {
+	if err := f.client.Get(ctx, Request{URL: index + "config.json", Max: maxCargoConfig, Auth: conf.HTTP.auth(), token: token}, to); err != nil {
 		return nil, err
 	}
 	return io.ReadAll(io.NewSectionReader(to, 0, to.Size()))

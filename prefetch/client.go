@@ -22,11 +22,13 @@
 //
 // # Limits
 //
-// Go modules come from module proxies, and "direct" from git repositories only;
+// Go modules come from module proxies, and "direct" from git repositories only,
+// which git's own configuration may have a mirror take the place of (GitConfig);
 // crates from registries with a sparse index, with the tokens that cargo itself
 // keeps in its files and variables (cargo:token); images from the registry that
-// the lock names, with the logins of docker and podman, not from mirrors that
-// registries.conf names, and without TLS from this machine only. An idle
+// the lock names, or the mirrors that registries.conf has for it, with the logins
+// of docker and podman, and without TLS from this machine, or where that file
+// says so. An idle
 // server is given up on, a slow one is not. There is no limit on time but the
 // context's.
 //
@@ -36,7 +38,9 @@
 // server of the address that the lock has, and to no other that it redirects
 // to: password and token by https, or by http to this machine, a certificate
 // by https. Where an Auth says nothing that is sent, .netrc counts. Nothing of
-// it is in an error, in the store or in its keys.
+// it is in an error, in the store or in its keys; that a file was logged in for,
+// and by what kind of login, is remembered beside it (LoginOf), as it may not be
+// everybody's to have.
 //
 // # Redirects
 //

@@ -62,6 +62,7 @@ type Request struct {
 	token string  // the whole Authorization header; empty for that of Auth
 	known *answer // an earlier answer: whether it still holds is asked
 	learn *answer // is told of this one; nil where nobody wants to know
+	next  *string // is told where a list goes on; nil where nobody wants to know
 
 	through http.RoundTripper // instead of the client's transport, logged in already
 	by      string            // by what it is, as LoginOf says it

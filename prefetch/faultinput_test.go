@@ -52,8 +52,8 @@ func makeTar(t testing.TB, entries ...*tar.Header) string {
 	return b.String()
 }
 
-// zeros is a gzip member of so many MiB of zeros behind a text, quickly made.
-func zeros(before string, mib int) string {
+// gzipZeros is a gzip member of so many MiB of zeros behind a text, quickly made.
+func gzipZeros(before string, mib int) string {
 	var b bytes.Buffer
 	z, _ := flate.NewWriter(&b, flate.BestSpeed)
 	z.Write(make([]byte, 1<<20))
@@ -116,7 +116,7 @@ func badCrates(t *testing.T) map[string][2]string {
 		"damaged":               {good[:len(good)-8] + "\x00\x00\x00\x00" + good[len(good)-4:], "gzip: invalid checksum"},
 		"no tar":                {zipped(strings.Repeat("x", 2000)), "invalid tar header"},
 		"a file of 2^40 bytes":  {zipped(huge), "it unpacks to too much"},
-		"700 MiB after its end": {zeros(makeTar(t, manifest), 700), "it unpacks to too much"},
+		"700 MiB after its end": {gzipZeros(makeTar(t, manifest), 700), "it unpacks to too much"},
 		"200,001 files":         {makeCrate(t, many...), "it has more than 200000 files"},
 	}
 }

@@ -22,6 +22,8 @@ type Fetcher struct {
 	client *Client
 	cfg    Config
 	cargo  func() (*cargoConfig, error)
+	git    func() (*gitSite, error)
+	images func() (*registriesConf, error)
 	dl     downloads
 	isos   isos
 
@@ -32,13 +34,15 @@ type Fetcher struct {
 func NewFetcher(store *cas.Store, client *Client, cfg Config) *Fetcher {
 	f := &Fetcher{store: store, client: client, cfg: cfg.withDefaults()}
 	f.cargo = sync.OnceValues(func() (*cargoConfig, error) {
-		conf, err := readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens)
+		conf, err := readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens, cfg.CargoHTTP)
 		if err == nil && cfg.CratesIO != "" {
 			conf.Source[cratesIOName] = cargoSource{Registry: cfg.CratesIO}
 			conf.Registries[cratesIOName] = cargoSource{Index: cfg.CratesIO, Token: cfg.CratesIOToken, Provider: "cargo:token"}
 		}
 		return conf, err
 	})
+	f.images = sync.OnceValues(func() (*registriesConf, error) { return readRegistries(cfg.Registries) })
+	f.git = sync.OnceValues(func() (*gitSite, error) { return readGitConfig(cfg.Git) })
 	return f
 }
 
@@ -125,6 +129,13 @@ func (f *Fetcher) bring(ctx context.Context, w lock.Want, req Request, to *cas.T
 	case w.Kind == lock.KindOCI:
 		by, err := f.fetchOCI(ctx, w, req, to)
 		return brought{login: by}, err
+	}
+	if w.Kind == lock.KindCrate && req.Auth == nil {
+		conf, err := f.cargo()
+		if err != nil {
+			return brought{}, err
+		}
+		req.Auth = conf.HTTP.auth()
 	}
 	places, err := f.locate(ctx, w)
 	if err != nil {

@@ -329,6 +329,8 @@ func TestMain(m *testing.M) {
 			l = isoLock(url)
 		case "large":
 			l = largeLock(url)
+		case "git":
+			os.Exit(fetchGitAlone(dir, url))
 		case "small":
 			os.Exit(fillSmall(dir, url))
 		}

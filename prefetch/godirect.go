@@ -24,8 +24,7 @@ import (
 // goDirect writes a module's zip or go.mod as "direct" in GOPROXY has it: from
 // the git repository that the module's path leads to. path is one of a module
 // proxy, such as "example.com/x/@v/v1.2.3.zip". Other version control systems
-// are not supported, nor what git's own configuration says of addresses, and
-// files that .gitattributes has git rewrite (eol=crlf, ident,
+// are not supported, GOVCS is not read, and files that .gitattributes has git rewrite (eol=crlf, ident,
 // working-tree-encoding) are taken as they are kept, which go does not do:
 // their module does not prove to be what go.sum says. It returns by what it
 // was logged in.
@@ -110,6 +109,13 @@ func (f *Fetcher) moduleOf(ctx context.Context, root repoRoot, mod module.Versio
 	if err != nil {
 		return "", errors.New("the address of its repository is no URL")
 	}
+	site, err := f.git()
+	if err != nil {
+		return "", err
+	}
+	if u, err = site.rewrite(u); err != nil {
+		return "", err
+	}
 	if err := checkGitURL(u, mod.Version); err != nil {
 		return "", err
 	}
@@ -128,11 +134,7 @@ func (f *Fetcher) moduleOf(ctx context.Context, root repoRoot, mod module.Versio
 		if err != nil {
 			return err
 		}
-		remote, err := gitfetch.Open(ctx, u, o)
-		if err != nil {
-			return err
-		}
-		return m.fetch(ctx, remote, dir)
+		return m.fetch(ctx, u, o, dir)
 	})
 	if err != nil {
 		return "", err
@@ -145,17 +147,8 @@ func (f *Fetcher) moduleOf(ctx context.Context, root repoRoot, mod module.Versio
 }
 
 // fetch finds the commit of the version and lists its files.
-func (m *goModule) fetch(ctx context.Context, remote *gitfetch.Remote, dir string) error {
-	var id string
-	var err error
-	if module.IsPseudoVersion(m.Version.Version) {
-		id, err = m.fetchRevision(ctx, remote, dir)
-	} else {
-		tag := path.Join(m.dir, strings.TrimSuffix(m.Version.Version, "+incompatible"))
-		if id, err = remote.Resolve("refs/tags/" + tag); err == nil {
-			m.repo, err = remote.Fetch(ctx, id, dir)
-		}
-	}
+func (m *goModule) fetch(ctx context.Context, u *url.URL, o gitfetch.Options, dir string) error {
+	id, err := m.fetchVersion(ctx, u, o, dir)
 	if err != nil {
 		return err
 	}
@@ -169,22 +162,29 @@ func (m *goModule) fetch(ctx context.Context, remote *gitfetch.Remote, dir strin
 	return nil
 }
 
-// fetchRevision finds the commit of a pseudo-version, which names its first
-// twelve digits: among the tips, else in the whole history.
-func (m *goModule) fetchRevision(ctx context.Context, remote *gitfetch.Remote, dir string) (id string, err error) {
-	rev, err := module.PseudoVersionRev(m.Version.Version)
+// fetchVersion fetches what the version's tag names or, where it is a
+// pseudo-version, the commit of which that has the first twelve digits.
+func (m *goModule) fetchVersion(ctx context.Context, u *url.URL, o gitfetch.Options, dir string) (id string, err error) {
+	var refs []string
+	if !module.IsPseudoVersion(m.Version.Version) {
+		refs = []string{"refs/tags/" + path.Join(m.dir, strings.TrimSuffix(m.Version.Version, "+incompatible"))}
+	}
+	remote, err := gitfetch.Open(ctx, u, o, refs...)
 	if err != nil {
 		return "", err
 	}
-	if id = remote.FindTip(rev); id != "" {
-		m.repo, err = remote.Fetch(ctx, id, dir)
-		return id, err
+	if refs != nil {
+		if id, err = remote.Resolve(refs[0]); err == nil {
+			m.repo, err = remote.Fetch(ctx, id, dir)
+		}
+	} else {
+		var rev string
+		if rev, err = module.PseudoVersionRev(m.Version.Version); err == nil {
+			m.repo, id, err = remote.FetchPrefix(ctx, rev, dir)
+		}
 	}
-	if m.repo, err = remote.History(ctx, dir); err != nil {
-		return "", err
-	}
-	if id, err = m.repo.Find(rev); err != nil {
-		return "", errors.Join(err, m.repo.Close())
+	if err != nil {
+		return "", errors.Join(err, remote.Close())
 	}
 	return id, nil
 }

@@ -34,12 +34,13 @@ var errGuard = errors.New("refused")
 // pass is tried again as often as cfg says, and after the time that the
 // registry asks for.
 func LoginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repository, cfg Config) (http.RoundTripper, error) {
-	in, _, err := loginRegistry(ctx, t, repo, cfg)
+	in, _, err := loginRegistry(ctx, t, repo, cfg, false)
 	return in, err
 }
 
-// loginRegistry is LoginRegistry, and returns by what it was logged in.
-func loginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repository, cfg Config) (in http.RoundTripper, by string, err error) {
+// loginRegistry is LoginRegistry, and returns by what it was logged in. An
+// insecure registry may speak without TLS, and then gets no login.
+func loginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repository, cfg Config, insecure bool) (in http.RoundTripper, by string, err error) {
 	cfg = cfg.withDefaults()
 	auth := authn.Anonymous
 	if cfg.Keychain != nil {
@@ -50,7 +51,7 @@ func loginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repositor
 	if !isAnonymous(auth) {
 		by = byRegistry
 	}
-	g := &guard{RoundTripper: t, repo: repo}
+	g := &guard{RoundTripper: t, repo: repo, insecure: insecure}
 	backoff := cfg.Backoff
 	for left := cfg.Retries; ; left-- {
 		try, cancel := context.WithTimeout(ctx, cfg.IdleTimeout)
@@ -84,8 +85,9 @@ func mayPass(ctx context.Context, err error) bool {
 // beside the repository's files.
 type guard struct {
 	http.RoundTripper
-	repo name.Repository
-	wait atomic.Int64 // what an answer asked for, a time.Duration
+	repo     name.Repository
+	insecure bool
+	wait     atomic.Int64 // what an answer asked for, a time.Duration
 }
 
 // GuardRegistry is a transport for one repository of a registry that speaks
@@ -101,8 +103,14 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case IsLocal(r.URL.Hostname()) && !IsLocal(registry.Hostname()):
 		err = fmt.Errorf("%w: %s is this machine, and the registry is not", errGuard, r.URL.Host)
-	case r.URL.Scheme != "https" && !loopback(r.URL.Hostname()):
+	case r.URL.Scheme == "https", loopback(r.URL.Hostname()):
+	case !g.insecure || r.URL.Host != g.repo.RegistryStr():
 		err = fmt.Errorf("%w: %s: without TLS only a registry on this machine is used", errGuard, r.URL.Host)
+	case r.Header.Get("Authorization") != "":
+		err = fmt.Errorf("%w: %s: a login is not sent without TLS", errGuard, r.URL.Host)
+	}
+	if err == nil && r.Response != nil && r.Method == http.MethodPost && !g.isFile(r) {
+		err = fmt.Errorf("%w: a login is not sent on to %s", errGuard, r.URL.Host)
 	}
 	if err != nil {
 		if r.Body != nil {

@@ -211,7 +211,7 @@ func TestCargoConfig(t *testing.T) {
 			if c.environmentName != "" {
 				index[c.environmentName] = "sparse+https://env.example/"
 			}
-			conf, err := readCargoConfig(filepath.Join(dir, "a/project"), filepath.Join(dir, "home"), index, nil)
+			conf, err := readCargoConfig(filepath.Join(dir, "a/project"), filepath.Join(dir, "home"), index, nil, CargoHTTP{})
 			var at registryAddress
 			if err == nil {
 				at, err = conf.find(c.registry)

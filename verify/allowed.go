@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"caisson/build"
 	"caisson/build/esp"
 	"caisson/build/image/authenticode"
 	"caisson/build/image/fat"
@@ -74,21 +75,23 @@ func (v *verification) equivalent(ctx context.Context, again *Disk) (used []Exce
 // sameContainer compares the image's file with what Caisson's own writer makes
 // of the disk in it.
 func (v *verification) sameContainer(ctx context.Context) error {
-	if v.disk.Format == imagefile.Raw {
+	if v.disk.Format == "raw" {
 		return nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(v.rebuildDir), "container-")
+	dir, err := os.MkdirTemp(filepath.Dir(v.rebuildDir), "container-")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer os.RemoveAll(dir)
+	name := filepath.Join(dir, "image")
+	if err := build.WriteImage(ctx, name, v.disk, v.disk.Size, imagefile.Options{Format: v.disk.Format, Time: v.Lock.Epoch}); err != nil {
+		return err
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
 	defer f.Close()
-	if err := imagefile.Write(ctx, f, v.disk, v.disk.Size, imagefile.Options{Format: v.disk.Format, Time: v.Lock.Epoch}); err != nil {
-		return err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
 	sum, _, err := digest.Reader(f)
 	if err == nil && sum != v.report.Image.SHA256 {
 		err = fmt.Errorf("the %s around the disk is not as Caisson writes it", v.disk.Format)

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/build"
 	"caisson/build/esp"
 	"caisson/build/image/authenticode"
 	"caisson/build/image/gpt"
@@ -249,12 +250,7 @@ func TestEquivalentContainer(t *testing.T) {
 	plain := testPE(20001)
 	raw := writeDisk(t, map[string][]byte{loader: signedBy(t, plain, testKey(t, "ours"))}, nil)
 	name := filepath.Join(t.TempDir(), "image.qcow2")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := imagefile.Write(t.Context(), f, raw, raw.Size, imagefile.Options{Format: imagefile.Qcow2}); err != nil {
+	if err := build.WriteImage(t.Context(), name, raw, raw.Size, imagefile.Options{Format: imagefile.Qcow2}); err != nil {
 		t.Fatal(err)
 	}
 	again := writeDisk(t, map[string][]byte{loader: plain}, nil)

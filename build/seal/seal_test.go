@@ -125,7 +125,9 @@ func TestSeal(t *testing.T) {
 		size int
 	}{{"ext4", 40}, {"xfs", 310}, {"btrfs", 120}} {
 		t.Run(c.fs, func(t *testing.T) {
-			vendor := vendorDisk(t, c.fs, c.size)
+			esp, root := vendorESP(t), vendortest.Root(t, c.fs, c.size)
+			esp.Number, root.Number = 1, 2
+			vendor := vendortest.Disk(t, 0, esp, root)
 			d := mustSeal(t, vendor, Options{Free: 10 << 20})
 			r := d.Result
 			if r.FileSystem != c.fs || len(r.Warnings) > 0 {

@@ -18,10 +18,10 @@ type buildOptions struct {
 	sources
 	out, variant string
 	keep         bool
-	secureBoot   bootKey
-	sign         esp.Signer
 	json, events bool
 	anySpace     bool
+	secureBoot   bootKey
+	sign         esp.Signer
 }
 
 func newBuildCommand(ui *ui) *cobra.Command {
@@ -95,7 +95,7 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	}
 	tell(build.Event{Step: stepMeasure, State: build.Planned})
 	img, err := build.Build(ctx, build.Options{
-		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, Sign: o.sign, AnySpace: o.anySpace, Events: tell,
+		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, AnySpace: o.anySpace, Sign: o.sign, Events: tell,
 	})
 	if err != nil {
 		return nil, err

@@ -477,7 +477,8 @@ func readJSON(t *testing.T, name string, v any) {
 const coverProc = `mount -t tmpfs none /proc/fs && mount --bind /dev/null /proc/keys && exec "$@"`
 
 // testUser builds the debug variant as an ordinary user of a container, and as
-// oneself: the same bytes, and another image than the plain one.
+// oneself from an empty store above a read-only one: the same bytes, and another
+// image than the plain one.
 func (e *e2e) testUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user; everything above ran as an ordinary one")
@@ -495,7 +496,16 @@ func (e *e2e) testUser(t *testing.T) {
 	if err := c.Run(); err != nil {
 		t.Fatalf("as an ordinary user: %v\n%s", err, said.String())
 	}
-	e.want(t, exitOK, nil, append(e.at("build"), "--variant", "debug", "--out", filepath.Join(e.dir, "debug"))...)
+	lower, upper := filepath.Join(e.dir, "lower"), filepath.Join(e.dir, "upper")
+	must(t, os.Mkdir(lower, 0o755))
+	must(t, syscall.Mount(e.store, lower, "", syscall.MS_BIND, ""))
+	t.Cleanup(func() { syscall.Unmount(lower, syscall.MNT_DETACH) })
+	must(t, syscall.Mount("", lower, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	t.Setenv(lowerVar, lower)
+	e.want(t, exitOK, nil, "build", "--lock", e.lock, "--store", upper, "--variant", "debug", "--out", filepath.Join(e.dir, "debug"))
+	if n := stored(upper); n > 0 {
+		t.Errorf("%d files were copied from the store below", n)
+	}
 	a := sum(t, filepath.Join(home, "out", "demo-debug.qcow2"))
 	b := sum(t, filepath.Join(e.dir, "debug", "demo-debug.qcow2"))
 	if a != b {

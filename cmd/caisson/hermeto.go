@@ -300,7 +300,7 @@ func runFetchDeps(ctx context.Context, ui *ui, h *hermetoOptions, o *fetchOption
 	if err != nil {
 		return viewError(err)
 	}
-	ui.stage("%s written: %s", o.output, viewStats(st))
+	ui.stage("%s %s", o.output, viewStats(st))
 	return nil
 }
 

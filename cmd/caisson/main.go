@@ -120,7 +120,9 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 		c.GroupID = "look"
 		root.AddCommand(c)
 	}
-	root.AddCommand(newDoctorCommand(ui), newHermetoCommand(ui), newSignBootCommand(ui), newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui), newSandboxCommand(ui))
+	root.AddCommand(
+		newDoctorCommand(ui), newHermetoCommand(ui), newSignBootCommand(ui), newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui), newSandboxCommand(ui),
+	)
 	root.SetHelpCommand(newHelpCommand(root))
 	root.InitDefaultCompletionCmd()
 	prepare(ui, root)

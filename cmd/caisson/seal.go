@@ -277,7 +277,8 @@ func (r *sealed) show(ui *ui, out string) {
 	ui.print("  root hash %s", r.RootHash)
 	ui.print("  root      partition %d %q, %s of %s, its id now %s", r.Root.Number, r.Root.Name, size(r.Root.Size), orUnknown(r.FileSystem), r.Root.ID)
 	ui.print("  hash tree partition %d %q, %s", r.Verity.Number, r.Verity.Name, size(r.Verity.Size))
-	ui.print("  disk      %s, %s free behind the hash tree", size(r.DiskSize), size(r.DiskSize-r.Verity.Start-r.Verity.Size))
+	const table = 1 << 20 // where the second copy of the partition table is
+	ui.print("  disk      %s, %s free behind the hash tree", size(r.DiskSize), size(r.DiskSize-r.Verity.Start-r.Verity.Size-table))
 	if a := r.Addon; a != nil {
 		ui.print("  addon     %s", a.Path)
 		ui.print("    digest  sha256:%s", a.SHA256)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"caisson/build"
 	"caisson/build/esp"
 	"caisson/build/image/gpt"
 	"caisson/build/imagefile"
@@ -48,8 +49,5 @@ func cmdMakeBoot(ts *testscript.TestScript, _ bool, args []string) {
 		program("EFI/BOOT/BOOTX64.EFI", b), program("EFI/Linux/small.efi", append(bytes.Clone(b), "other"...)), esp.Bytes("loader/loader.conf", []byte("timeout 0\n")),
 	}, esp.Options{Time: 1700000000}))
 	name := ts.MkAbs(args[0])
-	image, err := os.Create(name)
-	ts.Check(err)
-	defer image.Close()
-	ts.Check(imagefile.Write(context.Background(), image, disk, size, imagefile.Options{Format: strings.TrimPrefix(filepath.Ext(name), ".")}))
+	ts.Check(build.WriteImage(context.Background(), name, disk, size, imagefile.Options{Format: strings.TrimPrefix(filepath.Ext(name), ".")}))
 }

@@ -53,11 +53,6 @@ type storeSources struct {
 	locks []string
 }
 
-// layered opens a store that is there, with those below it.
-func (s *storeSources) layered() (*cas.Store, error) {
-	return withLower(s.openStore())
-}
-
 // read reads the locks that are named. Where none is, and optional is set, it
 // is the one in this folder, if there is one.
 func (s *storeSources) read(optional bool) ([]*lock.Lock, error) {

@@ -100,7 +100,7 @@ func (o *storeShareOptions) begin(open func() (*cas.Store, error)) (sharing, err
 }
 
 func runStorePush(ctx context.Context, ui *ui, o *storeShareOptions, ref string) error {
-	s, err := o.begin((&storeSources{sources: o.sources}).layered)
+	s, err := o.begin(o.layered)
 	if err != nil {
 		return err
 	}

@@ -210,7 +210,7 @@ func wantImage(name string) error {
 	if err == nil {
 		defer d.Close()
 		if _, err = d.Digest(); err == nil && d.Format == "raw" && !hasTable(d) {
-			err = errors.New("it is no qcow2, and no disk with a GUID partition table")
+			err = errors.New("it is no qcow2, no VHD, and no disk with a GUID partition table")
 		}
 	}
 	if err != nil {

@@ -27,29 +27,41 @@ const (
 // Link gives the file of that digest a further name, which must not exist,
 // below an open folder: a hard link where the file system and the file's owner
 // allow it (see protected_hardlinks in proc(5)), else a reflink, else a copy
-// that is verified while it is made. Of the first two the bytes are not looked
-// at. The file under the name is read-only. The error is a *MissingError where
-// the store has no such file.
+// that is verified while it is made. What is linked is not looked at before:
+// neither what kind of file it is, nor its bytes. The file under the name is
+// read-only. The error is a *MissingError where the store has no such file.
 func (s *Store) Link(d digest.Digest, dir *os.File, name string) (Linked, error) {
 	s.lease.pin(s.dir, d)
-	l, _, ok := s.find(d)
-	if !ok {
-		return "", &MissingError{Digest: d}
+	err := s.linkTo(d, dir, name)
+	for _, l := range s.lower {
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		err = l.linkTo(d, dir, name)
+	}
+	switch {
+	case err == nil:
+		return HardLink, nil
+	case errors.Is(err, fs.ErrNotExist):
+		if _, _, ok := s.find(d); !ok {
+			return "", &MissingError{Digest: d}
+		}
+		fallthrough // it is the folder of the name that there is not
+	case errors.Is(err, fs.ErrExist):
+		return "", fmt.Errorf("linking %s from the store: %w", filepath.Join(dir.Name(), name), err)
 	}
 	// Any reason that is not the new name's own ends in a copy: file systems
 	// have many errors for what they cannot do.
-	err := unix.Linkat(unix.AT_FDCWD, l.path(d), int(dir.Fd()), name, 0)
-	if err == nil {
-		return HardLink, nil
-	}
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("linking %s from the store: %w", filepath.Join(dir.Name(), name), err)
-	}
 	how, err := s.copyTo(d, dir, name)
 	if err != nil {
 		return "", fmt.Errorf("copying %s from the store: %w", filepath.Join(dir.Name(), name), err)
 	}
 	return how, nil
+}
+
+// linkTo makes a hard link to a file of this layer.
+func (s *Store) linkTo(d digest.Digest, dir *os.File, name string) error {
+	return unix.Linkat(unix.AT_FDCWD, s.path(d), int(dir.Fd()), name, 0)
 }
 
 func (s *Store) copyTo(d digest.Digest, dir *os.File, name string) (how Linked, err error) {

@@ -71,7 +71,7 @@ import (
 type Options struct {
 	// Config is where proxies, certificates and limits come from.
 	Config prefetch.Config
-	// Keychain has the logins; nil for those of docker and podman.
+	// Keychain has the logins; nil for Config's, and those of docker and podman.
 	Keychain authn.Keychain
 	// From is another repository of the same registry, whose files need not be
 	// sent again; Push's alone, and empty for none.
@@ -90,6 +90,9 @@ type Options struct {
 // begin reads what Push and Pull are asked for: the place that a reference
 // names for a lock, and what is not given.
 func begin(ref string, text []byte, o Options) (name.Reference, Options, error) {
+	if o.Keychain == nil {
+		o.Keychain = o.Config.Keychain
+	}
 	if o.Keychain == nil {
 		o.Keychain = authn.DefaultKeychain
 	}

@@ -67,11 +67,24 @@ func (t *Tree) reserve() {
 	t.store.Reserve(digests)
 }
 
+const (
+	// fillers is how many goroutines put files into a view: more would wait for
+	// the file system's locks.
+	fillers = 4
+	// atOnce is how many files one of them takes.
+	atOnce = 64
+	// maxShared is the length of files, in bytes, that are one where they are
+	// equal, as the .info of modules of one version: to link one costs less
+	// than to make another.
+	maxShared = 64
+)
+
 // filler writes a view.
 type filler struct {
 	tree  *Tree
 	root  *os.File
-	chmod bool // modes are not what they are asked to be
+	chmod bool     // modes are not what they are asked to be
+	small sync.Map // of the bytes of small files to where one is
 	mu    sync.Mutex
 	stats Stats
 }
@@ -85,17 +98,21 @@ func (t *Tree) fill(ctx context.Context, root *os.File, places []place) (Stats, 
 		return Stats{}, err
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, p := range places {
+	g.SetLimit(min(fillers, runtime.GOMAXPROCS(0)))
+	todo, files := 0, 0 // of the places before i, those whose files nobody writes yet
+	for i, p := range places {
 		if gctx.Err() != nil {
 			break
 		}
 		if err := w.mkdir(p.name); err != nil {
 			return Stats{}, errors.Join(err, g.Wait())
 		}
-		if len(p.files) > 0 {
-			g.Go(func() error { return w.files(gctx, p) })
+		if files += len(p.files); files < atOnce && i+1 < len(places) {
+			continue
 		}
+		some := places[todo : i+1]
+		todo, files = i+1, 0
+		g.Go(func() error { return w.files(gctx, some) })
 	}
 	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
 		return Stats{}, err
@@ -153,15 +170,17 @@ func (w *filler) mkdir(name string) error {
 	return w.mode(name, 0o755)
 }
 
-// files puts a folder's files into it.
-func (w *filler) files(ctx context.Context, p place) error {
+// files puts folders' files into them.
+func (w *filler) files(ctx context.Context, places []place) error {
 	st := Stats{Linked: make(map[cas.Linked]int)}
-	for _, base := range p.files {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := w.put(path.Join(p.name, base), &st); err != nil {
-			return err
+	for _, p := range places {
+		for _, base := range p.files {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := w.put(path.Join(p.name, base), &st); err != nil {
+				return err
+			}
 		}
 	}
 	w.mu.Lock()
@@ -184,8 +203,25 @@ func (w *filler) put(name string, st *Stats) error {
 	return err
 }
 
-// made writes a read-only file.
+// made writes a read-only file, or links one that has the same bytes.
 func (w *filler) made(name string, b []byte) error {
+	if len(b) > maxShared {
+		return w.writeReadOnly(name, b)
+	}
+	if first, ok := w.small.Load(string(b)); ok {
+		root := int(w.root.Fd())
+		if unix.Linkat(root, first.(string), root, name, 0) == nil { // else it has too many names
+			return nil
+		}
+	}
+	err := w.writeReadOnly(name, b)
+	if err == nil {
+		w.small.Store(string(b), name)
+	}
+	return err
+}
+
+func (w *filler) writeReadOnly(name string, b []byte) error {
 	if err := w.write(name, b, 0o444); err != nil || !w.chmod {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -33,16 +34,18 @@ func (t *Tree) isAt(ctx context.Context, dir string, places []place) (Stats, boo
 	sum := Stats{Kept: true, Linked: make(map[cas.Linked]int)}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, p := range places {
-		if gctx.Err() != nil {
-			break
-		}
+	for some := range slices.Chunk(places, atOnce) {
 		g.Go(func() error {
-			st, err := t.compare(gctx, dir, p)
-			mu.Lock()
-			defer mu.Unlock()
-			sum.add(st)
-			return err
+			for _, p := range some {
+				st, err := t.compare(gctx, dir, p)
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				sum.add(st)
+				mu.Unlock()
+			}
+			return nil
 		})
 	}
 	return sum, g.Wait() == nil && ctx.Err() == nil

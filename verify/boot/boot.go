@@ -30,7 +30,7 @@ import (
 // Options is the machine, and what to wait for.
 type Options struct {
 	Disk    string        // a file
-	Format  string        // "qcow2" or "raw"
+	Format  string        // "qcow2", "vhd" or "raw"
 	Memory  int           // MiB; 0 for 1024
 	CPUs    int           // 0 for 2
 	Timeout time.Duration // 0 for 5 minutes

@@ -135,7 +135,7 @@ func TestRunRefuses(t *testing.T) {
 	disk := emptyDisk(t)
 	for want, o := range map[string]Options{
 		"no such file":       {Disk: disk + "x", Format: "raw"},
-		`disk format "vhd"`:  {Disk: disk, Format: "vhd"},
+		`disk format "vmdk"`: {Disk: disk, Format: "vmdk"},
 		"want both files":    {Disk: disk, Format: "raw", Code: "code"},
 		"copying the firmwa": {Disk: disk, Format: "raw", Code: "code", Vars: "/nonexistent"},
 	} {

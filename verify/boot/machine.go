@@ -49,8 +49,12 @@ func newMachine(o Options) (*machine, error) {
 	if m.timeout == 0 {
 		m.timeout = 5 * time.Minute
 	}
-	if m.format != "qcow2" && m.format != "raw" {
-		return nil, fmt.Errorf("disk format %q: want qcow2 or raw", m.format)
+	switch m.format {
+	case "qcow2", "raw":
+	case "vhd":
+		m.format = "vpc" // as QEMU calls it
+	default:
+		return nil, fmt.Errorf("disk format %q: want qcow2, vhd or raw", m.format)
 	}
 	var err error
 	if m.disk, err = filepath.Abs(o.Disk); err != nil {

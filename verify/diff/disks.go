@@ -119,19 +119,20 @@ func (d *differ) partition(top *Node, a, b part, changed spans) {
 	if a.Start() != b.Start() {
 		n.comment(fmt.Sprintf("starts at %s and %s", place(a.Start()), place(b.Start())))
 	}
-	v := volume{name: a.name(), a: x, b: y, changed: inside}
-	switch kind := v.kind(a, b); kind {
-	case "fat":
+	v := d.split(n, volume{name: a.name(), a: x, b: y, changed: inside}, a, b)
+	switch kind := v.kind(a, b); {
+	case len(v.changed) == 0 && a.Size() == b.Size():
+	case kind == "fat":
 		d.fat(n, v)
-	case fsimage.EROFS, fsimage.Squashfs:
+	case kind == fsimage.EROFS, kind == fsimage.Squashfs:
 		d.root(n, v, kind)
-	case "verity":
+	case kind == "verity":
 		d.verity(n, v)
 	default:
 		if kind != "" {
 			n.comment("holds " + kind + ", which is not looked into")
 		}
-		d.raw(n, x, y, 0, inside, nil)
+		d.raw(n, v.a, v.b, 0, v.changed, nil)
 	}
 	if n != nil && len(n.Details) == 0 && n.UnifiedDiff == nil {
 		d.raw(n, x, y, 0, inside, nil)

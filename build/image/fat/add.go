@@ -28,7 +28,8 @@ type ReadWriterAt interface {
 // its path that are not there. Both get the time, in seconds since 1970, UTC.
 // Nothing else is changed but for what must be: entries of the tables and of
 // the folders, and the count of free clusters. The clusters are the first
-// that are free, so the same file system and file give the same bytes. It
+// that are free, so the same file system and file give the same bytes; nothing
+// is set aside for File.Room. It
 // fails with fs.ErrExist where there is a file or folder of that name, and
 // with a [*NoRoomError]; where it fails, what it has written until then is
 // left.

@@ -219,7 +219,7 @@ func TestAddIsAlwaysTheSame(t *testing.T) {
 // FuzzAdd adds a file to whatever the bytes are; what is added can be read,
 // and nothing else is lost.
 func FuzzAdd(f *testing.F) {
-	f.Add([]byte(tiny(f)))
+	f.Add(tiny(f))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := make(memory, 4<<20)
 		copy(m, b)

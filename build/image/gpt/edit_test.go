@@ -99,7 +99,7 @@ func TestEdit(t *testing.T) {
 // TestEditOfMovedBackup has a disk that somebody made larger before.
 func TestEditOfMovedBackup(t *testing.T) {
 	b := append(written(t, testTable()), make([]byte, 1<<20)...)
-	e, err := OpenEdit(memory(b), int64(len(b)))
+	e, err := OpenEdit(b, int64(len(b)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestEditOfMovedBackup(t *testing.T) {
 		t.Errorf("the backup lies from %d to %d", start, end)
 	}
 	clear(b[start:end])
-	if err := e.Write(memory(b), int64(len(b))); err != nil {
+	if err := e.Write(b, int64(len(b))); err != nil {
 		t.Fatal(err)
 	}
 	verified(t, b)

@@ -24,7 +24,7 @@ func Tool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
+		if os.Getenv("CAISSON_TOOLS") == "required" { //nolint:forbidigo // a switch of tests
 			t.Fatalf("%s is required: %v", name, err)
 		}
 		t.Skipf("%s is not installed", name)
@@ -44,7 +44,7 @@ func Run(t testing.TB, name string, args ...string) string {
 
 // Part is a partition.
 type Part struct {
-	Number  int // 0 for the next one
+	Number  int // 0 for the next one; where one is given, the table is sgdisk's
 	Type    gpt.GUID
 	Name    string
 	Content []byte // a multiple of 512 bytes
@@ -52,8 +52,8 @@ type Part struct {
 
 const mib = 1 << 20
 
-// Disk writes a disk with these partitions, each from a whole MiB on, and
-// free bytes behind them.
+// Disk writes a disk with these partitions, each from a whole MiB on, and free
+// bytes behind them.
 func Disk(t testing.TB, free int64, parts ...Part) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "vendor.raw")
@@ -63,25 +63,52 @@ func Disk(t testing.TB, free int64, parts ...Part) string {
 	}
 	defer f.Close()
 	at := int64(mib)
-	args := []string{"-U", "11111111-2222-3333-4444-555555555555"}
+	args := []string{"-a1", "-U", "11111111-2222-3333-4444-555555555555"}
+	table := gpt.Table{DiskID: gpt.GUID{1, 1, 1, 1}}
+	byTool := false
 	for i, p := range parts {
+		if err := writeSparse(f, p.Content, at); err != nil {
+			t.Fatal(err)
+		}
 		n := p.Number
+		byTool = byTool || n != 0
 		if n == 0 {
 			n = i + 1
 		}
-		if _, err := f.WriteAt(p.Content, at); err != nil {
+		id, err := gpt.ParseGUID(fmt.Sprintf("00000000-0000-4000-8000-%012d", n))
+		if err != nil {
 			t.Fatal(err)
 		}
-		last := (at+int64(len(p.Content)))/512 - 1
-		args = append(args, fmt.Sprintf("-n%d:%d:%d", n, at/512, last), fmt.Sprintf("-t%d:%s", n, p.Type), fmt.Sprintf("-c%d:%s", n, p.Name),
-			fmt.Sprintf("-u%d:00000000-0000-4000-8000-%012d", n, n))
+		first, last := at/512, (at+int64(len(p.Content)))/512-1
+		args = append(args, fmt.Sprintf("-n%d:%d:%d", n, first, last), fmt.Sprintf("-t%d:%s", n, p.Type), fmt.Sprintf("-c%d:%s", n, p.Name), fmt.Sprintf("-u%d:%s", n, id))
+		table.Partitions = append(table.Partitions, gpt.Partition{Type: p.Type, ID: id, Name: p.Name, First: uint64(first), Last: uint64(last)}) //nolint:gosec // positive
 		at = (at + int64(len(p.Content)) + mib - 1) / mib * mib
 	}
-	if err := f.Truncate(at + mib + free); err != nil {
+	size := at + mib + free
+	if err := f.Truncate(size); err != nil {
 		t.Fatal(err)
 	}
-	Run(t, "sgdisk", append(append([]string{"-a1"}, args...), name)...)
+	if byTool {
+		Run(t, "sgdisk", append(args, name)...)
+	} else if err := gpt.Write(f, size, table); err != nil {
+		t.Fatal(err)
+	}
 	return name
+}
+
+// writeSparse writes what is not zeros.
+func writeSparse(w io.WriterAt, b []byte, at int64) error {
+	zeros := make([]byte, 64<<10)
+	for len(b) > 0 {
+		piece := b[:min(len(b), len(zeros))]
+		if !bytes.Equal(piece, zeros[:len(piece)]) {
+			if _, err := w.WriteAt(piece, at); err != nil {
+				return err
+			}
+		}
+		b, at = b[len(piece):], at+int64(len(piece))
+	}
+	return nil
 }
 
 // Stub is an EFI program that says it is such a version of systemd-stub.
