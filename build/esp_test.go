@@ -421,6 +421,87 @@ func TestSignedLater(t *testing.T) {
 	}
 }
 
+// TestSignedFolder signs an image in the folder of a build.
+func TestSignedFolder(t *testing.T) {
+	d, err := assembleWay(t, way{verity: lock.VerityUKI, tools: toolPrograms()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, image := d.work, filepath.Join(d.work, "small.raw")
+	img := d.describe()
+	for i := range d.sums {
+		d.sums[i].Account = Generated
+	}
+	if err := writeJSON(filepath.Join(from, "files.json"), d.sums); err != nil {
+		t.Fatal(err)
+	}
+	img.Totals = totals(d.sums)
+	for _, name := range []string{"files.json", "small.vmlinuz"} {
+		if name != "files.json" {
+			if err := os.WriteFile(filepath.Join(from, name), []byte(name), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o, err := describe(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		img.Files = append(img.Files, o)
+	}
+	f, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	scratch, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer scratch.Close()
+	signed, err := SignDisk(f, st.Size(), esp.ByKey(testKey(t), nil), scratch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := t.TempDir()
+	if err := os.WriteFile(filepath.Join(to, "image.json"), []byte("of another image"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := signed.WriteFolder(context.Background(), img, image, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Files) != 3 || got.Files[0].SHA256 == img.Files[0].SHA256 || got.Files[2] != img.Files[2] || len(got.Signed) != 1 || got.Totals[Generated].Bytes <= img.Totals[Generated].Bytes {
+		t.Errorf("got %+v", got)
+	}
+	for _, o := range got.Files {
+		if now, err := describe(filepath.Join(to, o.Name)); err != nil || now != o {
+			t.Errorf("%s is %+v, %v, described as %+v", o.Name, now, err, o)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(to, "image.json")); err == nil {
+		t.Error("what describes another image is still there")
+	}
+	for name, want := range map[string]string{"small.vmlinuz": "small.vmlinuz is sha256:", "files.json": "files.json is sha256:", "small.raw": "small.raw is sha256:"} {
+		was, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(from, name), append(was[:len(was):len(was)], 'x'), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := signed.WriteFolder(context.Background(), img, image, t.TempDir()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s changed: got %v, want an error with %q", name, err, want)
+		}
+		if err := os.WriteFile(filepath.Join(from, name), was, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestKernelTraits has the kernel say whether the image is marked NX_COMPAT, and
 // what its levels of revocation are.
 func TestKernelTraits(t *testing.T) {

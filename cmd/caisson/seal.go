@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"caisson/build/esp"
 	"caisson/build/imagefile"
 	"caisson/build/seal"
 	"caisson/lock/digest"
@@ -166,18 +165,13 @@ func (o *sealOptions) options(ui *ui) (*seal.Options, error) {
 	if o.noAddon && (o.espPath != "" || o.stub != "" || o.secureBoot.key != "") {
 		return nil, usageError{errors.New("--no-addon goes with none of --esp-path, --addon-stub and --secure-boot-key")}
 	}
-	key, err := o.secureBoot.load()
+	sign, err := o.secureBoot.addonSigner()
 	if err != nil {
 		return nil, err
 	}
 	opts := &seal.Options{
-		Root: o.root, AddonPath: o.espPath, Cmdline: o.cmdline, NoAddon: o.noAddon, Dirty: o.dirty,
+		Root: o.root, AddonPath: o.espPath, Cmdline: o.cmdline, NoAddon: o.noAddon, Dirty: o.dirty, Sign: sign,
 		Progress: func(stage string) { ui.stage("%s", stage) },
-	}
-	if key != nil {
-		opts.Sign = func(addon []byte) ([]byte, error) {
-			return esp.SignBytes("the addon", addon, esp.ByKey(key, nil))
-		}
 	}
 	if opts.Free, err = parseSize(o.free); err != nil {
 		return nil, usageError{fmt.Errorf("--free: %w", err)}
