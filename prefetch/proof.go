@@ -1,8 +1,6 @@
 package prefetch
 
 import (
-	"archive/zip"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -15,10 +13,6 @@ import (
 	"caisson/prefetch/cas"
 	"caisson/prefetch/rpmsig"
 )
-
-// maxUnpacked is how many bytes the files of a Go zip may have together. Go
-// itself refuses zips above 500 MiB.
-const maxUnpacked = 4 << 30
 
 // SignatureError says that a package is not signed as the lock wants it.
 type SignatureError struct {
@@ -202,7 +196,7 @@ func proveGo(in *lock.Input, c content) error {
 			return io.NopCloser(io.NewSectionReader(c, 0, c.Size())), nil
 		})
 	} else {
-		got, err = hashZip(c)
+		got, err = hashZip(c, maxUnpacked)
 	}
 	if err != nil {
 		return err
@@ -211,43 +205,4 @@ func proveGo(in *lock.Input, c content) error {
 		return &HashError{Name: in.Name, Got: got, Want: in.Go.H1}
 	}
 	return nil
-}
-
-// hashZip is the h1 of a zip's files (golang.org/x/mod/sumdb/dirhash).
-func hashZip(c content) (string, error) {
-	z, err := zip.NewReader(c, c.Size())
-	if err != nil {
-		return "", fmt.Errorf("reading the zip: %w", err)
-	}
-	files := make(map[string]*zip.File, len(z.File))
-	names := make([]string, 0, len(z.File))
-	for _, f := range z.File {
-		if files[f.Name] != nil {
-			return "", fmt.Errorf("reading the zip: it has %q twice", f.Name)
-		}
-		files[f.Name] = f
-		names = append(names, f.Name)
-	}
-	left := int64(maxUnpacked)
-	return dirhash.Hash1(names, func(name string) (io.ReadCloser, error) {
-		r, err := files[name].Open()
-		if err != nil {
-			return nil, err
-		}
-		return &budgetReader{ReadCloser: r, left: &left}, nil
-	})
-}
-
-// budgetReader ends in an error when all readers of a budget have read more.
-type budgetReader struct {
-	io.ReadCloser
-	left *int64
-}
-
-func (b *budgetReader) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if *b.left -= int64(n); *b.left < 0 {
-		return n, errors.New("the zip unpacks to too much")
-	}
-	return n, err
 }
