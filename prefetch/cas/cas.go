@@ -271,7 +271,8 @@ func (s *Store) Check(ctx context.Context, d digest.Digest, progress func(n int6
 		return err
 	}
 	defer f.Close()
-	buf := make([]byte, min(256<<10, f.Size()+1))
+	// What fits into the processor's first cache is hashed half as quickly again.
+	buf := make([]byte, min(32<<10, f.Size()+1))
 	for {
 		n, err := f.Read(buf)
 		if progress != nil {
