@@ -271,7 +271,7 @@ func (s *Store) Check(ctx context.Context, d digest.Digest, progress func(n int6
 		return err
 	}
 	defer f.Close()
-	// What fits into the processor's first cache is hashed half as quickly again.
+	// What the processor's first cache holds is read and hashed in two thirds of the time.
 	buf := make([]byte, min(32<<10, f.Size()+1))
 	for {
 		n, err := f.Read(buf)
