@@ -2,7 +2,6 @@ package build
 
 import (
 	"fmt"
-	"path"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -14,12 +13,14 @@ import (
 // accounts says of every file of root, initrd and ESP how it came to be,
 // the ESP first, then initrd and root, each sorted by path.
 func (d *disk) accounts(root, initrd *installed) ([]File, error) {
-	esp, err := d.accountUKI(root)
+	out, err := d.accountESP()
 	if err != nil {
 		return nil, err
 	}
-	out := []File{*esp}
 	for _, i := range []*installed{initrd, root} {
+		if i == nil {
+			continue
+		}
 		for _, e := range i.tree.Entries() {
 			if e.Path == "" {
 				continue
@@ -50,19 +51,22 @@ func (i *installed) account(e *rootfs.Entry) (File, error) {
 		return f, fmt.Errorf("/%s of the %s has no account: no package, no step and no rule brought it", e.Path, i.set)
 	}
 	f.Account, f.Inputs, f.By = how.account, how.inputs, how.by
-	if how.account != Generated {
+	if how.account != Generated && !how.onRoot {
 		return f, nil // placed there by us, after rpm
 	}
 	claims := i.claims[e.Path]
 	if len(claims) == 0 {
 		return f, nil
 	}
-	f.Inputs = i.inputs(e.Path)
+	packages := i.inputs(e.Path)
 	switch same, ghost := matches(claims, e); {
 	case same:
-		f.Account, f.By = Vendor, ""
+		f.Account, f.Inputs, f.By = Vendor, packages, ""
 	case !ghost:
 		f.Account = Changed
+		fallthrough
+	default:
+		f.Inputs = slices.Compact(slices.Sorted(slices.Values(slices.Concat(packages, how.inputs))))
 	}
 	return f, nil
 }
@@ -114,57 +118,6 @@ func matches(claims []rootfs.Claim, e *rootfs.Entry) (same, ghost bool) {
 		}
 	}
 	return same, ghost
-}
-
-// accountUKI accounts for the ESP's one file.
-func (d *disk) accountUKI(root *installed) (*File, error) {
-	out, err := describeBoth(path.Join(d.work, "uki.efi"))
-	if err != nil {
-		return nil, err
-	}
-	inputs := map[string]bool{}
-	for _, in := range d.of(lock.SetInitrd) {
-		inputs[ref(in)] = true
-	}
-	for _, in := range root.inputs(path.Join("usr/lib/modules", d.version, "vmlinuz")) {
-		inputs[in] = true
-	}
-	stub, err := d.stubPackage()
-	if err != nil {
-		return nil, err
-	}
-	inputs[stub] = true
-	var all []string
-	for in := range inputs {
-		all = append(all, in)
-	}
-	slices.Sort(all)
-	out.Part, out.Path, out.Account, out.Inputs, out.By = "esp", "/"+d.machine.loader, Generated, all, "assembly"
-	return out, nil
-}
-
-// stubPackage is the tools' package that has the EFI stub.
-func (d *disk) stubPackage() (string, error) {
-	for _, in := range d.of(lock.SetTools) {
-		p, err := d.header(in)
-		if err != nil {
-			return "", err
-		}
-		for _, f := range p.Files {
-			if f.Path == "/"+d.machine.stub {
-				return ref(in), nil
-			}
-		}
-	}
-	return "", fmt.Errorf("no package of the tools set has /%s", d.machine.stub)
-}
-
-func describeBoth(name string) (*File, error) {
-	e := &rootfs.Entry{Source: name, Mode: unix.S_IFREG | 0o644}
-	if err := e.Hash(); err != nil {
-		return nil, err
-	}
-	return &File{Mode: e.Mode, Size: e.Size, SHA256: &e.SHA256, SHA1: e.SHA1}, nil
 }
 
 // totals counts files, not folders, by account.

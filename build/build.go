@@ -23,6 +23,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,6 +33,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"caisson/build/esp"
 	"caisson/build/sandbox"
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -50,10 +52,14 @@ type Options struct {
 	Arch string
 	// Out is the folder for the results; it is made where it is missing.
 	Out string
+	// Sign makes Secure Boot signatures; nil where none are added.
+	Sign esp.Signer
 	// Keep leaves the working folder where a build fails.
 	Keep bool
-	// Progress is told what begins; it may be nil.
-	Progress func(stage string)
+	// AnySpace builds without looking first whether Out has room for it.
+	AnySpace bool
+	// Events is told what goes on, one thing at a time; it may be nil.
+	Events func(Event)
 }
 
 // NetworkError says that a step tried to reach a network.
@@ -82,10 +88,11 @@ func (e *StepError) Error() string {
 	return s
 }
 
-// KeptError adds where the working folder of a failed build was left.
+// KeptError adds where the working folder of a failed build was left, and which
+// step of it failed: see KeptStep. Step is empty where it was none.
 type KeptError struct {
-	Dir string
-	Err error
+	Dir, Step string
+	Err       error
 }
 
 func (e *KeptError) Error() string { return e.Err.Error() }
@@ -93,11 +100,17 @@ func (e *KeptError) Unwrap() error { return e.Err }
 
 // Build makes the image and leaves NAME.qcow2, files.json, evidence.json and
 // build.log in Options.Out. Inputs that the store lacks or has damaged are a
-// *cas.MissingError or *cas.DamagedError.
+// *cas.MissingError or *cas.DamagedError; too little room, found before anything
+// is done, is a *NoSpaceError.
 func Build(ctx context.Context, o Options) (img *Image, err error) {
 	b, err := newBuilder(o)
 	if err != nil {
 		return nil, err
+	}
+	if !o.AnySpace {
+		if err := checkSpace(b.Out, Space(o.Lock, o.Store, o.Arch, o.Variant)); err != nil {
+			return nil, err
+		}
 	}
 	w, err := newWorkDir(b.Out)
 	if err != nil {
@@ -108,8 +121,9 @@ func Build(ctx context.Context, o Options) (img *Image, err error) {
 			b.log.Close()
 		}
 		if err != nil && o.Keep {
+			step, stepErr := b.keepStep(err)
 			if dir, keepErr := w.keep(); keepErr == nil {
-				err = &KeptError{Dir: dir, Err: err}
+				err = &KeptError{Dir: dir, Step: step, Err: errors.Join(err, stepErr)}
 				return
 			}
 		}
@@ -137,6 +151,8 @@ type builder struct {
 	given map[*lock.Input]bool
 	// made is what steps left in out, by path. Steps run one after another.
 	made map[string]origin
+	// specs are the sandboxes of steps that have begun, by name.
+	specs map[string]sandbox.Spec
 	// skipped are the scriptlets that were not run, by set.
 	skipped map[string][]SkippedScript
 	// archives are the OCI archives that run steps are given.
@@ -156,7 +172,7 @@ func newBuilder(o Options) (*builder, error) {
 	if host := hostArch(); host != o.Arch {
 		return nil, fmt.Errorf("this machine is %s: an image for %s has to be built on such a machine", host, o.Arch)
 	}
-	b := &builder{Options: o, image: im, steps: map[string]sandbox.Evidence{}, given: map[*lock.Input]bool{}, made: map[string]origin{}, skipped: map[string][]SkippedScript{}}
+	b := &builder{Options: o, image: im, steps: map[string]sandbox.Evidence{}, given: map[*lock.Input]bool{}, specs: map[string]sandbox.Spec{}, made: map[string]origin{}, skipped: map[string][]SkippedScript{}}
 	var err error
 	if b.lockDigest, err = o.Lock.Digest(); err != nil {
 		return nil, err
@@ -189,34 +205,30 @@ func hostArch() string {
 	return runtime.GOARCH
 }
 
-func (b *builder) say(format string, args ...any) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.Progress != nil {
-		b.Progress(fmt.Sprintf(format, args...))
-	}
-}
-
 func (b *builder) build(ctx context.Context) (*Image, error) {
 	inputs := b.inputs()
-	b.say("unpacking %d tools", len(b.of(lock.SetTools)))
-	before, err := b.merkleBeside(ctx, inputs, b.unpackTools)
+	b.plan()
+	before, err := b.merkleBeside(ctx, stepCheck, inputs, b.unpackTools)
+	if err != nil {
+		return nil, err
+	}
+	w, err := watchInputs(func(in *lock.Input) string { return b.Store.Path(in.SHA256) }, inputs)
 	if err != nil {
 		return nil, err
 	}
 	root, initrd, err := b.runAll(ctx)
-	if err != nil {
+	unread, watchErr := b.unread(w, inputs)
+	if err := errors.Join(err, watchErr); err != nil {
 		return nil, err
 	}
-	b.say("assembling the disk")
 	var img *Image
 	var files []File
-	after, err := b.merkleBeside(ctx, inputs, func(ctx context.Context) error {
+	after, err := b.merkleBeside(ctx, stepCheckAgain, inputs, func(ctx context.Context) error {
 		d, err := b.assemble(ctx, root, initrd)
 		if err != nil {
 			return err
 		}
-		if files, err = d.accounts(root, initrd); err != nil {
+		if err := b.during(stepAccount, func() error { files, err = d.accounts(root, initrd); return err }); err != nil {
 			return err
 		}
 		img = d.describe()
@@ -232,47 +244,62 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	}
 	ev := Evidence{
 		Version: 1, Lock: b.lockDigest, Inputs: sandbox.Inputs{Before: before.String(), After: after.String()},
-		Steps: b.evidence(), Unused: b.unused(inputs), Skipped: b.skippedScripts(),
+		Steps: b.evidence(), Unused: b.unused(inputs), Unread: unread, Skipped: b.skippedScripts(),
 	}
 	return img, b.publish(ctx, img, files, &ev)
 }
 
 // merkleBeside reads all inputs while work is done that runs nothing foreign.
-func (b *builder) merkleBeside(ctx context.Context, inputs []*lock.Input, work func(context.Context) error) (root digest.Digest, err error) {
+func (b *builder) merkleBeside(ctx context.Context, step string, inputs []*lock.Input, work func(context.Context) error) (root digest.Digest, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		p := b.begin(step).of(int64(len(inputs)), "files")
+		defer p.end()
 		var err error
-		root, err = b.merkle(ctx, inputs)
+		root, err = b.merkle(ctx, inputs, p)
 		return err
 	})
 	g.Go(func() error { return work(ctx) })
 	return root, g.Wait()
 }
 
+// hasInitrd tells whether the image has an initrd of packages: a vendor's UKI
+// brings its own.
+func (b *builder) hasInitrd() bool { return b.image.Boot == nil || b.image.Boot.UKI != lock.UKIVendor }
+
 // runAll compiles the payloads beside installing root and initrd, then
 // finishes the root with what was compiled and placed, and the initrd with
-// the root's kernel modules.
+// the root's kernel modules. There is no initrd where a vendor's UKI brings one.
 func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err error) {
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return b.runSteps(gctx) })
+	pending := &pendingRoot{done: make(chan struct{})}
+	g.Go(func() error { return b.runSteps(gctx, pending) })
 	g.Go(func() error {
-		b.say("installing the root")
 		var err error
-		root, err = b.install(gctx, lock.SetRoot)
-		return err
+		if root, err = b.install(gctx, lock.SetRoot); err != nil {
+			return err
+		}
+		pending.installed = root
+		close(pending.done)
+		return nil
 	})
-	g.Go(func() error {
-		b.say("installing the initrd")
-		var err error
-		initrd, err = b.install(gctx, lock.SetInitrd)
-		return err
-	})
+	if b.hasInitrd() {
+		g.Go(func() error {
+			var err error
+			initrd, err = b.install(gctx, lock.SetInitrd)
+			return err
+		})
+	}
 	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
-	if err := b.finishRoot(ctx, root); err != nil {
+	if err := b.during(stepRoot, func() error { return b.finishRoot(ctx, root) }); err != nil {
 		return nil, nil, err
 	}
+	if initrd == nil {
+		return root, nil, nil
+	}
+	defer b.begin(stepInitrd).end()
 	version, err := kernelVersion(root.tree)
 	if err != nil {
 		return nil, nil, err

@@ -56,12 +56,19 @@ func TestBuild(t *testing.T) {
 	t.Run("Accounts", func(t *testing.T) { testAccounts(t, d) })
 	t.Run("Failures", func(t *testing.T) { testFailures(t, d) })
 	t.Run("Recorded", func(t *testing.T) { testRecorded(t, d) })
+	t.Run("RootStep", func(t *testing.T) { testRootStep(t, d) })
+	t.Run("Unread", func(t *testing.T) { testUnread(t, d) })
 	t.Run("Interrupted", func(t *testing.T) { testInterrupted(t, d) })
 	t.Run("Store", func(t *testing.T) { testStore(t, d) })
+	t.Run("Layers", func(t *testing.T) { testLayers(t, d) })
 	t.Run("Conditions", func(t *testing.T) { testConditions(t, d) })
 	t.Run("Settings", func(t *testing.T) { testSettings(t, d) })
 	t.Run("Scriptless", func(t *testing.T) { testScriptless(t, d) })
 	t.Run("Output", func(t *testing.T) { testOutput(t, d) })
+	t.Run("Kept", func(t *testing.T) { testKept(t, d) })
+	t.Run("KeptInstallation", func(t *testing.T) { testKeptInstallation(t, d) })
+	t.Run("KeptNoStep", func(t *testing.T) { testKeptNoStep(t, d) })
+	t.Run("Space", func(t *testing.T) { testSpace(t, d) })
 }
 
 func testAccounts(t *testing.T, d *distro) {
@@ -227,16 +234,81 @@ func testRecorded(t *testing.T, d *distro) {
 	}
 }
 
+// testRootStep lets a step work on the installed root, from outside and from
+// inside: owners, modes and content are as it left them, and so is the account.
+func testRootStep(t *testing.T, d *distro) {
+	t.Parallel()
+	d = d.with(func(d *distro) {
+		d.lock.Steps = []lock.Step{
+			{Run: "echo made > $OUT/outside"},
+			{Run: "test ! -e $ROOT/outside; install -d ${ROOT}/etc/made.d; echo a > a; install -m 640 -o 5 -g 6 a $ROOT/etc/made.d/a"},
+			{Run: "echo x >> $ROOT/usr/bin/systemctl; chroot $ROOT /bin/sh -c 'read b < /etc/made.d/a; echo $b > /etc/made.d/b'"},
+		}
+	})
+	out := t.TempDir()
+	if _, err := Build(context.Background(), d.options(out)); err != nil {
+		t.Fatal(err)
+	}
+	files := readFiles(t, out)
+	for p, want := range map[string]string{
+		"/outside": "100644 0:0 compiled step 1", "/etc/made.d": "40755 0:0 compiled step 2", "/etc/made.d/a": "100640 5:6 compiled step 2",
+		"/etc/made.d/b": "100644 0:0 compiled step 3", "/usr/bin/systemctl": "100755 0:0 changed step 3",
+	} {
+		f := files["root:"+p]
+		if got := fmt.Sprintf("%o %d:%d %s %s", f.Mode, f.UID, f.GID, f.Account, f.By); got != want {
+			t.Errorf("%s: got %q, want %q", p, got, want)
+		}
+	}
+}
+
+// testUnread gives a step two files, of which it reads one.
+func testUnread(t *testing.T, d *distro) {
+	t.Parallel()
+	d = d.with(func(d *distro) {
+		for _, name := range []string{"read", "spare"} {
+			sum, size, err := d.store.Put(strings.NewReader("content of "+name), [32]byte{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.lock.Inputs = append(d.lock.Inputs, lock.Input{Kind: lock.KindFile, Name: name, URL: "https://a.example/" + name, SHA256: sum, Size: size})
+		}
+		slices.SortFunc(d.lock.Inputs, func(a, b lock.Input) int { return strings.Compare(a.Kind+a.Name, b.Kind+b.Name) })
+		d.lock.Steps = []lock.Step{{Run: "ls -l $IN/spare; cat $IN/read"}}
+	})
+	out := t.TempDir()
+	if _, err := Build(context.Background(), d.options(out)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(out, "evidence.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ev Evidence
+	if err := json.Unmarshal(b, &ev); err != nil {
+		t.Fatal(err)
+	}
+	if ev.Unread == nil || !slices.Equal(*ev.Unread, []string{"file/spare"}) || len(ev.Unused) != 0 {
+		t.Errorf("unread %v, unused %v, want file/spare to be unread", ev.Unread, ev.Unused)
+	}
+}
+
 // testInterrupted cancels a build at the beginning of each of its stages.
 func testInterrupted(t *testing.T, d *distro) {
 	d = d.with(func(d *distro) { d.lock.Steps = []lock.Step{{Run: "sleep 1"}} })
 	var stages atomic.Int64
 	o := d.options(t.TempDir())
-	o.Progress = func(string) { stages.Add(1) }
+	var told steps
+	o.Events = func(e Event) {
+		told.add(t, e)
+		if e.State == Begun {
+			stages.Add(1)
+		}
+	}
 	if _, err := Build(context.Background(), o); err != nil {
 		t.Fatal(err)
 	}
-	if stages.Load() < 6 {
+	told.whole(t, len(d.lock.Inputs))
+	if stages.Load() < 12 {
 		t.Fatalf("only %d stages", stages.Load())
 	}
 	for n := int64(1); n <= stages.Load(); n++ {
@@ -247,8 +319,8 @@ func testInterrupted(t *testing.T, d *distro) {
 			var at atomic.Int64
 			o := d.options(t.TempDir())
 			o.Keep = n == 2
-			o.Progress = func(string) {
-				if at.Add(1) == n {
+			o.Events = func(e Event) {
+				if e.State == Begun && at.Add(1) == n {
 					cancel()
 				}
 			}

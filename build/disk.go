@@ -1,24 +1,21 @@
 package build
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"caisson/build/esp"
 	"caisson/build/image/erofs"
-	"caisson/build/image/fat"
 	"caisson/build/image/gpt"
-	"caisson/build/image/qcow2"
 	"caisson/build/image/uki"
 	"caisson/build/image/verity"
 	"caisson/build/rootfs"
@@ -29,18 +26,20 @@ import (
 // align is what partitions begin and end at, in bytes.
 const align = 1 << 20
 
-// qcow2Level is the zstd level of the qcow2's clusters.
-const qcow2Level = 3
-
 // machine is what differs from architecture to architecture.
 type machine struct {
-	stub, loader     string // the EFI stub in the tools root, the UKI's place in the ESP
+	efi              string // in the names of EFI programs
+	pe               uint16 // in their headers
 	root, rootVerity gpt.GUID
 }
 
+// loader is the program that firmware starts by itself (UEFI 2.10, section
+// 3.5.1.1).
+func (m machine) loader() string { return "EFI/BOOT/BOOT" + strings.ToUpper(m.efi) + ".EFI" }
+
 var machines = map[string]machine{
-	"x86_64":  {"usr/lib/systemd/boot/efi/linuxx64.efi.stub", "EFI/BOOT/BOOTX64.EFI", gpt.TypeRootX86_64, gpt.TypeRootVerityX86_64},
-	"aarch64": {"usr/lib/systemd/boot/efi/linuxaa64.efi.stub", "EFI/BOOT/BOOTAA64.EFI", gpt.TypeRootARM64, gpt.TypeRootVerityARM64},
+	"x86_64":  {"x64", uki.MachineAMD64, gpt.TypeRootX86_64, gpt.TypeRootVerityX86_64},
+	"aarch64": {"aa64", uki.MachineARM64, gpt.TypeRootARM64, gpt.TypeRootVerityARM64},
 }
 
 // derive is an id of 16 bytes that depends on the parts alone: the same image
@@ -58,13 +57,19 @@ type disk struct {
 	*builder
 	f       *os.File
 	machine machine
-	version string // the kernel's
-	initrd  string // the initrd's file
-	cmdline string
+	version string   // the kernel's
+	initrd  string   // the initrd's file
 	root    [32]byte // the dm-verity root hash
 	esp     extent
 	data    extent
 	hash    extent
+
+	ukiPath       string // on the ESP
+	vendorCmdline string // in a vendor's UKI
+	espFiles      []espFile
+	signed        []SignedProgram
+	sums          []File      // of the ESP, without their accounts
+	opened        []io.Closer // what the ESP is written from
 
 	partitions []Partition
 	files      []Output // the formats asked for
@@ -79,17 +84,19 @@ func roundUp(n int64) int64 { return (n + align - 1) / align * align }
 // assemble writes the disk and the formats it is asked for in, from the trees
 // of root and initrd and from the tools' EFI stub.
 func (b *builder) assemble(ctx context.Context, root, initrd *installed) (*disk, error) {
-	version, err := kernelVersion(root.tree)
-	if err != nil {
-		return nil, err
-	}
 	m, ok := machines[b.Arch]
 	if !ok {
 		return nil, fmt.Errorf("images for %s cannot be assembled yet", b.Arch)
 	}
-	d := &disk{builder: b, machine: m, version: version}
-	if d.initrd, err = b.writeInitrd(ctx, initrd.tree); err != nil {
-		return nil, err
+	d := &disk{builder: b, machine: m}
+	var err error
+	if initrd != nil {
+		if d.version, err = kernelVersion(root.tree); err != nil {
+			return nil, err
+		}
+		if err := b.during(stepPackInitrd, func() error { d.initrd, err = b.writeInitrd(ctx, initrd.tree); return err }); err != nil {
+			return nil, err
+		}
 	}
 	raw := filepath.Join(b.work, b.imageName()+".raw")
 	if d.f, err = os.OpenFile(raw, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644); err != nil {
@@ -100,14 +107,15 @@ func (b *builder) assemble(ctx context.Context, root, initrd *installed) (*disk,
 	if err != nil {
 		return nil, err
 	}
-	b.say("writing %s", strings.Join(b.image.Output, " and "))
+	p := b.begin(stepOutputs)
+	defer p.end()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		d.partitions, err = d.hashPartitions(ctx, table)
 		return err
 	})
 	g.Go(func() (err error) {
-		d.files, err = d.outputs(ctx)
+		d.files, err = d.outputs(ctx, p)
 		return err
 	})
 	return d, g.Wait()
@@ -117,8 +125,8 @@ func (b *builder) assemble(ctx context.Context, root, initrd *installed) (*disk,
 func (d *disk) describe() *Image {
 	return &Image{
 		Name: d.Lock.Name, Variant: d.Variant, Arch: d.Arch, Lock: d.lockDigest, Epoch: d.Lock.Epoch,
-		Kernel: d.version, Cmdline: d.cmdline, RootHash: fmt.Sprintf("%x", d.root),
-		Files: d.files, Partitions: d.partitions,
+		Kernel: d.version, Cmdline: d.cmdline(), RootHash: fmt.Sprintf("%x", d.root),
+		Files: d.files, Partitions: d.partitions, Signed: d.signed,
 	}
 }
 
@@ -139,23 +147,14 @@ func ImageName(l *lock.Lock, arch, variant string) string {
 }
 
 // write lays the disk out: ESP, root, hash tree. The root hash goes into the
-// UKI's command line, so the ESP is sized with a hash of zeros and filled last.
-func (d *disk) write(ctx context.Context, root *installed) (*gpt.Table, error) {
-	d.setCmdline()
-	sections, stub, err := d.ukiSections(root.tree)
-	if err != nil {
+// kernel's command line, so the ESP is planned with a hash of zeros and filled
+// last.
+func (d *disk) write(ctx context.Context, root *installed) (table *gpt.Table, err error) {
+	defer func() { err = errors.Join(err, d.closeAll()) }()
+	if err := d.planESP(root); err != nil {
 		return nil, err
 	}
-	defer stub.Close()
-	st, err := stub.Stat()
-	if err != nil {
-		return nil, err
-	}
-	ukiSize, err := uki.Size(stub, st.Size(), sections)
-	if err != nil {
-		return nil, err
-	}
-	d.esp = extent{align, roundUp(fat.MinSize([]fat.File{{Path: d.machine.loader, Size: ukiSize}}))}
+	d.esp = extent{align, roundUp(esp.MinSize(d.plain()))}
 	d.data.start = d.esp.end()
 	if d.data.size, err = d.writeRoot(ctx, root.tree); err != nil {
 		return nil, err
@@ -163,58 +162,23 @@ func (d *disk) write(ctx context.Context, root *installed) (*gpt.Table, error) {
 	if err := d.writeVerity(ctx); err != nil {
 		return nil, err
 	}
-	d.setCmdline()
-	if sections, stub, err = d.ukiSections(root.tree); err != nil {
+	defer d.begin(stepESP).end()
+	if err := d.writeESP(); err != nil {
 		return nil, err
 	}
-	defer stub.Close()
-	if err := d.writeESP(stub, st.Size(), sections); err != nil {
+	if err := d.sumESP(); err != nil {
 		return nil, err
 	}
 	return d.writeTable()
 }
 
-// setCmdline is the manifest's command line and what the root needs.
-func (d *disk) setCmdline() {
-	words := strings.Fields(d.image.Cmdline)
-	for _, w := range []string{"ro", "rootfstype=erofs"} {
-		if !slices.Contains(words, w) {
-			words = append(words, w)
-		}
-	}
-	d.cmdline = strings.Join(append(words, fmt.Sprintf("roothash=%x", d.root)), " ")
-}
-
-func (d *disk) ukiSections(root *rootfs.Tree) ([]uki.Section, *os.File, error) {
-	stub, err := os.Open(filepath.Join(d.tools, d.machine.stub))
-	if err != nil {
-		return nil, nil, fmt.Errorf("the tools set has no EFI stub: %w", err)
-	}
-	release, err := root.ReadFile("etc/os-release")
-	if err != nil {
-		stub.Close()
-		return nil, nil, err
-	}
-	initrd, err := os.Stat(d.initrd)
-	if err != nil {
-		stub.Close()
-		return nil, nil, err
-	}
-	kernel := root.Get(path.Join("usr/lib/modules", d.version, "vmlinuz"))
-	text := func(name string, b []byte) uki.Section {
-		return uki.Section{Name: name, Size: int64(len(b)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
-	}
-	return []uki.Section{
-		text(".osrel", release),
-		text(".cmdline", []byte(d.cmdline)),
-		text(".uname", []byte(d.version)),
-		{Name: ".initrd", Size: initrd.Size(), Open: func() (io.ReadCloser, error) { return os.Open(d.initrd) }},
-		{Name: ".linux", Size: kernel.Size, Open: kernel.Open},
-	}, stub, nil
-}
-
 // writeRoot writes the root file system and returns the partition's size.
 func (d *disk) writeRoot(ctx context.Context, t *rootfs.Tree) (int64, error) {
+	p := d.begin(stepFileSystem)
+	defer p.end()
+	if d.image.Compression != nil {
+		return d.makeRoot(ctx, t)
+	}
 	var entries []erofs.Entry
 	for _, e := range t.Entries() {
 		x := erofs.Entry{
@@ -227,7 +191,7 @@ func (d *disk) writeRoot(ctx context.Context, t *rootfs.Tree) (int64, error) {
 		entries = append(entries, x)
 	}
 	id := derive("root", d.Lock.Name, d.Variant)
-	size, err := erofs.Write(io.NewOffsetWriter(untilDone{ctx, d.f}, d.data.start), entries, erofs.Options{UUID: id, BuildTime: d.Lock.Epoch, Label: "root"})
+	size, err := erofs.Write(io.NewOffsetWriter(tracked{untilDone{ctx, d.f}, p.of(sizeOf(t), "bytes")}, d.data.start), entries, erofs.Options{UUID: id, BuildTime: d.Lock.Epoch, Label: "root"})
 	if err != nil {
 		return 0, fmt.Errorf("writing the root: %w", err)
 	}
@@ -235,8 +199,10 @@ func (d *disk) writeRoot(ctx context.Context, t *rootfs.Tree) (int64, error) {
 }
 
 // writeVerity hashes the whole partition, what is behind the file system
-// included.
+// included. The hash tree follows, whether in the same partition or another.
 func (d *disk) writeVerity(ctx context.Context) error {
+	p := d.begin(stepVerity).of(d.data.size, "bytes")
+	defer p.end()
 	if err := d.f.Truncate(d.data.end()); err != nil {
 		return err
 	}
@@ -247,31 +213,9 @@ func (d *disk) writeVerity(ctx context.Context) error {
 	salt := sha256.Sum256([]byte("caisson\x00salt\x00" + d.Lock.Name + "\x00" + d.Variant))
 	var err error
 	f := untilDone{ctx, d.f}
-	d.root, err = verity.Write(io.NewSectionReader(f, d.data.start, d.data.size), d.data.size,
+	d.root, err = verity.Write(io.NewSectionReader(tracked{f, p}, d.data.start, d.data.size), d.data.size,
 		io.NewOffsetWriter(f, d.hash.start), verity.Params{UUID: derive("verity", d.Lock.Name, d.Variant), Salt: salt[:]})
 	return err
-}
-
-func (d *disk) writeESP(stub io.ReaderAt, stubSize int64, sections []uki.Section) error {
-	name := filepath.Join(d.work, "uki.efi")
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	size, err := uki.Write(f, stub, stubSize, sections)
-	if err != nil {
-		return fmt.Errorf("writing the UKI: %w", err)
-	}
-	serial := derive("esp", fmt.Sprintf("%x", d.root))
-	files := []fat.File{{Path: d.machine.loader, Size: size, Open: func() (io.ReadCloser, error) { return os.Open(name) }}}
-	err = fat.Write(io.NewOffsetWriter(d.f, d.esp.start), d.esp.size, files, fat.Options{
-		Serial: uint32(serial[0]) | uint32(serial[1])<<8 | uint32(serial[2])<<16 | uint32(serial[3])<<24, Label: "ESP", Time: d.Lock.Epoch,
-	})
-	if err != nil {
-		return fmt.Errorf("writing the ESP: %w", err)
-	}
-	return nil
 }
 
 // writeTable writes the partition table. The ids of root and hash tree are
@@ -287,10 +231,20 @@ func (d *disk) writeTable() (*gpt.Table, error) {
 	}
 	t := &gpt.Table{DiskID: gpt.FromBytes(derive("disk", hash)), Partitions: []gpt.Partition{
 		part(gpt.TypeESP, derive("esp", hash), "esp", d.esp, 0),
-		part(d.machine.root, [16]byte(d.root[:16]), "root", d.data, gpt.AttrReadOnly),
-		part(d.machine.rootVerity, [16]byte(d.root[16:]), "root-verity", d.hash, gpt.AttrReadOnly),
+		part(d.machine.root, [16]byte(d.root[:16]), "root", d.rootPartition(), gpt.AttrReadOnly),
 	}}
+	if d.image.Tree != lock.TreeAppended {
+		t.Partitions = append(t.Partitions, part(d.machine.rootVerity, [16]byte(d.root[16:]), "root-verity", d.hash, gpt.AttrReadOnly))
+	}
 	return t, gpt.Write(d.f, d.hash.end()+align, *t)
+}
+
+// rootPartition is the data, and the hash tree where that is appended to it.
+func (d *disk) rootPartition() extent {
+	if d.image.Tree == lock.TreeAppended {
+		return extent{d.data.start, d.data.size + d.hash.size}
+	}
+	return d.data
 }
 
 func (d *disk) hashPartitions(ctx context.Context, t *gpt.Table) ([]Partition, error) {
@@ -303,59 +257,6 @@ func (d *disk) hashPartitions(ctx context.Context, t *gpt.Table) ([]Partition, e
 		out = append(out, Partition{Name: p.Name, Type: p.Type.String(), ID: p.ID.String(), Start: p.Start(), Size: p.Size(), SHA256: sum})
 	}
 	return out, nil
-}
-
-// outputs writes the container formats asked for.
-func (d *disk) outputs(ctx context.Context) ([]Output, error) {
-	st, err := d.f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	var all []Output
-	for _, o := range d.image.Output {
-		name := filepath.Join(d.work, d.imageName()+"."+o)
-		if o == "qcow2" {
-			if err := writeQcow2(name, untilDone{ctx, d.f}, st.Size()); err != nil {
-				return nil, err
-			}
-		}
-		out, err := describeSynced(name)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, out)
-	}
-	return all, nil
-}
-
-func writeQcow2(name string, disk io.ReaderAt, size int64) error {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := qcow2.Write(f, disk, size, qcow2.Options{Compress: true, Level: qcow2Level}); err != nil {
-		return fmt.Errorf("writing the qcow2: %w", err)
-	}
-	return f.Close()
-}
-
-// describeSynced describes a file while it is written to the disk.
-func describeSynced(name string) (out Output, err error) {
-	var g errgroup.Group
-	g.Go(func() error {
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return f.Sync()
-	})
-	g.Go(func() (err error) {
-		out, err = describe(name)
-		return err
-	})
-	return out, g.Wait()
 }
 
 // untilDone is a file that can be read and written until ctx is done: the

@@ -88,12 +88,12 @@ func newDistro(t *testing.T) *distro {
 
 	tools := filepath.Join(base, "tools")
 	put(t, tools, merged()...)
-	programs(t, tools, "rpm", "bash", "cat", "install", "sleep", "ls", "mkfifo")
+	programs(t, tools, "rpm", "bash", "cat", "install", "sleep", "ls", "mkfifo", "chroot")
 	put(t, tools, file{path: "bin/sh", mode: os.ModeSymlink, content: "bash"})
 	if out, err := exec.Command("cp", "-a", "/usr/lib/rpm", filepath.Join(tools, "usr/lib")).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	put(t, tools, file{path: machines["x86_64"].stub, mode: 0o644, content: string(pe())})
+	put(t, tools, file{path: testStub, mode: 0o644, content: string(pe())})
 	d.add(t, lock.SetTools, "tools", tools, "")
 
 	small := filepath.Join(base, "small")
@@ -113,7 +113,7 @@ func newDistro(t *testing.T) *distro {
 		{path: "bin/sh", mode: os.ModeSymlink, content: "bash"},
 		{path: "usr/bin/systemctl", mode: 0o755, content: "#!/bin/sh\nfor unit; do :; done\n[ \"$unit\" != broken.service ] || exit 3\nprintf x > /etc/enabled-$unit\n"},
 		{path: kernelDir + "/modules.dep", mode: 0o644, content: "kernel/one.ko: kernel/two.ko\nkernel/two.ko:\nkernel/three.ko:\n"},
-		{path: kernelDir + "/modules.builtin", mode: 0o644},
+		{path: kernelDir + "/modules.builtin", mode: 0o644, content: "kernel/dm-verity.ko\nkernel/erofs.ko\nkernel/squashfs.ko\n"},
 		{path: kernelDir + "/kernel/one.ko", mode: 0o644, content: "no ELF"}, {path: kernelDir + "/kernel/two.ko", mode: 0o644, content: "no ELF"},
 		{path: kernelDir + "/kernel/three.ko", mode: 0o644, content: "no ELF"},
 		{path: kernelDir + "/vmlinuz", mode: 0o600, content: string(pe())},

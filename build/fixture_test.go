@@ -21,7 +21,7 @@ import (
 func testLock() *lock.Lock {
 	return &lock.Lock{
 		Version: lock.Version, Revision: lock.Revision, Name: "small", Epoch: 1700000000, Arches: []string{"x86_64"},
-		Image: lock.Image{Cmdline: "console=ttyS0", Root: "erofs", Verity: "uki", Output: []string{"qcow2", "raw"}},
+		Image: lock.Image{Cmdline: "console=ttyS0", Root: "erofs", Verity: "uki", Output: []string{"qcow2", "netboot", "vhd", "raw"}},
 	}
 }
 
@@ -265,7 +265,10 @@ func finish(ctx context.Context, b *builder, root, initrd *installed) error {
 	return b.finishInitrd(ctx, initrd)
 }
 
+// testStub is where packages have the EFI stub.
+const testStub = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+
 // layStub puts the EFI stub where the tools root has it.
 func layStub(b *builder) error {
-	return lay(filepath.Join(b.tools, "usr"), []file{{path: strings.TrimPrefix(machines[b.Arch].stub, "usr/"), mode: 0o644, content: string(pe())}}, false)
+	return lay(filepath.Join(b.tools, "usr"), []file{{path: strings.TrimPrefix(testStub, "usr/"), mode: 0o644, content: string(pe())}}, false)
 }

@@ -259,6 +259,19 @@ func TestToolsReadTheDisk(t *testing.T) {
 	}
 	runTool(t, "qemu-img", "check", filepath.Join(b.work, "small.qcow2"))
 	runTool(t, "qemu-img", "compare", "-F", "raw", "-f", "qcow2", filepath.Join(b.work, "small.qcow2"), raw)
+	runTool(t, "qemu-img", "compare", "-F", "raw", "-f", "vpc", filepath.Join(b.work, "small.vhd"), raw)
+	for end, part := range map[string]string{".root": "root", ".verity": "root-verity"} {
+		runTool(t, "cmp", filepath.Join(b.work, "small"+end), parts[part])
+	}
+	runTool(t, "cmp", filepath.Join(b.work, "small.initrd"), filepath.Join(b.work, "initrd.img"))
+	kernel := filepath.Join(dir, "kernel")
+	if err := os.WriteFile(kernel, []byte(string(pe())+strings.Repeat("kernel", 5000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runTool(t, "cmp", filepath.Join(b.work, "small.vmlinuz"), kernel)
+	if got, err := os.ReadFile(filepath.Join(b.work, "small.cmdline")); err != nil || string(got) != d.cmdline()+"\n" {
+		t.Errorf("the command line is %q, %v", got, err)
+	}
 	runTool(t, "sgdisk", "-v", raw)
 	runTool(t, "fsck.vfat", "-n", parts["esp"])
 	runTool(t, "fsck.erofs", parts["root"])

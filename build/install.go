@@ -48,12 +48,14 @@ type installed struct {
 // what they are given.
 func (b *builder) unpackTools(ctx context.Context) error {
 	tools := b.of(lock.SetTools)
+	p := b.begin(stepTools).of(int64(len(tools)), "packages")
+	defer p.end()
 	if len(tools) == 0 {
 		return errors.New("the lock has no tools set; rpm has to come from somewhere")
 	}
 	var rpms []rootfs.RPM
 	for _, in := range tools {
-		rpms = append(rpms, rootfs.RPM{Name: in.Name, Open: func() (io.ReadCloser, error) { return b.open(in) }})
+		rpms = append(rpms, rootfs.RPM{Name: in.Name, Open: p.unpacked(in.Name, func() (io.ReadCloser, error) { return b.open(in) })})
 		b.given[in] = true
 	}
 	if err := rootfs.Unpack(ctx, b.tools, rpms); err != nil {
@@ -97,6 +99,8 @@ var rpmTrouble = regexp.MustCompile(`(?m)^(error: .*|warning: .*(scriptlet faile
 
 // install lets the tools root's rpm install a set into an empty root.
 func (b *builder) install(ctx context.Context, set string) (*installed, error) {
+	p := b.begin(installStep(set))
+	defer p.end()
 	inputs := b.of(set)
 	if len(inputs) == 0 {
 		return nil, fmt.Errorf("the lock has no packages for the %s", set)
@@ -115,19 +119,19 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 	}
 	args := []string{
 		"rpm", "--root", sysroot, "--dbpath", "/usr/lib/sysimage/rpm", "--define", "_db_backend sqlite",
-		"--nosignature", "-i",
+		"--nosignature", "-iv",
 	}
 	for _, d := range excluded {
 		args = append(args, "--excludepath=/"+d)
 	}
 	args = append(args, b.leftOut(set)...)
 	for _, in := range inputs {
-		p, err := b.toInstall(in)
+		pkg, err := b.toInstall(in)
 		if err != nil {
 			return nil, err
 		}
-		i.packages = append(i.packages, p)
-		i.inputOf[p] = ref(in)
+		i.packages = append(i.packages, pkg)
+		i.inputOf[pkg] = ref(in)
 		name := in.Name + ".rpm"
 		if err := os.Symlink(b.inStore(in), filepath.Join(view, name)); err != nil {
 			return nil, err
@@ -135,7 +139,7 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 		args = append(args, "/rpms/"+name)
 	}
 	res, stderr, err := b.run(ctx, inputs, sandbox.Spec{
-		Name: "install " + set, Root: b.tools, Args: args, FakeOwnership: true,
+		Name: installStep(set), Root: b.tools, Args: args, FakeOwnership: true, Stdout: b.rpmLines(inputs, p),
 		Mounts: []sandbox.Mount{{Source: i.dir, Target: sysroot, Writable: true}, {Source: view, Target: "/rpms"}},
 		ProcIn: []string{sysroot}, DevIn: []string{sysroot},
 		Env: []string{"SYSTEMD_OFFLINE=1", "PYTHONDONTWRITEBYTECODE=1"},
@@ -144,7 +148,7 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 		return nil, err
 	}
 	if len(stderr) >= maxOutput {
-		return nil, &StepError{Step: "install " + set, Reason: fmt.Sprintf("rpm printed more than %d bytes of messages", maxOutput), Tail: tail(stderr, 20)}
+		return nil, &StepError{Step: "install " + set, Reason: fmt.Sprintf("rpm printed more than %d bytes of messages", maxOutput), Tail: tail(stderr)}
 	}
 	if m := b.trouble(set, stderr); len(m) > 0 {
 		return nil, &StepError{Step: "install " + set, Reason: "rpm ended well, but said", Tail: strings.Join(m, "\n")}
@@ -246,7 +250,6 @@ func (b *builder) finishRoot(ctx context.Context, root *installed) error {
 	if err := b.setServices(ctx, root); err != nil {
 		return err
 	}
-	b.say("reading the root")
 	return b.readRoot(ctx, root)
 }
 
@@ -278,7 +281,10 @@ func (b *builder) readRoot(ctx context.Context, root *installed) error {
 	if err := root.checkPasswords(b.image.Settings); err != nil {
 		return err
 	}
-	return root.addState()
+	if err := root.addState(); err != nil {
+		return err
+	}
+	return root.label()
 }
 
 // setServices runs the root's own systemctl.

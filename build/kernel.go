@@ -1,11 +1,8 @@
 package build
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -37,56 +34,19 @@ func kernelVersion(t *rootfs.Tree) (string, error) {
 	return "", fmt.Errorf("the root has %d kernels (%s): leave all but one out of the root set", len(found), strings.Join(found, ", "))
 }
 
-// moduleName is a kernel module's name by its file: '-' and '_' are one.
-func moduleName(file string) string {
-	base, _, _ := strings.Cut(path.Base(file), ".ko")
-	return strings.ReplaceAll(base, "-", "_")
-}
-
-// moduleClosure returns the files, relative to the modules' folder, of the
-// modules named and of all that they depend on, sorted. modules.dep(5) has one
-// line a module: its file, a colon, the files it needs. Modules that are built
-// into the kernel need no file.
-func moduleClosure(dep, builtin []byte, names []string) ([]string, error) {
-	files, needs := map[string]string{}, map[string][]string{}
-	sc := bufio.NewScanner(bytes.NewReader(dep))
-	sc.Buffer(nil, 1<<20)
-	for sc.Scan() {
-		file, list, ok := strings.Cut(sc.Text(), ":")
-		if !ok {
-			return nil, fmt.Errorf("modules.dep: %q has no colon", sc.Text())
-		}
-		files[moduleName(file)] = file
-		needs[file] = strings.Fields(list)
+// checkRootModules checks that an initrd with these modules can mount the root:
+// one that cannot would show only when it is booted.
+func checkRootModules(files []string, builtin []byte, format string) error {
+	have := map[string]bool{}
+	for _, f := range slices.Concat(files, strings.Fields(string(builtin))) {
+		have[moduleName(f)] = true
 	}
-	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("modules.dep: %w", err)
-	}
-	inKernel := map[string]bool{}
-	for _, f := range strings.Fields(string(builtin)) {
-		inKernel[moduleName(f)] = true
-	}
-	want := map[string]bool{}
-	var add func(file string)
-	add = func(file string) {
-		if want[file] {
-			return
-		}
-		want[file] = true
-		for _, n := range needs[file] {
-			add(n)
+	for _, m := range []string{"dm-verity", format} {
+		if !have[moduleName(m)] {
+			return fmt.Errorf("sets.initrd.modules lacks %q, without which the initrd cannot mount the root", m)
 		}
 	}
-	for _, n := range names {
-		name := moduleName(n)
-		switch {
-		case files[name] != "":
-			add(files[name])
-		case !inKernel[name]:
-			return nil, fmt.Errorf("sets.initrd.modules: the kernel has no module %q", n)
-		}
-	}
-	return slices.Sorted(maps.Keys(want)), nil
+	return nil
 }
 
 // moduleLists are the files beside modules.dep from which depmod makes its
@@ -105,8 +65,22 @@ func (b *builder) addModules(ctx context.Context, root, initrd *installed, versi
 	if err != nil {
 		return err
 	}
-	files, err := moduleClosure(dep, builtin, b.initrdModules())
+	index := moduleIndex{dep: string(dep), builtin: string(builtin)}
+	for name, text := range map[string]*string{"modules.softdep": &index.softdep, "modules.alias": &index.alias} {
+		if e := root.tree.Get(path.Join(dir, name)); e == nil {
+			continue // depmod has nothing to say there
+		}
+		b, err := root.tree.ReadFile(path.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		*text = string(b)
+	}
+	files, err := index.closure(b.initrdModules())
 	if err != nil {
+		return err
+	}
+	if err := checkRootModules(files, builtin, b.image.Root); err != nil {
 		return err
 	}
 	for _, f := range slices.Concat(files, moduleLists) {

@@ -16,6 +16,9 @@ type origin struct {
 	account Account
 	inputs  []string
 	by      string
+	// onRoot is set for a step that had the root before it: it may have changed
+	// what a package brought.
+	onRoot bool
 }
 
 // ledger says of the paths of a root by what they came to be. After each step

@@ -24,6 +24,8 @@ type Image struct {
 	// Files are the files of the output folder, the image first.
 	Files      []Output    `json:"files"`
 	Partitions []Partition `json:"partitions"`
+	// Signed are the EFI programs that are signed for Secure Boot.
+	Signed []SignedProgram `json:"signed,omitempty"`
 	// Totals counts the files of root, initrd and ESP by account.
 	Totals map[Account]Total `json:"totals"`
 	// Removed counts the files that the lock's settings took out of the root;
@@ -107,6 +109,10 @@ type Evidence struct {
 	// Unused are inputs, as KIND/NAME, that the lock has for this image and
 	// that no step was given.
 	Unused []string `json:"unused,omitempty"`
+	// Unread are inputs, as KIND/NAME, that steps were given and that nobody
+	// opened while they ran, as far as inotify(7) tells; nil where the kernel gave
+	// the builder no watches. The tools are not looked at.
+	Unread *[]string `json:"unread,omitempty"`
 	// Skipped are the scriptlets and triggers that were not run because the
 	// lock says so of their set, in the order of sets and packages.
 	Skipped []SkippedScript `json:"skippedScriptlets,omitempty"`

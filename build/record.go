@@ -74,7 +74,7 @@ func ref(in *lock.Input) string { return in.Kind + "/" + in.Name }
 // merkle reads the inputs' bytes and returns the root of the two-level tree
 // over them: the SHA-256 of the lines "sha256:HEX KIND/NAME\n", sorted by
 // name.
-func (b *builder) merkle(ctx context.Context, inputs []*lock.Input) (digest.Digest, error) {
+func (b *builder) merkle(ctx context.Context, inputs []*lock.Input, p *progress) (digest.Digest, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
 	for _, in := range inputs {
@@ -82,7 +82,9 @@ func (b *builder) merkle(ctx context.Context, inputs []*lock.Input) (digest.Dige
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			return named(b.Store.Verify(in.SHA256), in)
+			err := named(b.Store.Verify(in.SHA256), in)
+			p.moved(1, "")
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -149,10 +151,14 @@ func (c *capped) text() string {
 }
 
 // run runs a step and records it. Whatever ends otherwise than by exit code 0
-// is an error, and so is a network attempt unless the lock says otherwise.
+// is an error, and so is a network attempt unless the lock says otherwise. What
+// the step prints goes to the Spec's Stdout, too.
 func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec) (res *sandbox.Result, stderr string, err error) {
 	var out, errs capped
-	s.Stdout, s.Stderr = &out, &errs
+	if s.Stdout == nil {
+		s.Stdout = io.Discard
+	}
+	s.Stdout, s.Stderr = io.MultiWriter(&out, s.Stdout), &errs
 	s.Timeout = StepTimeout
 	s.Env = append(s.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.Lock.Epoch))
 	if len(inputs) > 0 { // a root that is written to gets no folder for what it is not given
@@ -160,10 +166,16 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 			s.Mounts = append(s.Mounts, sandbox.Mount{Source: dir, Target: storeMount(i)})
 		}
 	}
+	if b.Keep {
+		b.noteSpec(s)
+	}
 	res, err = sandbox.Run(ctx, s)
 	printed := out.text() + errs.text()
 	b.log.Append(s.Name, printed)
 	if err != nil {
+		if errors.Is(err, sandbox.ErrTimeout) {
+			err = &StepError{Step: s.Name, Reason: fmt.Sprintf("%s took more than %s", s.Args[0], StepTimeout), Tail: tail(printed)}
+		}
 		return nil, "", err
 	}
 	b.mu.Lock()
@@ -172,20 +184,29 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 		b.given[in] = true
 	}
 	b.mu.Unlock()
-	if a := res.Evidence.NetworkAttempts(); len(a) > 0 && !b.Lock.RecordNetwork {
-		return nil, "", &NetworkError{Step: s.Name, Attempts: a}
-	}
-	switch {
-	case res.Signal != "":
-		return nil, "", &StepError{Step: s.Name, Reason: fmt.Sprintf("%s was ended by %s", s.Args[0], res.Signal), Tail: tail(printed, 20)}
-	case res.ExitCode != 0:
-		return nil, "", &StepError{Step: s.Name, Reason: fmt.Sprintf("%s ended with exit code %d", s.Args[0], res.ExitCode), Tail: tail(printed, 20)}
+	if err := b.failure(&s, res, printed); err != nil {
+		return nil, "", err
 	}
 	return res, errs.String(), nil
 }
 
-// tail is the last n lines of s.
-func tail(s string, n int) string {
+// failure is what is wrong with a step that has run to its end.
+func (b *builder) failure(s *sandbox.Spec, res *sandbox.Result, printed string) error {
+	if a := res.Evidence.NetworkAttempts(); len(a) > 0 && !b.Lock.RecordNetwork {
+		return &NetworkError{Step: s.Name, Attempts: a}
+	}
+	switch {
+	case res.Signal != "":
+		return &StepError{Step: s.Name, Reason: fmt.Sprintf("%s was ended by %s", s.Args[0], res.Signal), Tail: tail(printed)}
+	case res.ExitCode != 0:
+		return &StepError{Step: s.Name, Reason: fmt.Sprintf("%s ended with exit code %d", s.Args[0], res.ExitCode), Tail: tail(printed)}
+	}
+	return nil
+}
+
+// tail is the last twenty lines of s.
+func tail(s string) string {
+	const n = 20
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

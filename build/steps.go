@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -27,8 +28,9 @@ const compilers = 2
 
 // runSteps runs the manifest's steps and leaves what they made in b.out. The
 // programs are compiled beside each other; run steps follow one after another.
-// Whatever ran first, results are put down in the order of the steps.
-func (b *builder) runSteps(ctx context.Context) error {
+// Whatever ran first, results are put down in the order of the steps. Those
+// that work on the root wait for it.
+func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 	done := make([]func() error, len(b.Lock.Steps)) // puts the step's result down
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(compilers)
@@ -36,10 +38,10 @@ func (b *builder) runSteps(ctx context.Context) error {
 		g.Go(func() (err error) {
 			switch {
 			case s.Go != nil:
-				b.say("compiling %s (Go)", s.Go.To)
+				defer b.begin(lockStep(i+1, s)).end()
 				done[i], err = b.goStep(gctx, i+1, s.Go)
 			case s.Cargo != nil:
-				b.say("compiling %s (Rust)", s.Cargo.To)
+				defer b.begin(lockStep(i+1, s)).end()
 				done[i], err = b.cargoStep(gctx, i+1, s.Cargo)
 			}
 			return err
@@ -51,9 +53,11 @@ func (b *builder) runSteps(ctx context.Context) error {
 	for i, s := range b.Lock.Steps {
 		put := done[i]
 		if put == nil {
-			b.say("running step %d", i+1)
-			var err error
-			if put, err = b.runStep(ctx, i+1, s.Run); err != nil {
+			err := b.during(lockStep(i+1, s), func() (err error) {
+				put, err = b.runStep(ctx, i+1, s.Run, root)
+				return err
+			})
+			if err != nil {
 				return err
 			}
 		}
@@ -275,7 +279,7 @@ func (b *builder) crates(registry string, locked *cargo.Lock, inputs []*lock.Inp
 
 // runStep runs a line of shell with the file inputs and the OCI images in $IN
 // and everything it leaves in $OUT going into the root.
-func (b *builder) runStep(ctx context.Context, n int, script string) (put func() error, err error) {
+func (b *builder) runStep(ctx context.Context, n int, script string, root *pendingRoot) (put func() error, err error) {
 	in, out := b.stepDir(n, "in"), b.stepDir(n, "out")
 	for _, d := range []string{in, out} {
 		if err := makeDir(d); err != nil {
@@ -303,17 +307,50 @@ func (b *builder) runStep(ctx context.Context, n int, script string) (put func()
 		return nil, err
 	}
 	inputs = append(inputs, repositories...)
-	_, _, err = b.run(ctx, inputs, sandbox.Spec{
+	how := origin{account: Compiled, inputs: refs(inputs), by: fmt.Sprintf("step %d", n)}
+	spec := sandbox.Spec{
 		Name: fmt.Sprintf("step %d: run", n), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", script},
 		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp",
 		Mounts: append([]sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}}, mounts...),
-	})
+	}
+	if usesRoot.MatchString(script) {
+		err = b.runOnRoot(ctx, root, inputs, spec, how)
+	} else {
+		_, _, err = b.run(ctx, inputs, spec)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return func() error {
-		return b.collect(out, origin{account: Compiled, inputs: refs(inputs), by: fmt.Sprintf("step %d", n)})
-	}, nil
+	return func() error { return b.collect(out, how) }, nil
+}
+
+// usesRoot finds in a script that it works on the root.
+var usesRoot = regexp.MustCompile(`\$(ROOT\b|\{ROOT\b)`)
+
+// pendingRoot is the root while rpm installs it.
+type pendingRoot struct {
+	done chan struct{} // closed when it is there
+	*installed
+}
+
+// runOnRoot runs a step with the installed root at $ROOT, as rpm's scriptlets
+// have it: what it changes there is accounted for as its own.
+func (b *builder) runOnRoot(ctx context.Context, root *pendingRoot, inputs []*lock.Input, s sandbox.Spec, how origin) error {
+	select {
+	case <-root.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.Mounts = append(s.Mounts, sandbox.Mount{Source: root.dir, Target: sysroot, Writable: true})
+	s.ProcIn, s.DevIn = []string{sysroot}, []string{sysroot}
+	s.Env = append(s.Env, "ROOT="+sysroot, "SYSTEMD_OFFLINE=1", "PYTHONDONTWRITEBYTECODE=1")
+	s.FakeOwnership, s.Files = true, root.seen
+	res, _, err := b.run(ctx, inputs, s)
+	if err != nil {
+		return err
+	}
+	root.seen, how.onRoot = res.Files, true
+	return root.ledger.step(func(string, bool) origin { return how })
 }
 
 // collect moves what a run step left into b.out, folders with the modes that

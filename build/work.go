@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"caisson/lock"
 	"caisson/lock/digest"
 )
 
@@ -176,6 +177,17 @@ func (b *builder) publish(ctx context.Context, img *Image, files []File, ev *Evi
 // removeDescriptions removes what an earlier build of this image left and
 // this one does not replace.
 func (b *builder) removeDescriptions(img *Image) error {
+	names := describing()
+	for _, output := range lock.Outputs() {
+		names = append(names, OutputFiles(b.imageName(), output)...)
+	}
+	return removeOld(b.Out, slices.DeleteFunc(names, func(name string) bool {
+		return slices.ContainsFunc(img.Files, func(f Output) bool { return f.Name == name })
+	}))
+}
+
+// describing are the names of the files that say something of an image.
+func describing() []string {
 	var names []string
 	for _, name := range descriptions {
 		if strings.HasPrefix(name, "statements/") {
@@ -184,14 +196,12 @@ func (b *builder) removeDescriptions(img *Image) error {
 			names = append(names, name)
 		}
 	}
-	for _, format := range []string{"qcow2", "raw", "vhd"} {
-		names = append(names, b.imageName()+"."+format)
-	}
+	return names
+}
+
+func removeOld(dir string, names []string) error {
 	for _, name := range names {
-		if slices.ContainsFunc(img.Files, func(f Output) bool { return f.Name == name }) {
-			continue
-		}
-		if err := os.Remove(filepath.Join(b.Out, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("removing what an earlier build left: %w", err)
 		}
 	}

@@ -24,8 +24,9 @@ type Auth struct {
 	Proxy string `json:"proxy,omitempty" yaml:"proxy"`
 }
 
-// Secret is "$NAME", an environment variable, or the path of a file whose
-// first line is the secret.
+// Secret is "$NAME", an environment variable, or a text with such in it, whose
+// names then have no small letters ("token $NAME"; "$$" is a dollar sign), or
+// the path of a file whose first line is the secret.
 type Secret string
 
 // AuthTLS is a client certificate, and whom to trust: PEM files.
@@ -45,6 +46,7 @@ type AuthBasic struct {
 type AuthBearer struct {
 	Token  Secret `json:"token" yaml:"token"`
 	Header string `json:"header,omitempty" yaml:"header"` // "Authorization" unless given; another one gets the token alone
+	Raw    bool   `json:"raw,omitempty" yaml:"raw"`       // Authorization gets the token alone too, without "Bearer "
 }
 
 // AuthOfflineToken exchanges a long-lived token for one that is short-lived
@@ -58,11 +60,18 @@ type AuthOfflineToken struct {
 }
 
 var (
-	envRE    = regexp.MustCompile(`^\$(\w+|\{\w+\})$`)
+	envRE = regexp.MustCompile(`^\$(\w+|\{\w+\})$`)
+	// secretRE is a text with at least one variable, whose names have no small
+	// letters: a secret that is itself written here may have dollar signs.
+	secretRE = regexp.MustCompile(`^([^$]|\$\$|` + inTextRE + `)*` + inTextRE + `([^$]|\$\$)*$`)
 	headerRE = regexp.MustCompile(`^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$`)
 )
 
-// maxSecretPath is how long the path of a secret may be, in bytes.
+// inTextRE is a variable in a text.
+const inTextRE = `\$(?:[A-Z_][A-Z0-9_]*\b|\{[A-Z_][A-Z0-9_]*\})`
+
+// maxSecretPath is how long the path of a secret, or a text that it is in, may
+// be in bytes.
 const maxSecretPath = 255
 
 // check refuses what nothing can be done with, and what may not be in a
@@ -99,13 +108,20 @@ func (a *Auth) check() error {
 	return nil
 }
 
+// HasVariable tells whether the secret is an environment variable, or a text with
+// one in it, and no path.
+func (s Secret) HasVariable() bool {
+	v := string(s)
+	return envRE.MatchString(v) || secretRE.MatchString(v) && len(v) <= maxSecretPath && !strings.ContainsAny(v, "\r\n\x00")
+}
+
 // check tells a secret's place from a secret: a path has a slash in it.
 func (s Secret) check() error {
 	v := string(s)
 	switch {
 	case v == "":
 		return errors.New(`it is missing; want "$NAME" or the path of a file`)
-	case envRE.MatchString(v):
+	case s.HasVariable():
 		return nil
 	case !strings.Contains(v, "/"), len(v) > maxSecretPath, strings.ContainsAny(v, "$= \t\r\n\x00"), strings.Contains(v, "://"):
 		return errors.New(`want "$NAME", or the path of a file with a slash in it, such as ./token; a secret itself does not belong here`)

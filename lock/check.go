@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"caisson/lock/digest"
 )
@@ -159,6 +160,9 @@ func (l *Lock) checkInputs() error {
 			case c > 0:
 				return fmt.Errorf("input %s %s is not in its place: they are sorted by kind and name", in.Kind, in.Name)
 			}
+		}
+		if strings.ContainsFunc(in.Kind+in.Name+in.URL, unicode.IsControl) {
+			return fmt.Errorf("input %q %q: url %q: want no control characters", in.Kind, in.Name, in.URL)
 		}
 		if err := in.check(l.Imported != ""); err != nil {
 			return fmt.Errorf("input %s %s: %w", in.Kind, in.Name, err)

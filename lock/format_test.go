@@ -132,7 +132,7 @@ func TestParseEdited(t *testing.T) {
 		{"\"priority\": 10,", "\"priority\": 1.5,", "l:36: repos.priority: want a whole number, got number 1.5"},
 		{"\"epoch\": 1700000000", "\"epoch\": true", "l:12: epoch: want a whole number, got bool"},
 		{"\"manifest\": \"sha", "\"manifest\": 5, \"x\": \"sha", "l:5: manifest: want a string, got number"},
-		{"\"revision\": 1,", "\"revision\": 0,", "l: revision 0: want 1 or more"},
+		{"\"revision\": 2,", "\"revision\": 0,", "l: revision 0: want 1 or more"},
 		{"\"name\": \"podvm\"", "\"name\": \"Pod\"", `l: name "Pod": want lower-case letters, digits, '.', '_' and '-'`},
 		{"\"epoch\": 1700000000", "\"epoch\": -1", "l: epoch -1: want seconds since 1970, at most 4294967295"},
 	} {
@@ -183,6 +183,8 @@ func TestParseCheck(t *testing.T) {
 		{func(l *Lock) { l.Inputs[0], l.Inputs[1] = l.Inputs[1], l.Inputs[0] }, "input crate itoa-1.0.18.crate is not in its place: they are sorted by kind and name"},
 		{func(l *Lock) { l.Inputs[8].Name = "agent" }, "input tree agent is there twice"},
 		{func(l *Lock) { l.Inputs[0].Name = "" }, "input crate : no name"},
+		{func(l *Lock) { l.Inputs[0].Name += "\x00\x1b[2J" }, `input "crate" "itoa-1.0.18.crate\x00\x1b[2J": url "itoa/1.0.18": want no control characters`},
+		{func(l *Lock) { l.Inputs[1].URL = "a\nb" }, `input "file" "blob": url "a\nb": want no control characters`},
 		{func(l *Lock) { l.Inputs[1].SHA256 = zero }, "input file blob: no sha256"},
 		{func(l *Lock) { l.Inputs[1].Size = -1 }, "input file blob: size -1"},
 		{func(l *Lock) { l.Inputs[1].Kind = "fle" }, `input fle blob: kind "fle" is not known to this Caisson`},

@@ -35,7 +35,7 @@ const Version = 1
 // Revision names the bytes that Caisson's own code makes of a lock: writers,
 // compressors, normalisation. It rises whenever the same lock would give
 // another image, and a Caisson of another revision refuses the lock.
-const Revision = 1
+const Revision = 2
 
 // Lock is every input of an image, pinned, and what is made of them.
 type Lock struct {
@@ -205,10 +205,18 @@ type Image struct {
 	Services Services `json:"services"`
 	// Cmdline is the kernel's command line without what the build adds: the
 	// root hash.
-	Cmdline string   `json:"cmdline"`
-	Root    string   `json:"root"`   // erofs
-	Verity  string   `json:"verity"` // uki: the root hash is in the UKI's command line
-	Output  []string `json:"output"` // qcow2, raw
+	Cmdline string `json:"cmdline"`
+	Root    string `json:"root"` // RootEROFS, RootSquashfs
+	// Compression is the root's; nil where it has none and Caisson writes it.
+	Compression *Compression `json:"compression,omitempty"`
+	Verity      string       `json:"verity"` // VerityUKI or VerityAddon
+	// Tree is TreeAppended, or empty where the hash tree has a partition of its
+	// own.
+	Tree   string   `json:"tree,omitempty"`
+	Output []string `json:"output"` // see Outputs
+	// Boot is the way from the firmware to the kernel; nil where the firmware
+	// starts the UKI that the build makes.
+	Boot *Boot `json:"boot,omitempty"`
 	// Settings are what Caisson writes into the root; nil where it is left as
 	// packages, steps and overlays make it.
 	Settings *Settings `json:"settings,omitempty"`

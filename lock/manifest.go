@@ -66,6 +66,7 @@ type ManifestImage struct {
 	Kernel   ManifestKernel   `yaml:"kernel"`
 	Root     ManifestRoot     `yaml:"root"`
 	Verity   ManifestVerity   `yaml:"verity"`
+	Boot     ManifestBoot     `yaml:"boot"`
 	Output   []string         `yaml:"output"`
 
 	// What Caisson writes into the root; see Settings.
@@ -103,14 +104,20 @@ type ManifestKernel struct {
 	Cmdline string `yaml:"cmdline"`
 }
 
-// ManifestRoot is the root file system: erofs.
+// ManifestRoot is the root file system: erofs or squashfs, with a compression
+// that the tools set's own program makes, and its level.
 type ManifestRoot struct {
-	Format string `yaml:"format"`
+	Format      string `yaml:"format"`
+	Compression string `yaml:"compression"`
+	Level       int    `yaml:"level"`
 }
 
-// ManifestVerity says where the root hash is: uki.
+// ManifestVerity says where the root hash is: uki, or addon, which it is beside
+// a vendor's UKI unless given; and where the hash tree: in a partition of its
+// own unless given, or appended to the root.
 type ManifestVerity struct {
 	Bind string `yaml:"bind"`
+	Tree string `yaml:"tree"`
 }
 
 // ManifestVariant is what a variant adds.
@@ -171,16 +178,13 @@ func (m *Manifest) setDefaults() {
 		m.RPM.Set = SetRoot
 	}
 	if m.Image.Root.Format == "" {
-		m.Image.Root.Format = "erofs"
-	}
-	if m.Image.Verity.Bind == "" {
-		m.Image.Verity.Bind = "uki"
+		m.Image.Root.Format = RootEROFS
 	}
 	if m.Network == "" {
 		m.Network = networkRefuse
 	}
 	if len(m.Image.Output) == 0 {
-		m.Image.Output = []string{"qcow2"}
+		m.Image.Output = []string{OutputQcow2}
 	}
 	if m.Sets == nil {
 		m.Sets = map[string]ManifestSet{}

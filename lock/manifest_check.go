@@ -196,28 +196,28 @@ func (m *manifestChecker) checkImages() error {
 			return err
 		}
 	}
+	if err := m.checkBoot(); err != nil {
+		return err
+	}
 	return m.checkTogether()
 }
 
 func (m *manifestChecker) checkImage(where []any, im ManifestImage) error {
-	if f := im.Root.Format; f != "" && f != "erofs" {
-		return m.errorf(below(where, "root", "format"), "got %q; only erofs is supported", f)
+	root := im.Root
+	if len(where) > 1 { // a variant's
+		root = m.Image.Root.merge(root)
 	}
-	if b := im.Verity.Bind; b == "addon" {
-		return m.errorf(below(where, "verity", "bind"), "addon is not supported yet; want uki")
-	} else if b != "" && b != "uki" {
-		return m.errorf(below(where, "verity", "bind"), "got %q; want uki", b)
+	if e := root.check(); e != nil {
+		return m.errorf(below(where, append([]any{"root"}, e.where...)...), "%w", e.err)
 	}
-	for i, o := range im.Output {
-		if o == "vhd" {
-			return m.errorf(below(where, "output", i), "vhd is not supported yet; want qcow2 or raw")
-		}
-		if o != "qcow2" && o != "raw" {
-			return m.errorf(below(where, "output", i), "got %q; want qcow2 or raw", o)
-		}
-		if slices.Contains(im.Output[:i], o) {
-			return m.errorf(below(where, "output", i), "%q is there twice", o)
-		}
+	if b := im.Verity.Bind; b != "" && b != VerityUKI && b != VerityAddon {
+		return m.errorf(below(where, "verity", "bind"), "got %q; want uki or addon", b)
+	}
+	if t := im.Verity.Tree; t != "" && t != treePartition && t != TreeAppended {
+		return m.errorf(below(where, "verity", "tree"), "got %q; want partition or appended", t)
+	}
+	if i, err := checkOutput(im.Output); err != nil {
+		return m.errorf(below(where, "output", i), "%w", err)
 	}
 	for i, o := range im.Overlay {
 		if err := m.checkDir(below(where, "overlay", i), o); err != nil {

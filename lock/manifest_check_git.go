@@ -24,21 +24,13 @@ func (m *manifestChecker) checkGits(add func(where []any, name string) error) er
 
 // checkGit checks what a git repository of the manifest is.
 func (m *manifestChecker) checkGit(where []any, g ManifestGit) error {
-	u, err := url.Parse(g.URL)
-	if err != nil || !isURL(g.URL) || u.Path == "" {
-		return m.errorf(below(where, "url"), "got %q; want an address such as https://host/path or ssh://git@host/path", g.URL)
+	if err := m.checkGitURL(below(where, "url"), g.URL); err != nil {
+		return err
 	}
-	switch u.Scheme {
-	case "https", "http", "git", "file":
-		if u.User != nil {
-			return m.errorf(below(where, "url"), "%q: a login does not belong into a manifest; use auth or .netrc", u.Redacted())
+	for i, u := range g.Mirrors {
+		if err := m.checkGitURL(below(where, "mirrors", i), u); err != nil {
+			return err
 		}
-	case "ssh":
-		if _, secret := u.User.Password(); secret {
-			return m.errorf(below(where, "url"), "%q: a password does not belong into a manifest; by ssh, keys are used", u.Redacted())
-		}
-	default:
-		return m.errorf(below(where, "url"), "scheme %q is not supported; want https, ssh or file", u.Scheme)
 	}
 	if strings.HasPrefix(g.Ref, "-") || strings.ContainsAny(g.Ref, " ~^:?*[\\\x7f") || strings.ContainsFunc(g.Ref, func(r rune) bool { return r < ' ' }) {
 		return m.errorf(below(where, "ref"), "%q is no tag, branch or commit", g.Ref)
@@ -57,6 +49,27 @@ func (m *manifestChecker) checkGit(where []any, g ManifestGit) error {
 		return m.errorf(below(where, "attestation"), "attestations are of images, not of git repositories")
 	}
 	return m.checkKeyPath(below(where, "key"), g.Verify.Key)
+}
+
+// checkGitURL checks the address of a repository.
+func (m *manifestChecker) checkGitURL(where []any, raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil || !isURL(raw) || u.Path == "" {
+		return m.errorf(where, "got %q; want an address such as https://host/path or ssh://git@host/path", raw)
+	}
+	switch u.Scheme {
+	case "https", "http", "git", "file":
+		if u.User != nil {
+			return m.errorf(where, "%q: a login does not belong into a manifest; use auth or .netrc", u.Redacted())
+		}
+	case "ssh":
+		if _, secret := u.User.Password(); secret {
+			return m.errorf(where, "%q: a password does not belong into a manifest; by ssh, keys are used", u.Redacted())
+		}
+	default:
+		return m.errorf(where, "scheme %q is not supported; want https, ssh or file", u.Scheme)
+	}
+	return nil
 }
 
 // checkGit wants whole ids, and an address.

@@ -109,6 +109,15 @@ func sameModule(a, b string) bool {
 // write lines into files that the manifest could not.
 func (l *Lock) checkSettings() error {
 	for _, v := range append([]Variant{{Image: l.Image}}, l.Variants...) {
+		if _, err := checkOutput(v.Image.Output); err != nil {
+			return fmt.Errorf("output of the image: %w", err)
+		}
+		if err := v.Image.checkBoot(); err != nil {
+			return err
+		}
+		if err := v.Image.checkRoot(); err != nil {
+			return err
+		}
 		s := v.Image.Settings
 		if s == nil {
 			continue

@@ -36,6 +36,8 @@ type ManifestGit struct {
 	Name string `yaml:"name"`
 	URL  string `yaml:"url"`
 	Ref  string `yaml:"ref"` // a tag, a branch or a commit
+	// Mirrors are other addresses of the same repository.
+	Mirrors []string `yaml:"mirrors"`
 	// Submodules says whether they are taken too.
 	Submodules bool            `yaml:"submodules"`
 	Verify     *ManifestVerify `yaml:"verify"` // of the tag's or the commit's signature

@@ -52,7 +52,7 @@ func TestParseManifest(t *testing.T) {
 		},
 		Image: ManifestImage{
 			Overlay: []string{"rootfs"}, Services: ManifestServices{Enable: []string{"agent.service"}, Disable: []string{"getty@tty1.service"}},
-			Kernel: ManifestKernel{Cmdline: "quiet"}, Root: ManifestRoot{Format: "erofs"}, Verity: ManifestVerity{Bind: "uki"}, Output: []string{"raw", "qcow2"},
+			Kernel: ManifestKernel{Cmdline: "quiet"}, Root: ManifestRoot{Format: "erofs"}, Verity: ManifestVerity{Bind: "uki"}, Output: []string{"raw", "vhd", "netboot", "qcow2"},
 		},
 		Variants: map[string]ManifestVariant{"debug": {
 			Sets:  map[string]ManifestSet{SetRoot: {Packages: []string{"strace"}}},
@@ -69,7 +69,7 @@ func TestParseManifestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(m.Arches, []string{"x86_64"}) || m.Image.Root.Format != "erofs" || m.Image.Verity.Bind != "uki" ||
+	if !reflect.DeepEqual(m.Arches, []string{"x86_64"}) || m.Image.Root.Format != "erofs" || m.Image.bind() != "uki" ||
 		!reflect.DeepEqual(m.Image.Output, []string{"qcow2"}) || m.RPM.Set != SetRoot || m.Sets == nil {
 		t.Errorf("got %+v", m)
 	}
@@ -117,9 +117,8 @@ func TestParseManifestErrors(t *testing.T) {
 		{"name: &a [*a]\n", "m:1: name: want text, got a list"},
 		{head + "sets: &a {root: *a}\n", `m:4: sets.root: unknown key "root"; known here: packages, exclude, modules, scriptlets`},
 		{head + "sets:\n  root: {<<: x}\n", `m:5: sets.root: <<: want keys with values, got "x"`},
-		// Not yet.
-		{head + "image:\n  output: [vhd]\n", "m:5: image.output[0]: vhd is not supported yet; want qcow2 or raw"},
-		{head + "image: {verity: {bind: addon}}\n", "m:4: image.verity.bind: addon is not supported yet; want uki"},
+		{head + "image:\n  verity: {tree: inline}\n", `m:5: image.verity.tree: got "inline"; want partition or appended`},
+		{head + "image:\n  output: [netboot]\n", "m:5: image.output[0]: netboot is taken from a disk: want qcow2, raw or vhd beside it"},
 		{head + "network: allow\n", `m:4: network: got "allow"; want refuse or record`},
 		// Values.
 		{"name: x\n", "m:1: version: got 0; this Caisson reads version 1"},
@@ -169,16 +168,16 @@ func TestParseManifestErrors(t *testing.T) {
 		{head + "inputs: {cargo: [{name: a, dir: b}]}\nsteps: [{cargo: {input: a, to: usr/bin/a}}]\n", `m:5: steps[0].cargo.to: "usr/bin/a" is not the absolute path of a file`},
 		{head + "inputs: {go: [{name: a, dir: b, toolchain: go1.26.0}]}\nsteps:\n- go: {input: a, to: /usr/../a}\n", `m:6: steps[0].go.to: "/usr/../a" is not the absolute path of a file`},
 		{head + "inputs: {go: [{name: a, dir: b, toolchain: go1.26.0}]}\nsteps:\n- go: {input: a, to: /a}\n  run: x\n", "m:6: steps[0]: want exactly one of go, cargo, run"},
-		{head + "image: {root: {format: ext4}}\n", `m:4: image.root.format: got "ext4"; only erofs is supported`},
-		{head + "image: {verity: {bind: none}}\n", `m:4: image.verity.bind: got "none"; want uki`},
-		{head + "image: {output: [raw, iso]}\n", `m:4: image.output[1]: got "iso"; want qcow2 or raw`},
+		{head + "image: {root: {format: ext4}}\n", `m:4: image.root.format: got "ext4"; want erofs or squashfs`},
+		{head + "image: {verity: {bind: none}}\n", `m:4: image.verity.bind: got "none"; want uki or addon`},
+		{head + "image: {output: [raw, iso]}\n", `m:4: image.output[1]: got "iso"; want qcow2, raw, vhd or netboot`},
 		{head + "image: {output: [raw, raw]}\n", `m:4: image.output[1]: "raw" is there twice`},
 		{head + "image: {overlay: [/rootfs]}\n", `m:4: image.overlay[0]: got "/rootfs"; want a folder relative to the manifest`},
 		{head + "image: {services: {enable: [agent]}}\n", `m:4: image.services.enable[0]: "agent" is not the name of a unit, such as agent.service`},
 		{head + "image: {services: {disable: [../a.service]}}\n", `m:4: image.services.disable[0]: "../a.service" is not the name of a unit, such as agent.service`},
 		{head + "image: {kernel: {cmdline: +quiet}}\n", "m:4: image.kernel.cmdline: a + in front belongs to a variant"},
 		{head + "image:\n  kernel:\n    cmdline: \"a\\nb\"\n", `m:6: image.kernel.cmdline: "a\nb" has a line break or NUL`},
-		{head + "variants:\n  debug:\n    image: {output: [x]}\n", `m:6: variants.debug.image.output[0]: got "x"; want qcow2 or raw`},
+		{head + "variants:\n  debug:\n    image: {output: [x]}\n", `m:6: variants.debug.image.output[0]: got "x"; want qcow2, raw, vhd or netboot`},
 	} {
 		_, err := ParseManifest("m", []byte(tt.text))
 		if err == nil || err.Error() != tt.want {

@@ -213,7 +213,8 @@ func (r *resolver) setEpoch() {
 func image(m ManifestImage) Image {
 	return Image{
 		Overlay: cleaned(m.Overlay), Services: Services(m.Services),
-		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Verity: m.Verity.Bind, Output: m.Output, Settings: m.settings(),
+		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Compression: m.Root.compression(),
+		Verity: m.bind(), Tree: m.tree(), Output: m.Output, Boot: m.Boot.boot(), Settings: m.settings(),
 	}
 }
 
@@ -227,8 +228,8 @@ func cleaned(paths []string) []string {
 }
 
 // variants merges each variant's image settings into the image's: lists are
-// added to, maps overridden key by key, a command line that begins with + is
-// appended.
+// added to, maps and the way to boot overridden key by key, a command line that
+// begins with + is appended.
 func (r *resolver) variants() {
 	for _, name := range slices.Sorted(maps.Keys(r.m.Variants)) {
 		im, v := image(r.m.Image), r.m.Variants[name].Image
@@ -236,7 +237,11 @@ func (r *resolver) variants() {
 		im.Services.Enable = slices.Concat(im.Services.Enable, v.Services.Enable)
 		im.Services.Disable = slices.Concat(im.Services.Disable, v.Services.Disable)
 		im.Services.Mask = slices.Concat(im.Services.Mask, v.Services.Mask)
+		root := r.m.Image.Root.merge(v.Root)
+		im.Root, im.Compression = root.Format, root.compression()
 		im.Settings = im.Settings.merge(v.settings()).withDocs(v.Docs)
+		boots := r.m.Image.withBoot(v)
+		im.Boot, im.Verity, im.Tree = boots.Boot.boot(), boots.bind(), boots.tree()
 		if more, ok := strings.CutPrefix(v.Kernel.Cmdline, "+"); ok {
 			im.Cmdline = strings.Join(strings.Fields(im.Cmdline+" "+more), " ")
 		} else if v.Kernel.Cmdline != "" {

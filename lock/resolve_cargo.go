@@ -59,7 +59,17 @@ func (r *resolver) readCargo(dir string) (*cargo.Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l, cargo.CheckPaths(src)
+	top := "."
+	if r.NeedsOnly { // it may name what lies beside it
+		root, err := os.OpenRoot(r.Dir)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		src, top = root.FS(), dir
+	}
+	_, err = cargo.Folders(src, top)
+	return l, err
 }
 
 // cargoPayload pins what one source needs. twice tells whether a crate's name

@@ -310,7 +310,9 @@ func TestAuthCheck(t *testing.T) {
 	secret := AuthBasic{Username: "me", Password: "$PASSWORD"}
 	good := []Auth{
 		{Basic: &secret}, {Basic: &AuthBasic{Username: "me", Password: "./password"}},
-		{Bearer: &AuthBearer{Token: "/run/secrets/token", Header: "X-Api-Key"}}, {OfflineToken: &AuthOfflineToken{Token: "${OFFLINE}"}},
+		{Bearer: &AuthBearer{Token: "/run/secrets/token", Header: "X-Api-Key"}}, {Bearer: &AuthBearer{Token: "token ${GITHUB_TOKEN}", Raw: true}},
+		{Basic: &AuthBasic{Username: "$REALM-me", Password: "$$$A-$B$$"}},
+		{OfflineToken: &AuthOfflineToken{Token: "${OFFLINE}"}},
 		{OfflineToken: &AuthOfflineToken{Token: "$T", TokenURL: "http://127.0.0.1:8080/token"}},
 		{TLS: &AuthTLS{Cert: "certs/a.pem", Key: "$KEY"}, Proxy: "http://proxy.example:3128", Basic: &secret}, {TLS: &AuthTLS{CA: "ca.pem"}}, {Proxy: "_none_"}, {Proxy: "$PROXY"},
 	}
@@ -332,6 +334,10 @@ func TestAuthCheck(t *testing.T) {
 		{Auth{Basic: &AuthBasic{Username: "me", Password: literal}}, `basic: password: want "$NAME", or the path of a file`},
 		{Auth{Basic: &AuthBasic{Username: "me", Password: "a/" + literal + "=="}}, "basic: password: want"},
 		{Auth{Basic: &AuthBasic{Username: "me", Password: "$a$" + literal}}, "basic: password: want"},
+		{Auth{Basic: &AuthBasic{Username: "me", Password: Secret("$2y$10$A" + literal)}}, "basic: password: want"},
+		{Auth{Basic: &AuthBasic{Username: "me", Password: Secret(literal + "$A" + literal)}}, "basic: password: want"},
+		{Auth{Basic: &AuthBasic{Username: "me", Password: Secret(literal + "$$A")}}, "basic: password: want"},
+		{Auth{Basic: &AuthBasic{Username: "me", Password: Secret("$A\n" + literal)}}, "basic: password: want"},
 		{Auth{Basic: &AuthBasic{Username: "me"}}, "basic: password: it is missing"},
 		{Auth{Basic: &AuthBasic{Password: "$X"}}, "basic: username: it is missing"},
 		{Auth{Basic: &AuthBasic{Username: "me:" + literal, Password: "$X"}}, "basic: username: it has a colon"},

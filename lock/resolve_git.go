@@ -34,7 +34,7 @@ func (r *resolver) gits(ctx context.Context) error {
 }
 
 func (r *resolver) gitInput(ctx context.Context, g ManifestGit) error {
-	w := Want{Kind: KindGit, URL: g.URL, Ref: g.Ref, Submodules: g.Submodules, Auth: g.Auth}
+	w := Want{Kind: KindGit, URL: g.URL, Mirrors: g.Mirrors, Ref: g.Ref, Submodules: g.Submodules, Auth: g.Auth}
 	in, err := r.pinGitAs(ctx, g.Name, w, Use{Set: gitSet(g.Name), By: "inputs.git " + g.Name})
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func (r *resolver) pinGit(ctx context.Context, w Want, use Use) (*Input, error) 
 // pinGitAs pins a repository under a name. What the lock there was says of
 // the same address and ref holds, unless it is to be updated.
 func (r *resolver) pinGitAs(ctx context.Context, name string, w Want, use Use) (*Input, error) {
-	in := &Input{Kind: KindGit, URL: w.URL, Auth: w.Auth, For: []Use{use}}
+	in := &Input{Kind: KindGit, URL: w.URL, Mirrors: w.Mirrors, Auth: w.Auth, For: []Use{use}}
 	if old := r.oldGit(name, w); old != nil {
 		in.Git, in.SHA256, in.Size = old.Git, old.SHA256, old.Size
 	} else if err := r.fetchGit(ctx, w, in); err != nil {

@@ -149,6 +149,30 @@ func TestResolveGit(t *testing.T) {
 	}
 }
 
+// The mirrors of a repository are asked when it is locked, and kept.
+func TestGitMirrors(t *testing.T) {
+	g := newGitWorld(t)
+	const mirror = "https://mirror.example/project.git"
+	var asked []string
+	fetch := g.opts.Fetch
+	g.opts.Fetch = func(ctx context.Context, w Want) (Blob, error) {
+		if w.Kind == KindGit {
+			asked = w.Mirrors
+		}
+		return fetch(ctx, w)
+	}
+	in := g.lock(gitText("main", ", mirrors: ['"+mirror+"']")).Find(KindGit, "proj")
+	if len(asked) != 1 || asked[0] != mirror || len(in.Mirrors) != 1 || in.Mirrors[0] != mirror {
+		t.Errorf("asked %q, kept %q", asked, in.Mirrors)
+	}
+	for _, bad := range []string{"mirror", "ftp://mirror.example/x", "https://me:hunter2@mirror.example/x"} {
+		text := gitText("main", ", mirrors: ['"+bad+"']")
+		if _, err := ParseManifest("m", []byte(text)); err == nil || !strings.Contains(err.Error(), "inputs.git[0].mirrors[0]") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: got %v", bad, err)
+		}
+	}
+}
+
 func TestPinGit(t *testing.T) {
 	g := newGitWorld(t)
 	r := newResolver(Options{Manifest: &Manifest{}, Fetch: g.opts.Fetch})

@@ -21,6 +21,10 @@ import (
 // goArch is the Go name of an RPM architecture.
 var goArch = map[string]string{"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x"}
 
+// GoArch is the Go name of an RPM architecture, empty for one that Go programs
+// are not built for here.
+func GoArch(arch string) string { return goArch[arch] }
+
 // goPayloads pins the modules and toolchains of the Go sources.
 func (r *resolver) goPayloads(ctx context.Context) error {
 	for _, g := range r.m.Inputs.Go {
@@ -104,9 +108,18 @@ func (r *resolver) samePayload(dir, set string) []*Input {
 
 // goModules finds and pins the modules of a Go source.
 func (r *resolver) goModules(ctx context.Context, g ManifestGo, set string) ([]*Input, error) {
-	src := os.DirFS(filepath.Join(r.Dir, g.Dir))
+	// A source that is not packed on its own may name what lies beside it.
+	src, top := os.DirFS(filepath.Join(r.Dir, g.Dir)), "."
+	if r.NeedsOnly {
+		root, err := os.OpenRoot(r.Dir)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		src, top = root.FS(), g.Dir
+	}
 	f := &goFetch{r: r, blobs: make(map[string]Blob), read: make(map[string]string)}
-	o := gomod.Options{Toolchain: g.Toolchain, Fetch: f.fetch, Unlisted: f.unlisted(ctx)}
+	o := gomod.Options{Top: top, Toolchain: g.Toolchain, Fetch: f.fetch, Unlisted: f.unlisted(ctx)}
 	for _, arch := range r.lock.Arches {
 		o.Arches = append(o.Arches, goArch[arch])
 	}
@@ -123,7 +136,7 @@ func (r *resolver) goModules(ctx context.Context, g ManifestGo, set string) ([]*
 		v := module.Version{Path: m.Path, Version: m.Version}
 		return f.fetch(ctx, v, ".zip", m.ZipH1)
 	}
-	if err := gomod.CheckVendor(src, needed, zip); err != nil {
+	if err := gomod.CheckVendor(src, top, needed, zip); err != nil {
 		return nil, err
 	}
 	var out []*Input

@@ -155,10 +155,7 @@ func (r *resolver) expandArtifacts(dir, lockfile string) error {
 			return fmt.Errorf("%s: checksum %q: want sha256", a.URL, a.Checksum)
 		}
 		f := ManifestFile{Name: r.inputName(a.Filename, "file"), URL: a.URL, SHA256: hex}
-		if f.Auth, err = artifactAuth(a.Auth); err != nil {
-			return fmt.Errorf("%s: auth: %w", a.URL, err)
-		}
-		if err := f.Auth.check(); err != nil {
+		if f.Auth, err = ArtifactAuth(a.Auth); err != nil {
 			return fmt.Errorf("%s: auth: %w", a.URL, err)
 		}
 		if _, err := parseSHA256(f.SHA256); err != nil {
@@ -169,28 +166,32 @@ func (r *resolver) expandArtifacts(dir, lockfile string) error {
 	return nil
 }
 
-// artifactAuth is a login as ours are written: what is secret must be a
-// variable.
-func artifactAuth(a *konflux.ArtifactAuth) (*Auth, error) {
+// ArtifactAuth is a login of an artifacts.lock.yaml as ours are written: what is
+// secret must have a variable in it, for a lock holds no secrets.
+func ArtifactAuth(a *konflux.ArtifactAuth) (*Auth, error) {
 	switch {
 	case a == nil:
 		return nil, nil
 	case a.Basic != nil:
-		if !secretName.MatchString(a.Basic.Password) {
+		if !Secret(a.Basic.Password).HasVariable() {
 			return nil, errors.New("password: want $NAME, an environment variable")
 		}
-		return &Auth{Basic: &AuthBasic{Username: a.Basic.Username, Password: Secret(a.Basic.Password)}}, nil
+		out := &Auth{Basic: &AuthBasic{Username: a.Basic.Username, Password: Secret(a.Basic.Password)}}
+		return out, out.check()
 	}
-	header, token := a.Bearer.Header, a.Bearer.Value
-	if strings.EqualFold(header, "Authorization") {
-		var ok bool
-		if token, ok = strings.CutPrefix(token, "Bearer "); !ok {
-			return nil, errors.New(`value: want "Bearer $NAME", with an environment variable`)
+	b := &AuthBearer{Header: a.Bearer.Header, Token: Secret(a.Bearer.Value)}
+	if strings.EqualFold(b.Header, "Authorization") {
+		token, ok := strings.CutPrefix(a.Bearer.Value, "Bearer ")
+		if token = strings.TrimSpace(token); ok && Secret(token).HasVariable() {
+			b.Token = Secret(token)
+		} else {
+			b.Raw = true
 		}
-		header = ""
+		b.Header = ""
 	}
-	if token = strings.TrimSpace(token); !secretName.MatchString(token) {
+	if !b.Token.HasVariable() {
 		return nil, errors.New("value: want $NAME, an environment variable, in it")
 	}
-	return &Auth{Bearer: &AuthBearer{Token: Secret(token), Header: header}}, nil
+	out := &Auth{Bearer: b}
+	return out, out.check()
 }

@@ -429,6 +429,47 @@ func TestInputsFrom(t *testing.T) {
 	}
 }
 
+func TestArtifactAuth(t *testing.T) {
+	bearer := func(header, value string) konflux.ArtifactAuth {
+		return konflux.ArtifactAuth{Bearer: &konflux.ArtifactBearer{Header: header, Value: value}}
+	}
+	basic := func(user, password string) konflux.ArtifactAuth {
+		return konflux.ArtifactAuth{Basic: &konflux.ArtifactBasic{Username: user, Password: password}}
+	}
+	for _, tt := range []struct {
+		in   konflux.ArtifactAuth
+		want Auth
+		err  string
+	}{
+		{basic("me", "${PASS}"), Auth{Basic: &AuthBasic{Username: "me", Password: "${PASS}"}}, ""},
+		{basic("$ME-at-$REALM", "$PASS"), Auth{Basic: &AuthBasic{Username: "$ME-at-$REALM", Password: "$PASS"}}, ""},
+		{basic("me", "$A-$B"), Auth{Basic: &AuthBasic{Username: "me", Password: "$A-$B"}}, ""},
+		{bearer("Authorization", "Bearer $T"), Auth{Bearer: &AuthBearer{Token: "$T"}}, ""},
+		{bearer("authorization", "Bearer ${small}"), Auth{Bearer: &AuthBearer{Token: "${small}"}}, ""},
+		{bearer("Authorization", "token $T"), Auth{Bearer: &AuthBearer{Token: "token $T", Raw: true}}, ""},
+		{bearer("Authorization", "$T"), Auth{Bearer: &AuthBearer{Token: "$T", Raw: true}}, ""},
+		{bearer("PRIVATE-TOKEN", "$T"), Auth{Bearer: &AuthBearer{Token: "$T", Header: "PRIVATE-TOKEN"}}, ""},
+		{bearer("X-Key", "key=$K"), Auth{Bearer: &AuthBearer{Token: "key=$K", Header: "X-Key"}}, ""},
+		{basic("me", "hunter2"), Auth{}, "password"},
+		{basic("me", "/hunter2"), Auth{}, "password"},
+		{basic("me:$B", "$P"), Auth{}, "username: it has a colon"},
+		{bearer("Authorization", "hunter2"), Auth{}, "want $NAME"},
+		{bearer("Authorization", "Bearer hunter2/"), Auth{}, "want $NAME"},
+		{bearer("X Y", "$T"), Auth{}, "header: want"},
+	} {
+		got, err := ArtifactAuth(&tt.in)
+		switch {
+		case tt.err == "" && (err != nil || !reflect.DeepEqual(*got, tt.want)):
+			t.Errorf("%+v %+v: got %+v, %v", tt.in.Basic, tt.in.Bearer, got, err)
+		case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err) || strings.Contains(err.Error(), "hunter2")):
+			t.Errorf("%+v %+v: got %v, want %q", tt.in.Basic, tt.in.Bearer, err, tt.err)
+		}
+	}
+	if got, err := ArtifactAuth(nil); got != nil || err != nil {
+		t.Errorf("none: got %+v, %v", got, err)
+	}
+}
+
 func TestContextVersions(t *testing.T) {
 	p := func(name, evr string) rpmmd.Package {
 		e, err := rpmmd.ParseEVR(evr)

@@ -23,18 +23,19 @@ func (t *transfer) accept(resp *http.Response) error {
 	have := t.to.Size()
 	switch {
 	case resp.StatusCode == http.StatusPartialContent && have > 0:
-		if !continues(resp.Header.Get("Content-Range"), have) {
+		whole, ok := continues(resp.Header.Get("Content-Range"), have)
+		if !ok {
 			t.validator = ""
-			return temporary{fmt.Errorf("asked for bytes from %d, got %q", have, resp.Header.Get("Content-Range"))}
+			return temporary{fmt.Errorf("asked for bytes from %d, got %q", have, printable(resp.Header.Get("Content-Range")))}
 		}
-		t.resumed = true
+		t.resumed, t.whole = true, whole
 	case resp.StatusCode == http.StatusOK:
 		if have > 0 {
 			if err := t.restart(); err != nil {
 				return err
 			}
 		}
-		t.resumed = false
+		t.resumed, t.whole = false, resp.ContentLength
 	case resp.StatusCode == http.StatusNotModified && have == 0 && t.req.known != nil:
 		return errNotModified
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0:
@@ -50,22 +51,46 @@ func (t *transfer) accept(resp *http.Response) error {
 	case t.validator == "" && !t.req.Digest.IsZero():
 		t.validator = blind
 	}
+	if t.req.next != nil {
+		*t.req.next = nextOf(resp)
+	}
 	if t.req.learn != nil {
 		*t.req.learn = answerOf(resp)
 	}
-	if total := t.to.Size() + resp.ContentLength; resp.ContentLength >= 0 && t.req.Size > 0 && total != t.req.Size {
-		return &SizeError{Got: total, Want: t.req.Size}
+	t.odd = oddity(resp.Header)
+	if t.req.Size > 0 && t.whole >= 0 && t.whole != t.req.Size {
+		return &SizeError{Got: t.whole, Want: t.req.Size}
 	}
 	return nil
 }
 
 // continues tells whether a Content-Range begins at that byte (RFC 9110,
-// section 14.4).
-func continues(header string, from int64) bool {
+// section 14.4), and how long the whole file is; -1 where that is not said. The
+// range may end before the file does.
+func continues(header string, from int64) (whole int64, ok bool) {
 	s, ok := strings.CutPrefix(header, "bytes ")
-	start, _, dash := strings.Cut(s, "-")
+	start, rest, dash := strings.Cut(s, "-")
 	n, err := strconv.ParseInt(start, 10, 64)
-	return ok && dash && err == nil && n == from
+	if !ok || !dash || err != nil || n != from {
+		return 0, false
+	}
+	_, length, _ := strings.Cut(rest, "/")
+	if whole, err = strconv.ParseInt(length, 10, 64); err != nil || whole < 0 {
+		return -1, true
+	}
+	return whole, true
+}
+
+// oddity is what the head of an answer says that may be why it is not the
+// file; empty for nothing.
+func oddity(h http.Header) string {
+	if e := h.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return fmt.Sprintf("the server has encoded it as %q, which was not asked for", printable(e))
+	}
+	if strings.HasPrefix(strings.ToLower(h.Get("Content-Type")), "text/html") {
+		return "the server says that it is a web page"
+	}
+	return ""
 }
 
 // validator is what names this version of the file: a strong entity tag, or,
@@ -83,7 +108,7 @@ func validator(h http.Header, checked bool) string {
 
 // refused makes an error of an answer that is not the file.
 func (t *transfer) refused(resp *http.Response) error {
-	err := &statusError{status: resp.StatusCode, text: resp.Status}
+	err := &statusError{status: resp.StatusCode, text: printable(resp.Status)}
 	if err.text == "" {
 		err.text = strconv.Itoa(resp.StatusCode)
 	}
@@ -98,7 +123,7 @@ func (t *transfer) refused(resp *http.Response) error {
 		err.text += " (without a login)"
 	}
 	if isTemporary(resp.StatusCode) {
-		t.wait = retryAfter(resp)
+		t.wait = retryAfter(resp, time.Now())
 		return temporary{err}
 	}
 	return err
@@ -115,13 +140,17 @@ func isTemporary(status int) bool {
 	return false
 }
 
-// retryAfter is how long the server asks us to wait; 0 where it does not.
-func retryAfter(resp *http.Response) time.Duration {
-	s, err := strconv.Atoi(resp.Header.Get("Retry-After"))
-	if err != nil || s <= 0 {
-		return 0
+// retryAfter is how long the server asks us to wait, in seconds or until a
+// date (RFC 9110, section 10.2.3); 0 where it does not.
+func retryAfter(resp *http.Response, now time.Time) time.Duration {
+	asked := resp.Header.Get("Retry-After")
+	wait := time.Duration(0)
+	if s, err := strconv.Atoi(asked); err == nil {
+		wait = time.Duration(min(max(s, 0), 3600)) * time.Second
+	} else if at, err := http.ParseTime(asked); err == nil {
+		wait = at.Sub(now)
 	}
-	return min(time.Duration(min(s, 3600))*time.Second, maxRetryAfter)
+	return min(max(wait, 0), maxRetryAfter)
 }
 
 // firstLine is the first line of a server's message, without what a terminal

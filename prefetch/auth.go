@@ -10,12 +10,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 
@@ -37,6 +37,8 @@ type login struct {
 	elsewhere http.RoundTripper // to all others
 	// header and value are sent to it; an empty header for nothing.
 	header, value string
+	by            string        // as LoginOf says it; empty where nothing says who asks
+	more          http.Header   // is sent besides
 	offline       *offlineToken // instead of a value that is known
 	cert          string        // the path of the client certificate
 	ca            string        // the path of the certificates that are trusted besides
@@ -46,7 +48,7 @@ type login struct {
 type logins struct {
 	mu         sync.Mutex
 	made       map[string]func() (*login, error) // by the Auth, as JSON
-	transports map[transportKey]*http.Transport
+	transports map[transportKey]*reacher
 }
 
 // transportKey is what one transport differs by from another.
@@ -56,7 +58,7 @@ type transportKey struct{ cert, key, ca, proxy string }
 // Without one that sends something, .netrc counts.
 func (c *Client) loginFor(req *Request, u *url.URL) (*login, error) {
 	if req.through != nil {
-		return &login{transport: req.through, elsewhere: req.through}, nil
+		return &login{transport: req.through, elsewhere: req.through, by: req.by}, nil
 	}
 	l := &login{transport: c.http.Transport, elsewhere: c.http.Transport}
 	if req.Auth != nil {
@@ -67,12 +69,12 @@ func (c *Client) loginFor(req *Request, u *url.URL) (*login, error) {
 	}
 	if req.token != "" {
 		with := *l
-		with.header, with.value = "Authorization", req.token
+		with.header, with.value, with.by = "Authorization", req.token, byCargo
 		return &with, nil
 	}
 	if name, password, ok := c.netrc.find(u); ok && l.header == "" && u.User == nil {
 		with := *l
-		with.header, with.value = "Authorization", basicValue(name, password)
+		with.header, with.value, with.by = "Authorization", basicValue(name, password), byNetrc
 		return &with, nil
 	}
 	return l, nil
@@ -112,6 +114,9 @@ func (c *Client) makeLogin(a *lock.Auth) (*login, error) {
 		return nil, err
 	}
 	l.cert, l.ca = key.cert, key.ca
+	if Restricts(a) {
+		l.by = byAuth
+	}
 	switch {
 	case a.Basic != nil:
 		err = l.basic(c.cfg, a.Basic)
@@ -137,7 +142,7 @@ func (c *Client) transport(key transportKey) (http.RoundTripper, error) {
 	if t := c.logins.transports[key]; t != nil {
 		return t, nil
 	}
-	t := NewTransport(c.cfg)
+	t := newReacher(NewTransport(c.cfg), c.cfg)
 	var err error
 	if t.TLSClientConfig, err = tlsConfig(t.TLSClientConfig, key); err != nil {
 		return nil, err
@@ -203,6 +208,8 @@ func (l *login) bearer(cfg Config, a *lock.AuthBearer) error {
 	l.header, l.value = "Authorization", "Bearer "+token
 	if a.Header != "" && !strings.EqualFold(a.Header, l.header) {
 		l.header, l.value = a.Header, token
+	} else if a.Raw {
+		l.value = token
 	}
 	if !httpguts.ValidHeaderFieldName(l.header) {
 		return fmt.Errorf("the token's header %q is no header's name", a.Header)
@@ -216,7 +223,7 @@ func (l *login) bearer(cfg Config, a *lock.AuthBearer) error {
 // mayGo tells whether the login's secrets may be sent to an address: by https,
 // or to this machine.
 func (l *login) mayGo(u *url.URL) error {
-	if l.header == "" || u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
+	if l.header == "" && len(l.more) == 0 || u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
 		return nil
 	}
 	return fmt.Errorf("a login is not sent by %s", u.Scheme)
@@ -232,12 +239,20 @@ func isLoopback(name string) bool {
 type sender struct {
 	l   *login
 	url *url.URL // that is asked
+	way *journey
 }
+
+func newSender(l *login, u *url.URL) *sender { return &sender{l, u, newJourney(u)} }
 
 // RoundTrip logs in to the server that is asked, and to no other.
 func (s *sender) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.WithContext(s.way.within(r.Context()))
 	if !sameServer(r.URL, s.url) {
 		return s.l.elsewhere.RoundTrip(r)
+	}
+	if len(s.l.more) > 0 {
+		r = r.Clone(r.Context())
+		maps.Copy(r.Header, s.l.more)
 	}
 	if s.l.header != "" {
 		value := s.l.value
@@ -259,9 +274,6 @@ func (s *sender) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func sameServer(a, b *url.URL) bool { return a.Scheme == b.Scheme && a.Host == b.Host }
 
-// variable is a text that is nothing but the name of a variable.
-var variable = regexp.MustCompile(`^\$(?:\{(\w+)\}|(\w+))$`)
-
 // lookup gives a variable as dnf does, of whose variables DNF_VAR_NAME is one.
 func (c Config) lookup(name string) (string, bool) {
 	if c.Env == nil {
@@ -280,17 +292,23 @@ func unset(what, name string) error {
 	return fmt.Errorf("the %s is $%s, and neither DNF_VAR_%s nor %s is set in the environment", what, name, name, name)
 }
 
-// expand puts in the variables of a text.
+// expand puts in the variables of a text; "$$" is a dollar sign.
 func (c Config) expand(what, s string) (string, error) {
 	var err error
 	out := os.Expand(s, func(name string) string {
+		if name == "$" {
+			return name
+		}
 		v, ok := c.lookup(name)
 		if !ok && err == nil {
 			err = unset(what, name)
 		}
 		return v
 	})
-	return out, err
+	if err != nil {
+		return "", err
+	}
+	return out, nil
 }
 
 // path is where a file of an Auth is.
@@ -309,13 +327,8 @@ func (c Config) path(what, s string) (string, error) {
 // for where nothing is: that may be the secret itself, written where its path
 // belongs.
 func (c Config) secret(what string, s lock.Secret) (string, error) {
-	if m := variable.FindStringSubmatch(string(s)); m != nil {
-		name := m[1] + m[2]
-		v, ok := c.lookup(name)
-		if !ok {
-			return "", unset(what, name)
-		}
-		return v, nil
+	if s.HasVariable() {
+		return c.expand(what, string(s))
 	}
 	path, err := c.path(what, string(s))
 	if err != nil || path == "" {
@@ -350,6 +363,6 @@ func (c *Client) ask(ctx context.Context, l *login, u *url.URL, header http.Head
 	}
 	req.Header = header
 	c.requests.Add(1)
-	h := http.Client{Transport: &sender{l, u}, CheckRedirect: checkRedirect}
+	h := http.Client{Transport: newSender(l, u), CheckRedirect: checkRedirect}
 	return h.Do(req)
 }

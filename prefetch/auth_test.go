@@ -231,6 +231,7 @@ func TestLoginsStay(t *testing.T) {
 		{lock.Auth{TLS: withTLS}, `auth="" token="" certs=1`},
 		{lock.Auth{TLS: withTLS, Basic: &lock.AuthBasic{Username: "me", Password: "password"}}, `auth="Basic bWU6czNjcmV0" token="" certs=1`},
 		{lock.Auth{Bearer: &lock.AuthBearer{Token: "$TOKEN"}}, `auth="Bearer t0ken" token="" certs=0`},
+		{lock.Auth{Bearer: &lock.AuthBearer{Token: "token $TOKEN", Raw: true}}, `auth="token t0ken" token="" certs=0`},
 		{lock.Auth{Bearer: &lock.AuthBearer{Token: "$TOKEN", Header: "x-token"}}, `auth="" token="t0ken" certs=0`},
 	} {
 		mine.all, others.all = nil, nil
@@ -278,6 +279,7 @@ func TestSecrets(t *testing.T) {
 		want, err string
 	}{
 		{"$A", "two", ""}, {"${B}", "three", ""}, {"token", "from-file", ""}, {"$WHERE", "token", ""},
+		{"token $A-${B}$$", "token two-three$", ""}, {"key=$NONE", "", "the token is $NONE, and neither"},
 		{"$NONE", "", "the token is $NONE, and neither DNF_VAR_NONE nor NONE is set in the environment"},
 		{"hunter2-hunter2", "", "is to be read from a file that is not there"},
 		{"eyJ.a/b$c", "", "neither"}, {"", "", "neither"}, {"a\x00b", "", "reading the token"},

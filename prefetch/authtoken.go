@@ -141,6 +141,7 @@ func (o *offlineToken) hide(s string) string {
 // askByToken asks an address that wants a short-lived token. The answer is the
 // file, or says where it can be had without one.
 func (t *transfer) askByToken(ctx context.Context, header http.Header) (*http.Response, error) {
+	ctx = newJourney(t.url).within(ctx) // what the answer names is led to
 	resp, err := t.askOnce(ctx, header)
 	if err != nil {
 		return nil, err

@@ -141,12 +141,29 @@ func (f *Fetcher) askTemplate(ctx context.Context, at registryAddress) (dl strin
 	if conf.DL == "" {
 		return "", auth, fmt.Errorf("%s: there is no \"dl\" in it", address)
 	}
+	if err := mayServe(at.index, conf.DL); err != nil {
+		return "", auth, fmt.Errorf("%s: %w", address, err)
+	}
 	if conf.Auth {
 		if err := at.wantToken(); err != nil {
 			return "", true, err
 		}
 	}
 	return conf.DL, auth || conf.Auth, nil
+}
+
+// mayServe refuses crates in files of this machine, and on a server of this
+// machine where the index is not on it.
+func mayServe(index, dl string) error {
+	from, err := url.Parse(index)
+	to, e := url.Parse(strings.NewReplacer("{", "", "}", "").Replace(dl))
+	if err != nil || e != nil || to.Scheme != "http" && to.Scheme != "https" {
+		return fmt.Errorf("its \"dl\" is no http or https address: %q", safeURL(dl))
+	}
+	if IsLocal(to.Hostname()) && !IsLocal(from.Hostname()) {
+		return fmt.Errorf("its \"dl\" is on this machine: %q", safeURL(dl))
+	}
+	return nil
 }
 
 // wantToken is an error unless there is a token that can be sent.
@@ -164,12 +181,16 @@ func (at registryAddress) wantToken() error {
 
 // askConfig fetches an index's config.json.
 func (f *Fetcher) askConfig(ctx context.Context, index, token string) ([]byte, error) {
+	conf, err := f.cargo()
+	if err != nil {
+		return nil, err
+	}
 	to, err := f.store.Create()
 	if err != nil {
 		return nil, err
 	}
 	defer to.Discard()
-	if err := f.client.Get(ctx, Request{URL: index + "config.json", Max: maxCargoConfig, token: token}, to); err != nil {
+	if err := f.client.Get(ctx, Request{URL: index + "config.json", Max: maxCargoConfig, Auth: conf.HTTP.auth(), token: token}, to); err != nil {
 		return nil, err
 	}
 	return io.ReadAll(io.NewSectionReader(to, 0, to.Size()))

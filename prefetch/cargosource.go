@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"caisson/lock"
 )
 
 // The registry of crates.io, as Cargo.lock writes it, and its indexes.
@@ -43,13 +45,73 @@ type cargoConfig struct {
 	Registry   struct {
 		Global []any `toml:"global-credential-providers"`
 	} `toml:"registry"`
+	HTTP CargoHTTP `toml:"http"`
+}
+
+// CargoHTTP is how cargo reaches registries, as [http] of its configuration and
+// CARGO_HTTP_PROXY and CARGO_HTTP_CAINFO have it.
+type CargoHTTP struct {
+	Proxy  string `toml:"proxy"`
+	CAInfo string `toml:"cainfo"`
+}
+
+// fill takes from another what is not said yet.
+func (h *CargoHTTP) fill(other CargoHTTP) {
+	h.Proxy, h.CAInfo = cmp.Or(h.Proxy, other.Proxy), cmp.Or(h.CAInfo, other.CAInfo)
+}
+
+// auth is how a registry's server is reached, as a lock would say it; nil for
+// as all others are.
+func (h CargoHTTP) auth() *lock.Auth {
+	if h == (CargoHTTP{}) {
+		return nil
+	}
+	a := &lock.Auth{Proxy: h.Proxy}
+	if h.CAInfo != "" {
+		a.TLS = &lock.AuthTLS{CA: h.CAInfo}
+	}
+	return a
 }
 
 // readCargoConfig reads the configuration as cargo does: the files in dir and
 // above it, nearest first, then the one in home; the nearest that says a
 // thing counts, but credentials.toml in home before all of them. index and
 // tokens are what the environment says, and count first.
-func readCargoConfig(dir, home string, index, tokens map[string]string) (*cargoConfig, error) {
+func readCargoConfig(dir, home string, index, tokens map[string]string, http CargoHTTP) (*cargoConfig, error) {
+	all := &cargoConfig{Source: make(map[string]cargoSource), Registries: make(map[string]cargoSource), HTTP: http}
+	if home != "" {
+		secret, err := readCargoFile(filepath.Clean(home), "credentials", "credentials.toml")
+		if err != nil {
+			return nil, fmt.Errorf("reading cargo's credentials: %w", err)
+		}
+		for name, s := range secret.Registries {
+			all.Registries[name] = cargoSource{Token: s.Token}
+		}
+	}
+	seen := make(map[string]bool)
+	for _, folder := range cargoFolders(dir, home) {
+		if seen[folder] {
+			continue
+		}
+		seen[folder] = true
+		one, err := readCargoFile(folder, "config", "config.toml")
+		if err != nil {
+			return nil, fmt.Errorf("reading cargo's configuration: %w", err)
+		}
+		merge(all.Source, one.Source)
+		merge(all.Registries, one.Registries)
+		all.HTTP.fill(one.HTTP)
+		if all.Registry.Global == nil {
+			all.Registry.Global = one.Registry.Global
+		}
+	}
+	all.override(index, func(s *cargoSource, v string) { *s = cargoSource{Index: v, Token: s.Token, Provider: s.Provider} })
+	all.override(tokens, func(s *cargoSource, v string) { s.Token = v })
+	return all, nil
+}
+
+// cargoFolders are where configuration may be, the nearest first.
+func cargoFolders(dir, home string) []string {
 	var folders []string
 	if filepath.IsAbs(dir) {
 		for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
@@ -62,35 +124,7 @@ func readCargoConfig(dir, home string, index, tokens map[string]string) (*cargoC
 	if home != "" {
 		folders = append(folders, filepath.Clean(home))
 	}
-	all := &cargoConfig{Source: make(map[string]cargoSource), Registries: make(map[string]cargoSource)}
-	if home != "" {
-		secret, err := readCargoFile(filepath.Clean(home), "credentials", "credentials.toml")
-		if err != nil {
-			return nil, fmt.Errorf("reading cargo's credentials: %w", err)
-		}
-		for name, s := range secret.Registries {
-			all.Registries[name] = cargoSource{Token: s.Token}
-		}
-	}
-	seen := make(map[string]bool)
-	for _, folder := range folders {
-		if seen[folder] {
-			continue
-		}
-		seen[folder] = true
-		one, err := readCargoFile(folder, "config", "config.toml")
-		if err != nil {
-			return nil, fmt.Errorf("reading cargo's configuration: %w", err)
-		}
-		merge(all.Source, one.Source)
-		merge(all.Registries, one.Registries)
-		if all.Registry.Global == nil {
-			all.Registry.Global = one.Registry.Global
-		}
-	}
-	all.override(index, func(s *cargoSource, v string) { *s = cargoSource{Index: v, Token: s.Token, Provider: s.Provider} })
-	all.override(tokens, func(s *cargoSource, v string) { s.Token = v })
-	return all, nil
+	return folders
 }
 
 // override has what the environment says of registries count. The registries
@@ -146,6 +180,9 @@ func readCargoFile(folder string, names ...string) (cargoConfig, error) {
 				s.LocalRegistry = filepath.Join(filepath.Dir(folder), s.LocalRegistry)
 				c.Source[name] = s
 			}
+		}
+		if ca := c.HTTP.CAInfo; ca != "" && !filepath.IsAbs(ca) {
+			c.HTTP.CAInfo = filepath.Join(filepath.Dir(folder), ca)
 		}
 		return c, nil
 	}

@@ -5,11 +5,12 @@
 // Nothing gets its final name in the store before it has been proved:
 //
 //	all inputs   SHA-256 and size as the lock has them
-//	rpm          name, epoch, version, release and architecture are the lock's; where the
-//	             lock says so, signed by one of the keys that its repository trusts
-//	go           h1 of the zip or of go.mod, as go.sum has it
+//	rpm          name, epoch, version, release and architecture are the lock's, header and
+//	             payload what the package's own SHA-256 say; where the lock says so, signed by one of the keys that its repository trusts
+//	go           h1 of the zip or of go.mod, as go.sum has it; a zip that go will unpack
 //	toolchain    h1, as the checksum database has it
-//	crate        Cargo.lock's checksum, which is the SHA-256
+//	crate        Cargo.lock's checksum, which is the SHA-256; an archive of files below
+//	             NAME-VERSION/
 //	tree         the local folder packs to the SHA-256 that was locked
 //	oci          the digest of its address, which is the SHA-256
 //	git          commit, tree and tag are the lock's, made anew from the contents (see gittree)
@@ -17,15 +18,17 @@
 // A proof that took reading is remembered in the store with what it was made
 // against (the file, the fingerprint, the key's own digest), so that a second
 // run over a full store reads no file. Fill looks at the sizes of what is
-// there; VerifyAll reads everything, and a build calls it.
+// there; Verify reads it all, as a build does.
 //
 // # Limits
 //
-// Go modules come from module proxies, and "direct" from git repositories only;
+// Go modules come from module proxies, and "direct" from git repositories only,
+// which git's own configuration may have a mirror take the place of (GitConfig);
 // crates from registries with a sparse index, with the tokens that cargo itself
 // keeps in its files and variables (cargo:token); images from the registry that
-// the lock names, with the logins of docker and podman, not from mirrors that
-// registries.conf names, and without TLS from this machine only. An idle
+// the lock names, or the mirrors that registries.conf has for it, with the logins
+// of docker and podman, and without TLS from this machine, or where that file
+// says so. An idle
 // server is given up on, a slow one is not. There is no limit on time but the
 // context's.
 //
@@ -35,7 +38,17 @@
 // server of the address that the lock has, and to no other that it redirects
 // to: password and token by https, or by http to this machine, a certificate
 // by https. Where an Auth says nothing that is sent, .netrc counts. Nothing of
-// it is in an error, in the store or in its keys.
+// it is in an error, in the store or in its keys; that a file was logged in for,
+// and by what kind of login, is remembered beside it (LoginOf), as it may not be
+// everybody's to have.
+//
+// # Redirects
+//
+// At most ten are followed; to http and https addresses only, not from https to
+// http, and not to what is nearer than who sends there: from the public network
+// to a private one, or from elsewhere to this machine or its link. What a name
+// resolves to counts; behind a proxy, which resolves the names, only names of
+// this machine are known.
 //
 // # Mirrors
 //
@@ -73,6 +86,9 @@ import (
 // maxRedirects is how often one request may be sent elsewhere.
 const maxRedirects = 10
 
+// maxHeader is how many bytes the head of an answer may have.
+const maxHeader = 1 << 20
+
 // downFor is how long a host that could not be reached is left alone.
 const downFor = 30 * time.Second
 
@@ -108,7 +124,7 @@ func NewClient(cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, netrc: rc, hosts: make(map[string]*host)}
 	c.logins.made = make(map[string]func() (*login, error))
-	c.logins.transports = map[transportKey]*http.Transport{{}: NewTransport(cfg)}
+	c.logins.transports = map[transportKey]*reacher{{}: newReacher(NewTransport(cfg), cfg)}
 	var t http.RoundTripper = c.logins.transports[transportKey{}]
 	if cfg.Login != nil {
 		t = cfg.Login(t)
@@ -121,20 +137,25 @@ func NewClient(cfg Config) (*Client, error) {
 // a Config.
 func NewTransport(cfg Config) *http.Transport {
 	cfg = cfg.withDefaults()
-	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 30 * time.Second}
 	t := &http.Transport{
-		DialContext:         dialer.DialContext,
+		DialContext:         newDialer(cfg).DialContext,
 		TLSClientConfig:     &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: cfg.ConnectTimeout,
 		ForceAttemptHTTP2:   true,
 		DisableCompression:  true, // the bytes that are locked are those on the wire
 		MaxIdleConnsPerHost: cfg.PerHost,
 		IdleConnTimeout:     90 * time.Second,
+
+		MaxResponseHeaderBytes: maxHeader,
 	}
 	if cfg.Proxy != nil {
 		t.Proxy = func(r *http.Request) (*url.URL, error) { return cfg.Proxy(r.URL) }
 	}
 	return t
+}
+
+func newDialer(cfg Config) *net.Dialer {
+	return &net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 30 * time.Second}
 }
 
 // Requests is how many HTTP requests have been sent, retries included.
@@ -242,9 +263,9 @@ func safeURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		if _, rest, ok := strings.Cut(raw, "@"); ok {
-			return "…@" + rest
+			raw = "…@" + rest
 		}
-		return raw
+		return printable(raw)
 	}
 	u.User = nil
 	return u.String()

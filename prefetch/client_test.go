@@ -20,35 +20,6 @@ import (
 	"time"
 )
 
-func TestRedirects(t *testing.T) {
-	target := serve(t, &faulty{content: hello})
-	var loop string
-	loop = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, loop+"/again", http.StatusFound) }))
-	to := func(where string) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, where, http.StatusFound) })
-	}
-	if got, err := get(t, newClient(t, quick()), Request{URL: serve(t, to(target))}); err != nil || got != hello {
-		t.Errorf("got %q, %v", got, err)
-	}
-	secure := httptest.NewTLSServer(to(target))
-	defer secure.Close()
-	cfg := quick()
-	cfg.RootCAs = secure.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-	for name, url := range map[string]string{
-		"in a circle":   loop,
-		"https to http": secure.URL,
-		"to a file":     serve(t, to("file:///etc/passwd")),
-	} {
-		c := newClient(t, cfg)
-		if got, err := get(t, c, Request{URL: url}); err == nil || !strings.Contains(err.Error(), "redirect refused") {
-			t.Errorf("%s: got %q, %v", name, got, err)
-		}
-		if c.Requests() != 1 {
-			t.Errorf("%s: %d requests, want 1", name, c.Requests())
-		}
-	}
-}
-
 // A proxy makes any host name reach the test's server.
 func TestRedirectFromOutside(t *testing.T) {
 	var mu sync.Mutex

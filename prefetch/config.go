@@ -48,15 +48,26 @@ type Config struct {
 	// CargoTokens gives the token of a registry likewise, as
 	// CARGO_REGISTRIES_NAME_TOKEN does.
 	CargoTokens map[string]string
+	// CratesIO is the sparse index ("sparse+https://…") that stands for that of
+	// crates.io, whatever cargo's configuration says, and CratesIOToken its
+	// token; empty where nothing does.
+	CratesIO, CratesIOToken string
+	// CargoHTTP is what counts before [http] in cargo's configuration.
+	CargoHTTP CargoHTTP
 
-	// SSH is how git repositories are reached by ssh.
+	// SSH is how git repositories are reached by ssh, and Git what git's own
+	// configuration says of servers.
 	SSH gitfetch.SSH
+	Git GitConfig
 
 	// Proxy chooses the HTTP proxy for an address; nil for none.
 	Proxy func(*url.URL) (*url.URL, error)
 	// Netrc is a file of passwords by host; empty for none. They are sent by
 	// https only.
 	Netrc string
+	// Registries are files that say where images are, as containers-registries.conf(5)
+	// has it; of entries for one prefix the last counts.
+	Registries []string
 	// Keychain has the logins at OCI registries; nil for none.
 	Keychain authn.Keychain
 	// Login puts what a server's login needs round the transport; nil for
@@ -108,9 +119,11 @@ func (c Config) withDefaults() Config {
 
 // EnvConfig reads the environment as go, cargo and curl read it: GOPROXY,
 // GONOPROXY, GOPRIVATE, GOSUMDB and GONOSUMDB, with what `go env -w` wrote;
-// CARGO_HOME, CARGO_REGISTRIES_NAME_INDEX and _TOKEN; HTTP_PROXY, HTTPS_PROXY and
-// NO_PROXY; NETRC; the files and helpers in which docker and podman keep their
-// logins. dir is the project's folder.
+// CARGO_HOME, CARGO_REGISTRIES_NAME_INDEX and _TOKEN, CARGO_HTTP_PROXY and
+// CARGO_HTTP_CAINFO; HTTP_PROXY, HTTPS_PROXY and
+// NO_PROXY; NETRC; git's configuration as GitConfig says; the files and helpers
+// in which docker and podman keep their logins, and podman's registries.conf.
+// dir is the project's folder.
 func EnvConfig(version, dir string) (Config, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -131,9 +144,14 @@ func EnvConfig(version, dir string) (Config, error) {
 		GoNoSumDB:  goEnv("GONOSUMDB"),
 		CargoHome:  os.Getenv("CARGO_HOME"),
 		CargoIndex: make(map[string]string), CargoTokens: make(map[string]string),
-		Proxy:    proxies.ProxyFunc(),
-		Netrc:    os.Getenv("NETRC"),
-		Keychain: authn.DefaultKeychain,
+		CargoHTTP: CargoHTTP{Proxy: os.Getenv("CARGO_HTTP_PROXY"), CAInfo: os.Getenv("CARGO_HTTP_CAINFO")},
+		Proxy:     proxies.ProxyFunc(),
+		Netrc:     os.Getenv("NETRC"),
+	}
+	if ca := c.CargoHTTP.CAInfo; ca != "" {
+		if c.CargoHTTP.CAInfo, err = filepath.Abs(ca); err != nil {
+			return Config{}, fmt.Errorf("reading the environment: %w", err)
+		}
 	}
 	if c.GoNoProxy == "" {
 		c.GoNoProxy = goEnv("GOPRIVATE")
@@ -153,7 +171,11 @@ func EnvConfig(version, dir string) (Config, error) {
 			c.Netrc = filepath.Join(home, ".netrc")
 		}
 	}
-	c.SSH = sshFromEnv(home)
+	c.SSH, c.Git = sshFromEnv(home), gitConfigFromEnv(home)
+	c.Keychain = registryLoginsFromEnv(home)
+	if c.Registries, err = registriesFromEnv(home); err != nil {
+		return Config{}, err
+	}
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
 		name, ok := strings.CutPrefix(name, "CARGO_REGISTRIES_")

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"strings"
@@ -51,15 +52,34 @@ type Request struct {
 	// Max is the most bytes that may come where Size is not known; 0 for the
 	// client's own limit.
 	Max int64
-	// Progress is told of bytes as they come, and by a negative number of
-	// those that have to come again. It may be nil.
+	// Progress is told of bytes as they come, by a negative number of those
+	// that have to come again, and by 0 of what does not count. It may be nil.
 	Progress func(n int64)
+	// Trying is told before each try which server is asked, without login, and
+	// that it is the first, the second, … time. It may be nil.
+	Trying func(host string, try int)
 
 	token string  // the whole Authorization header; empty for that of Auth
 	known *answer // an earlier answer: whether it still holds is asked
 	learn *answer // is told of this one; nil where nobody wants to know
+	next  *string // is told where a list goes on; nil where nobody wants to know
 
 	through http.RoundTripper // instead of the client's transport, logged in already
+	by      string            // by what it is, as LoginOf says it
+}
+
+// tell tells Trying, if there is one.
+func (r *Request) tell(u *url.URL, try int) {
+	if r.Trying != nil {
+		r.Trying(u.Host, try)
+	}
+}
+
+// alive tells Progress that something comes that is not counted yet.
+func (r *Request) alive() {
+	if r.Progress != nil {
+		r.Progress(0)
+	}
 }
 
 // FetchError says which address could not be had, and why.
@@ -113,6 +133,8 @@ type transfer struct {
 	validator string
 	resumed   bool
 	wait      time.Duration // what the server asked for
+	whole     int64         // how long the server says the file is; -1 where it does not
+	odd       string        // what it says that may be why it is not the file
 }
 
 // temporary marks an error after which another try makes sense.
@@ -131,9 +153,15 @@ func (e permanent) Unwrap() error { return e.error }
 // are resumed where the server can. Every error is a *FetchError or the
 // context's.
 func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
+	_, err := c.get(ctx, req, to)
+	return err
+}
+
+// get is Get, and returns by what it was logged in for the file.
+func (c *Client) get(ctx context.Context, req Request, to *cas.Temp) (by string, err error) {
 	u, err := url.Parse(req.URL)
 	if err != nil {
-		return &FetchError{URL: safeURL(req.URL), Err: errors.New("not a URL")}
+		return "", &FetchError{URL: safeURL(req.URL), Err: errors.New("not a URL")}
 	}
 	t := &transfer{c: c, req: req, url: u, to: to}
 	switch u.Scheme {
@@ -149,20 +177,26 @@ func (c *Client) Get(ctx context.Context, req Request, to *cas.Temp) error {
 		err = fmt.Errorf("scheme %q is not supported", u.Scheme)
 	}
 	if err = t.check(ctx, err); err == nil {
-		return nil
+		if t.login != nil {
+			by = t.login.loggedIn(u)
+		}
+		return by, nil
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return "", ctx.Err()
 	}
 	if errors.As(err, new(*cas.MismatchError)) || errors.As(err, new(*SizeError)) {
 		_ = t.restart() // going on from it would end here again; its error would hide this one
+		if t.odd != "" {
+			err = fmt.Errorf("%w (%s)", err, t.odd)
+		}
 	}
 	fe := &FetchError{URL: safeURL(req.URL), Err: err}
 	var se *statusError
 	if errors.As(err, &se) {
 		fe.Status = se.status
 	}
-	return fe
+	return "", fe
 }
 
 // check compares the digest, and starts afresh where the parts of two files
@@ -239,8 +273,9 @@ func (t *transfer) run(ctx context.Context) error {
 		return temporary{fmt.Errorf("not tried, %s could not be reached: %w", t.url.Host, err)}
 	}
 	backoff := t.c.cfg.Backoff
-	for left := t.c.cfg.Retries; ; left-- {
+	for left, try := t.c.cfg.Retries, 1; ; left, try = left-1, try+1 {
 		before := t.to.Size()
+		t.req.tell(t.url, try)
 		err := t.try(ctx)
 		if err == nil {
 			h.report(nil)
@@ -304,8 +339,10 @@ func (t *transfer) try(ctx context.Context) error {
 	idle := t.c.cfg.IdleTimeout
 	dog := time.AfterFunc(idle, func() { cancel(fmt.Errorf("%w for %s", errIdle, idle)) })
 	defer dog.Stop()
-
-	resp, err := t.send(ctx)
+	alive := func() { dog.Reset(idle) }
+	resp, err := t.send(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { alive() }, GotFirstResponseByte: alive,
+	}))
 	if err != nil {
 		return sendError(ctx, err)
 	}
@@ -313,17 +350,29 @@ func (t *transfer) try(ctx context.Context) error {
 	if err := t.accept(resp); err != nil {
 		return err
 	}
-	if err := t.copy(resp.Body, func() { dog.Reset(idle) }); err != nil {
+	if err := t.copy(resp.Body, alive); err != nil {
 		var temp temporary
-		if cause := context.Cause(ctx); errors.As(err, &temp) && errors.Is(cause, errIdle) {
+		if !errors.As(err, &temp) {
+			return err
+		}
+		if t.complete() { // whatever its end was to be
+			return nil
+		}
+		if cause := context.Cause(ctx); errors.Is(cause, errIdle) {
 			return temporary{cause}
 		}
 		return err
 	}
-	if t.req.Size > 0 && t.to.Size() < t.req.Size {
-		return temporary{fmt.Errorf("the body ends early: %w", &SizeError{Got: t.to.Size(), Want: t.req.Size})}
+	if want := max(t.req.Size, t.whole); t.to.Size() < want {
+		return temporary{fmt.Errorf("the body ends early: %w", &SizeError{Got: t.to.Size(), Want: want})}
 	}
 	return nil
+}
+
+// complete tells whether the digest's bytes are all there.
+func (t *transfer) complete() bool {
+	have := t.to.Size()
+	return !t.req.Digest.IsZero() && have >= t.req.Size && t.to.Sum() == t.req.Digest
 }
 
 func (t *transfer) send(ctx context.Context) (*http.Response, error) {

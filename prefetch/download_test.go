@@ -8,15 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"caisson/lock/digest"
 	"caisson/prefetch/cas"
 )
 
@@ -47,7 +44,13 @@ func newClient(t testing.TB, cfg Config) *Client {
 // get fetches one address and returns the bytes.
 func get(t testing.TB, c *Client, req Request) (string, error) {
 	t.Helper()
-	to, err := newStore(t).Create()
+	return getBy(t, newStore(t), c, req)
+}
+
+// getBy is get by way of a store.
+func getBy(t testing.TB, s *cas.Store, c *Client, req Request) (string, error) {
+	t.Helper()
+	to, err := s.Create()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,50 +74,6 @@ func get(t testing.TB, c *Client, req Request) (string, error) {
 	}
 	return string(b), nil
 }
-
-// faulty serves content and does something wrong first: what the nth request
-// (from 0) meets is up to fault, which is true when it has answered.
-type faulty struct {
-	content string
-	etag    string
-	fault   func(n int, w http.ResponseWriter, r *http.Request) bool
-
-	n      atomic.Int64
-	mu     sync.Mutex
-	ranges []string // the Range headers
-}
-
-func (f *faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	n := int(f.n.Add(1)) - 1
-	f.mu.Lock()
-	f.ranges = append(f.ranges, r.Header.Get("Range"))
-	f.mu.Unlock()
-	if f.etag != "" {
-		w.Header().Set("ETag", f.etag)
-	}
-	if f.fault != nil && f.fault(n, w, r) {
-		return
-	}
-	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(f.content))
-}
-
-func serve(t testing.TB, h http.Handler) string {
-	t.Helper()
-	s := httptest.NewServer(h)
-	t.Cleanup(s.Close)
-	return s.URL
-}
-
-// drop sends a head that promises n bytes, then part of them, then hangs up.
-func drop(w http.ResponseWriter, status, n int, part string) {
-	w.Header().Set("Content-Length", fmt.Sprint(n))
-	w.WriteHeader(status)
-	io.WriteString(w, part)
-	http.NewResponseController(w).Flush()
-	panic(http.ErrAbortHandler)
-}
-
-const hello = "hello, this is the content of the file\n"
 
 func TestStatus(t *testing.T) {
 	for _, c := range []struct {
@@ -173,93 +132,6 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// A body that ends early, at any place, is resumed where the server or the
-// digest can tell that the file is the same, and begun again where neither can.
-func TestDrops(t *testing.T) {
-	for _, c := range []struct {
-		etag    string
-		sum     digest.Digest
-		resumes bool
-	}{
-		{`"v1"`, digest.Of([]byte(hello)), true}, {"", digest.Of([]byte(hello)), true}, {`W/"weak"`, digest.Of([]byte(hello)), true},
-		{`"v1"`, digest.Digest{}, true}, {"", digest.Digest{}, false}, {`W/"weak"`, digest.Digest{}, false},
-	} {
-		for at := 0; at <= len(hello); at += 3 {
-			f := &faulty{content: hello, etag: c.etag}
-			f.fault = func(n int, w http.ResponseWriter, _ *http.Request) bool {
-				if n == 0 {
-					drop(w, 200, len(hello)+1, hello[:at]) // one byte too many is promised
-				}
-				return false
-			}
-			got, err := get(t, newClient(t, quick()), Request{URL: serve(t, f), Digest: c.sum})
-			if err != nil || got != hello {
-				t.Errorf("%s dropped at %d: got %q, %v", c.etag, at, got, err)
-			}
-			want, n := "", 2
-			if c.resumes && at > 0 {
-				want = fmt.Sprintf("bytes=%d-", at)
-			}
-			if want != "" && at == len(hello) { // nothing is left to ask for: 416, then from the start
-				n = 3
-			}
-			if len(f.ranges) != n || f.ranges[1] != want {
-				t.Errorf("%s dropped at %d: got ranges %q, want %q", c.etag, at, f.ranges, want)
-			}
-		}
-	}
-}
-
-// The file changes between the two halves: the halves do not mix.
-func TestChangedWhileResuming(t *testing.T) {
-	other := strings.ToUpper(hello)
-	honest := &faulty{content: other, etag: `"v2"`, fault: func(n int, w http.ResponseWriter, _ *http.Request) bool {
-		if n == 0 {
-			w.Header().Set("ETag", `"v1"`)
-			drop(w, 200, len(hello), hello[:10])
-		}
-		return false
-	}}
-	got, err := get(t, newClient(t, quick()), Request{URL: serve(t, honest)})
-	if err != nil || got != other {
-		t.Errorf("got %q, %v", got, err)
-	}
-	lying := &faulty{content: other, etag: `"v1"`, fault: honest.fault}
-	got, err = get(t, newClient(t, quick()), Request{URL: serve(t, lying), Digest: digest.Of([]byte(other))})
-	if err != nil || got != other {
-		t.Errorf("the tag stays: got %q, %v", got, err)
-	}
-	odd := &faulty{content: hello, etag: `"v1"`, fault: func(n int, w http.ResponseWriter, r *http.Request) bool {
-		if n == 0 {
-			drop(w, 200, len(hello), hello[:10])
-		}
-		if r.Header.Get("Range") != "" {
-			w.Header().Set("Content-Range", fmt.Sprintf("bytes 5-%d/%d", len(hello)-1, len(hello)))
-			w.WriteHeader(206)
-			io.WriteString(w, hello[5:])
-			return true
-		}
-		return false
-	}}
-	if got, err = get(t, newClient(t, quick()), Request{URL: serve(t, odd)}); err != nil || got != hello {
-		t.Errorf("another range: got %q, %v", got, err)
-	}
-}
-
-func TestWrongBytes(t *testing.T) {
-	f := &faulty{content: hello}
-	url := serve(t, f)
-	want := digest.Of([]byte("yesterday's"))
-	_, err := get(t, newClient(t, quick()), Request{URL: url, Digest: want})
-	var m *cas.MismatchError
-	if !errors.As(err, &m) || m.Want != want || m.Got != digest.Of([]byte(hello)) {
-		t.Errorf("got %v", err)
-	}
-	if f.n.Load() != 1 {
-		t.Errorf("%d requests", f.n.Load())
-	}
-}
-
 func TestSizes(t *testing.T) {
 	var sent atomic.Int64
 	endless := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -280,69 +152,6 @@ func TestSizes(t *testing.T) {
 		if sent.Load() > 64<<20 {
 			t.Errorf("size %d: read on for %d bytes", size, sent.Load())
 		}
-	}
-	f := &faulty{content: hello}
-	for _, size := range []int64{int64(len(hello)) - 1, int64(len(hello)) + 1} {
-		_, err := get(t, newClient(t, quick()), Request{URL: serve(t, f), Size: size})
-		var se *SizeError
-		if !errors.As(err, &se) || se.Got != int64(len(hello)) || se.Want != size {
-			t.Errorf("got %v", err)
-		}
-	}
-	// Without a length, an early end shows only by the size.
-	short := &faulty{content: hello, fault: func(n int, w http.ResponseWriter, _ *http.Request) bool {
-		if n == 0 {
-			io.WriteString(w, hello[:7])
-			http.NewResponseController(w).Flush()
-			io.WriteString(w, hello[7:9])
-		}
-		return n == 0
-	}}
-	if got, err := get(t, newClient(t, quick()), Request{URL: serve(t, short), Size: int64(len(hello))}); err != nil || got != hello {
-		t.Errorf("got %q, %v", got, err)
-	}
-}
-
-func TestIdle(t *testing.T) {
-	quit := make(chan bool)
-	defer close(quit)
-	f := &faulty{content: hello, etag: `"1"`, fault: func(n int, w http.ResponseWriter, r *http.Request) bool {
-		switch n {
-		case 0: // says nothing
-		case 1: // stops in the middle
-			w.Header().Set("Content-Length", fmt.Sprint(len(hello)))
-			io.WriteString(w, hello[:5])
-			http.NewResponseController(w).Flush()
-		default:
-			return false
-		}
-		select {
-		case <-quit:
-		case <-r.Context().Done():
-		}
-		return true
-	}}
-	cfg := quick()
-	cfg.IdleTimeout = 100 * time.Millisecond
-	got, err := get(t, newClient(t, cfg), Request{URL: serve(t, f)})
-	if err != nil || got != hello {
-		t.Errorf("got %q, %v", got, err)
-	}
-	// Slow is not idle: the whole takes longer than the limit.
-	slow := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		for _, c := range "slow but sure" {
-			io.WriteString(w, string(c))
-			http.NewResponseController(w).Flush()
-			time.Sleep(20 * time.Millisecond)
-		}
-	}))
-	if got, err := get(t, newClient(t, cfg), Request{URL: slow}); err != nil || got != "slow but sure" {
-		t.Errorf("got %q, %v", got, err)
-	}
-	cfg.Retries = -1
-	f.n.Store(0)
-	if _, err := get(t, newClient(t, cfg), Request{URL: serve(t, f)}); err == nil || !strings.Contains(err.Error(), "the server sends nothing for 100ms") {
-		t.Errorf("got %v", err)
 	}
 }
 

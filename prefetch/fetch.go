@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"unicode"
 
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -21,6 +22,8 @@ type Fetcher struct {
 	client *Client
 	cfg    Config
 	cargo  func() (*cargoConfig, error)
+	git    func() (*gitSite, error)
+	images func() (*registriesConf, error)
 	dl     downloads
 	isos   isos
 
@@ -31,8 +34,15 @@ type Fetcher struct {
 func NewFetcher(store *cas.Store, client *Client, cfg Config) *Fetcher {
 	f := &Fetcher{store: store, client: client, cfg: cfg.withDefaults()}
 	f.cargo = sync.OnceValues(func() (*cargoConfig, error) {
-		return readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens)
+		conf, err := readCargoConfig(cfg.Dir, cfg.CargoHome, cfg.CargoIndex, cfg.CargoTokens, cfg.CargoHTTP)
+		if err == nil && cfg.CratesIO != "" {
+			conf.Source[cratesIOName] = cargoSource{Registry: cfg.CratesIO}
+			conf.Registries[cratesIOName] = cargoSource{Index: cfg.CratesIO, Token: cfg.CratesIOToken, Provider: "cargo:token"}
+		}
+		return conf, err
 	})
+	f.images = sync.OnceValues(func() (*registriesConf, error) { return readRegistries(cfg.Registries) })
+	f.git = sync.OnceValues(func() (*gitSite, error) { return readGitConfig(cfg.Git) })
 	return f
 }
 
@@ -78,6 +88,9 @@ func (f *Fetcher) fetchNew(ctx context.Context, w lock.Want, key string) (lock.B
 		return f.blob(got.have)
 	}
 	d := to.Sum()
+	if err := RememberLogin(f.store, d, got.login); err != nil {
+		return lock.Blob{}, err
+	}
 	if _, err := to.Commit(d); err != nil {
 		return lock.Blob{}, err
 	}
@@ -96,6 +109,7 @@ func (f *Fetcher) fetchNew(ctx context.Context, w lock.Want, key string) (lock.B
 // brought is what bring says of a file beside its bytes.
 type brought struct {
 	have     digest.Digest // the store's copy is it; zero where it is new
+	login    string        // by what it was logged in for it, as LoginOf says it
 	remember func() error  // to be called when it is in the store; may be nil
 }
 
@@ -105,15 +119,23 @@ func (f *Fetcher) bring(ctx context.Context, w lock.Want, req Request, to *cas.T
 	req.Auth = w.Auth
 	switch {
 	case !w.ISO.IsZero():
-		return brought{}, f.fetchISO(ctx, w, req, to)
+		return brought{login: LoginOf(f.store, w.ISO)}, f.fetchISO(ctx, w, req, to)
 	case w.Kind == lock.KindGit:
-		err := f.fetchGit(ctx, w, to)
+		by, err := f.fetchGit(ctx, w, req, to)
 		if err == nil && req.Progress != nil {
 			req.Progress(to.Size())
 		}
-		return brought{}, err
+		return brought{login: by}, err
 	case w.Kind == lock.KindOCI:
-		return brought{}, f.fetchOCI(ctx, w, req, to)
+		by, err := f.fetchOCI(ctx, w, req, to)
+		return brought{login: by}, err
+	}
+	if w.Kind == lock.KindCrate && req.Auth == nil {
+		conf, err := f.cargo()
+		if err != nil {
+			return brought{}, err
+		}
+		req.Auth = conf.HTTP.auth()
 	}
 	places, err := f.locate(ctx, w)
 	if err != nil {
@@ -141,7 +163,8 @@ type getter func(ctx context.Context, req Request, to *cas.Temp) (brought, error
 
 // plain gets an address of which nothing is remembered.
 func (f *Fetcher) plain(ctx context.Context, req Request, to *cas.Temp) (brought, error) {
-	return brought{}, f.client.Get(ctx, req, to)
+	by, err := f.client.get(ctx, req, to)
+	return brought{login: by}, err
 }
 
 // blob describes a file that the store has.
@@ -163,7 +186,7 @@ func inTurn(ctx context.Context, places []candidate, req Request, to *cas.Temp, 
 		if err == nil {
 			req.URL, req.token = p.url, p.token
 			if err = to.Restart(); err == nil && p.get != nil {
-				err = p.bring(ctx, req, to)
+				got.login, err = p.bring(ctx, req, to)
 			} else if err == nil {
 				got, err = get(ctx, req, to)
 			}
@@ -190,6 +213,9 @@ func inTurn(ctx context.Context, places []candidate, req Request, to *cas.Temp, 
 
 // locate lists where a file may be.
 func (f *Fetcher) locate(ctx context.Context, w lock.Want) ([]candidate, error) {
+	if strings.ContainsFunc(w.URL, unicode.IsControl) {
+		return nil, fmt.Errorf("the address %q has control characters", w.URL)
+	}
 	switch w.Kind {
 	case lock.KindSumDB:
 		return f.goSumDB(w.URL)

@@ -24,6 +24,7 @@ const maxUnreachable = 32
 type job struct {
 	inputs  []*lock.Input
 	present bool // under its name, with the right size
+	active  *active
 }
 
 func (j *job) first() *lock.Input { return j.inputs[0] }
@@ -156,7 +157,7 @@ func isPresent(in *lock.Input, s *cas.Store) bool {
 func (f *filler) unproved(jobs []*job) []*job {
 	var out []*job
 	for _, j := range jobs {
-		done := j.present && !f.opts.Verify
+		done := j.present && !f.opts.Verify && !f.s.Doubted(j.first().SHA256)
 		for _, in := range j.inputs {
 			done = done && !f.isLocal(in) && f.trust.proved(in, f.s)
 		}
@@ -191,9 +192,8 @@ func (f *filler) work(ctx context.Context, jobs []*job) error {
 			continue
 		}
 		g.Go(func() error {
-			name := j.first().Name
-			f.track.begin(name)
-			defer f.track.end(name, j)
+			f.track.begin(j)
+			defer f.track.end(j)
 			f.do(ctx, j)
 			return nil
 		})
@@ -303,7 +303,7 @@ func (f *filler) do(ctx context.Context, j *job) {
 		return
 	}
 	defer to.Discard()
-	if err := f.fetch(ctx, in, to); err != nil {
+	if err := f.fetch(ctx, j, to); err != nil {
 		if ctx.Err() == nil {
 			f.fail(in, err)
 		}
@@ -336,9 +336,13 @@ func isDamage(err error) bool {
 	return errors.As(err, &damaged) || errors.As(err, &missing)
 }
 
-// fetch gets an input from wherever it is.
-func (f *filler) fetch(ctx context.Context, in *lock.Input, to *cas.Temp) error {
-	req := Request{Size: in.Size, Digest: in.SHA256, Progress: f.track.bytes(in.Kind)}
+// fetch gets a job's input from wherever it is.
+func (f *filler) fetch(ctx context.Context, j *job, to *cas.Temp) error {
+	in := j.first()
+	req := Request{Size: in.Size, Digest: in.SHA256, Progress: j.active.bytes, Trying: j.active.trying}
+	if in.Kind == lock.KindCrate { // of which Cargo.lock does not say the size
+		req.Max = maxCrate
+	}
 	if f.opts.Get != nil {
 		if err := f.opts.Get(ctx, in, req, to); !errors.Is(err, ErrOwnPlace) {
 			return err
@@ -351,8 +355,11 @@ func (f *filler) fetch(ctx context.Context, in *lock.Input, to *cas.Temp) error 
 	if err != nil {
 		return err
 	}
-	_, err = f.fetcher.bring(ctx, w, req, to)
-	return err
+	got, err := f.fetcher.bring(ctx, w, req, to)
+	if err != nil {
+		return err
+	}
+	return RememberLogin(f.s, in.SHA256, got.login)
 }
 
 // commit proves a file and gives it its name.

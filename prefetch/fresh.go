@@ -64,14 +64,14 @@ func (f *Fetcher) fresh(ctx context.Context, req Request, to *cas.Temp) (brought
 	if known := new(answer); ok && json.Unmarshal([]byte(note), known) == nil && f.store.Verify(have) == nil {
 		req.known = known
 	}
-	err := f.client.Get(ctx, req, to)
+	by, err := f.client.get(ctx, req, to)
 	switch {
 	case errors.Is(err, errNotModified):
 		return brought{have: have}, nil
 	case err != nil:
 		return brought{}, err
 	}
-	return brought{remember: func() error {
+	return brought{login: by, remember: func() error {
 		if req.learn.ETag == "" && req.learn.LastModified == "" {
 			return nil
 		}

@@ -1,6 +1,7 @@
 package prefetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,19 +28,19 @@ type gitJob struct {
 	dir  string // for objects on their way
 	auth *lock.Auth
 	asks *url.URL // the repository that was asked for
+	req  Request  // is told what goes on
 	open []*gitfetch.Repo
+	by   string // by what it was logged in, as LoginOf says it
 }
 
 // fetchGit writes a git repository at a commit, in the form of package
 // gittree. Where the digest of that is not known beforehand, the file is
-// proved to be what its commit says, and to be the commit that was pinned.
-func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, to *cas.Temp) error {
-	err := f.tryGit(ctx, w, to)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err == nil {
-		return nil
+// proved to be what its commit says, and to be the commit that was pinned. It
+// returns by what it was logged in for any of it.
+func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, req Request, to *cas.Temp) (by string, err error) {
+	by, err = f.tryGit(ctx, w, req, to)
+	if err == nil || ctx.Err() != nil {
+		return by, ctx.Err()
 	}
 	fe := &FetchError{URL: safeURL(w.URL), Err: err}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -49,27 +50,32 @@ func (f *Fetcher) fetchGit(ctx context.Context, w lock.Want, to *cas.Temp) error
 	if errors.As(err, &passes) {
 		fe.Err = temporary{err}
 	}
-	return fe
+	return "", fe
 }
 
-func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, to *cas.Temp) error {
+func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, req Request, to *cas.Temp) (by string, err error) {
 	u, err := url.Parse(w.URL)
 	if err != nil || u.Host == "" && u.Scheme != "file" {
-		return errors.New("the address is no URL, such as https://host/path or ssh://git@host/path")
-	}
-	if err := checkGitURL(u, w.Ref); err != nil {
-		return err
+		return "", errors.New("the address is no URL, such as https://host/path or ssh://git@host/path")
 	}
 	dir, remove, err := f.store.CreateDir()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer remove()
-	g := &gitJob{f: f, dir: dir, auth: w.Auth, asks: u}
+	g := &gitJob{f: f, dir: dir, auth: w.Auth, asks: u, req: req}
 	defer g.close()
-	src, err := g.source(ctx, u, w.Ref, w.Submodules)
+	at := []*url.URL{u}
+	for _, m := range w.Mirrors {
+		mirror, err := url.Parse(m)
+		if err != nil {
+			return "", fmt.Errorf("the mirror %q is no address", safeURL(m))
+		}
+		at = append(at, mirror)
+	}
+	src, err := g.source(ctx, at, w.Ref, w.Submodules)
 	if err != nil {
-		return err
+		return "", err
 	}
 	limit := f.cfg.MaxSize
 	switch {
@@ -79,8 +85,13 @@ func (f *Fetcher) tryGit(ctx context.Context, w lock.Want, to *cas.Temp) error {
 		limit = min(limit, w.Max)
 	}
 	if err := gittree.Write(&limitedWriter{ctx, to, limit}, src); err != nil {
-		return err
+		return "", err
 	}
+	return g.by, checkGit(w, to)
+}
+
+// checkGit proves a file that has come: by its digest where that is known.
+func checkGit(w lock.Want, to *cas.Temp) error {
 	if !w.SHA256.IsZero() {
 		if got := to.Sum(); got != w.SHA256 {
 			return &cas.MismatchError{Got: got, Want: w.SHA256}
@@ -145,15 +156,16 @@ func (g *gitJob) close() {
 }
 
 // source fetches a repository at a ref and says where gittree finds things.
-func (g *gitJob) source(ctx context.Context, u *url.URL, ref string, submodules bool) (*gittree.Source, error) {
-	remote, id, err := g.fetch(ctx, u, ref)
+// at are the places where it may be.
+func (g *gitJob) source(ctx context.Context, at []*url.URL, ref string, submodules bool) (*gittree.Source, error) {
+	repo, id, err := g.fetchAny(ctx, at, ref)
 	if err != nil {
 		return nil, err
 	}
-	src := &gittree.Source{ID: id, Open: remote.Open}
+	src := &gittree.Source{ID: id, Open: repo.Open}
 	if submodules {
 		src.Module = func(s gittree.Submodule) (*gittree.Source, error) {
-			sub, err := g.submoduleURL(u, s.URL)
+			sub, err := submoduleURLs(at, s.URL)
 			if err != nil {
 				return nil, err
 			}
@@ -163,29 +175,69 @@ func (g *gitJob) source(ctx context.Context, u *url.URL, ref string, submodules 
 	return src, nil
 }
 
-// fetch fetches a repository at a ref, and tries again what may pass.
-func (g *gitJob) fetch(ctx context.Context, u *url.URL, ref string) (*gitfetch.Repo, string, error) {
-	var repo *gitfetch.Repo
-	var id string
-	err := g.f.retry(ctx, u, func() error {
-		o, err := g.f.gitOptions(g.authFor(u), u)
-		if err != nil {
-			return err
+// fetchAny fetches a repository from the first place that gives it.
+func (g *gitJob) fetchAny(ctx context.Context, at []*url.URL, ref string) (*gitfetch.Repo, string, error) {
+	var all placesError
+	for _, u := range at {
+		repo, id, err := g.fetch(ctx, u, ref)
+		if err == nil || ctx.Err() != nil || isFull(err) {
+			return repo, id, err
 		}
-		remote, err := gitfetch.Open(ctx, u, o)
-		if err != nil {
-			return err
+		if len(at) > 1 {
+			err = fmt.Errorf("%s: %w", safeURL(u.String()), err)
 		}
-		if id, err = remote.Resolve(ref); err != nil {
-			return err
-		}
-		repo, err = remote.Fetch(ctx, id, g.dir)
-		return err
-	})
+		all = append(all, err)
+	}
+	if len(all) == 1 {
+		return nil, "", all[0]
+	}
+	return nil, "", all
+}
+
+// fetch fetches a repository at a ref, from where the site has it, and tries
+// again what may pass.
+func (g *gitJob) fetch(ctx context.Context, named *url.URL, ref string) (*gitfetch.Repo, string, error) {
+	site, err := g.f.git()
 	if err != nil {
 		return nil, "", err
 	}
-	g.open = append(g.open, repo)
+	u, err := site.rewrite(named)
+	if err == nil {
+		err = checkGitURL(u, ref)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	var repo *gitfetch.Repo
+	var id, by string
+	try := 0
+	err = g.f.retry(ctx, u, func() (err error) {
+		try++
+		g.req.tell(u, try)
+		var o gitfetch.Options
+		if o, by, err = g.f.gitOptions(g.authFor(u), u); err != nil {
+			return err
+		}
+		o.Alive = g.req.alive
+		remote, err := gitfetch.Open(ctx, u, o, ref)
+		if err != nil {
+			return err
+		}
+		if id, err = remote.Resolve(ref); err == nil {
+			repo, err = remote.Fetch(ctx, id, g.dir)
+		}
+		if err != nil {
+			return errors.Join(err, remote.Close())
+		}
+		return nil
+	})
+	if err != nil && u != named {
+		err = fmt.Errorf("%s (instead of it): %w", safeURL(u.String()), err)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	g.open, g.by = append(g.open, repo), cmp.Or(g.by, by)
 	return repo, id, nil
 }
 
@@ -220,21 +272,25 @@ func (f *Fetcher) retry(ctx context.Context, u *url.URL, get func() error) error
 	}
 }
 
-// gitOptions are how a server is reached.
-func (f *Fetcher) gitOptions(auth *lock.Auth, u *url.URL) (gitfetch.Options, error) {
-	o := gitfetch.Options{SSH: f.cfg.SSH, Idle: f.cfg.IdleTimeout, Max: f.cfg.MaxSize}
-	if u.Scheme != "http" && u.Scheme != "https" {
-		return o, nil
+// gitOptions are how a server is reached, and by what it is logged in there.
+func (f *Fetcher) gitOptions(auth *lock.Auth, u *url.URL) (o gitfetch.Options, by string, err error) {
+	o = gitfetch.Options{SSH: f.cfg.SSH, Idle: f.cfg.IdleTimeout, Max: f.cfg.MaxSize}
+	switch u.Scheme {
+	case "ssh":
+		return o, bySSH, nil
+	case "http", "https":
+	default:
+		return o, "", nil
 	}
-	l, err := f.client.loginFor(&Request{Auth: auth}, u)
+	l, err := f.gitLogin(auth, u)
 	if err != nil {
-		return o, err
+		return o, "", err
 	}
 	if err := l.mayGo(u); err != nil {
-		return o, err
+		return o, "", err
 	}
-	o.HTTP = &http.Client{Transport: &counted{&f.client.requests, &sender{l, u}}, CheckRedirect: checkRedirect}
-	return o, nil
+	o.HTTP = &http.Client{Transport: &counted{&f.client.requests, newSender(l, u)}, CheckRedirect: checkRedirect}
+	return o, l.loggedIn(u), nil
 }
 
 // counted counts requests.
@@ -249,16 +305,26 @@ func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.next.RoundTrip(r)
 }
 
-// submoduleURL is the address of a submodule: relative to its parent's where
-// it begins with ./ or ../ (gitmodules(5)). A repository leads by https and
-// ssh anywhere but to this machine, and by other ways only where it was
-// fetched so itself.
-func (g *gitJob) submoduleURL(parent *url.URL, raw string) (*url.URL, error) {
-	if strings.HasPrefix(raw, "./") || strings.HasPrefix(raw, "../") {
+// submoduleURLs are where a submodule may be: relative to where its parent may
+// be, where its address begins with ./ or ../ (gitmodules(5)).
+func submoduleURLs(parents []*url.URL, raw string) ([]*url.URL, error) {
+	if !strings.HasPrefix(raw, "./") && !strings.HasPrefix(raw, "../") {
+		u, err := submoduleURL(parents[0], raw)
+		return []*url.URL{u}, err
+	}
+	var out []*url.URL
+	for _, parent := range parents {
 		u := *parent
 		u.Path, u.RawPath = path.Join("/", parent.Path, raw), ""
-		return &u, nil
+		out = append(out, &u)
 	}
+	return out, nil
+}
+
+// submoduleURL is the address of a submodule. A repository leads by https and
+// ssh anywhere but to this machine, and by other ways only where it was
+// fetched so itself.
+func submoduleURL(parent *url.URL, raw string) (*url.URL, error) {
 	u, err := gitfetch.Parse(raw)
 	if err != nil {
 		return nil, err

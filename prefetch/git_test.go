@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,7 +39,12 @@ func TestGitByEveryWay(t *testing.T) {
 	open := f.dir + "/open.git"
 	git(t, "", "clone", "-q", "--bare", f.dir+"/project.git", open)
 	git(t, open, "config", "uploadpack.allowReachableSHA1InWant", "true")
-	srv := serve(t, f.backend(t))
+	backend := f.backend(t)
+	srv := serve(t, backend)
+	old := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // version 0 of the protocol
+		r.Header.Del("Git-Protocol")
+		backend.ServeHTTP(w, r)
+	}))
 	peeled := git(t, f.work, "rev-parse", "v1.0^{}")
 	for _, c := range []struct{ ref, want, tag string }{
 		{"v1.0", peeled, f.tag}, {"refs/tags/v1.0", peeled, f.tag}, {"tags/v1.0", peeled, f.tag}, {f.tag, peeled, f.tag},
@@ -47,7 +53,7 @@ func TestGitByEveryWay(t *testing.T) {
 	} {
 		seen := map[string]string{}
 		for _, url := range []string{
-			srv + "/project.git", srv + "/open.git", "ssh://git@" + addr + "/project.git", "file://" + f.dir + "/project.git", "file://" + f.work,
+			srv + "/project.git", old + "/project.git", old + "/open.git", "ssh://git@" + addr + "/project.git", "file://" + f.dir + "/project.git", "file://" + f.work,
 		} {
 			ft := fetcher(t, cfg)
 			b, err := ft.Fetch(t.Context(), lock.Want{Kind: lock.KindGit, URL: url, Ref: c.ref})
@@ -64,6 +70,38 @@ func TestGitByEveryWay(t *testing.T) {
 		}
 		if len(seen) != 1 {
 			t.Errorf("%q: not the same file by every way: %v", c.ref, seen)
+		}
+	}
+}
+
+// TestGitSHA256 fetches from a repository whose ids are SHA-256, by every way.
+func TestGitSHA256(t *testing.T) {
+	f := &forge{dir: t.TempDir(), work: t.TempDir()}
+	git(t, f.work, "init", "-q", "-b", "main", "--object-format=sha256")
+	commit(t, f.work, map[string]string{"README": "first", "big": randomText(5000)})
+	f.old = commit(t, f.work, map[string]string{"big": randomText(6000)})
+	f.tip = commit(t, f.work, map[string]string{"README": "second"})
+	git(t, f.work, "tag", "-a", "-m", "m", "v1")
+	git(t, "", "clone", "-q", "--bare", f.work, filepath.Join(f.dir, "project.git"))
+	backend := f.backend(t)
+	srv := serve(t, backend)
+	old := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Git-Protocol")
+		backend.ServeHTTP(w, r)
+	}))
+	for _, url := range []string{srv + "/project.git", old + "/project.git", "file://" + f.work, "file://" + f.dir + "/project.git"} {
+		for ref, want := range map[string]string{"v1": f.tip, "main": f.tip, f.old: f.old} {
+			b, err := fetcher(t, quick()).Fetch(t.Context(), lock.Want{Kind: lock.KindGit, URL: url, Ref: ref})
+			if err != nil {
+				t.Errorf("%s %s: %v", url, ref, err)
+				continue
+			}
+			if got := ids(t, b).Commit; got != want {
+				t.Errorf("%s %s: got %s, want %s", url, ref, got, want)
+			}
+		}
+		if _, err := fetcher(t, quick()).Fetch(t.Context(), lock.Want{Kind: lock.KindGit, URL: url, Ref: strings.Repeat("0", 40)}); err == nil || !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: an id of another hash: %v", url, err)
 		}
 	}
 }
@@ -131,18 +169,17 @@ func TestGitSubmodules(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", url, err, want)
 		}
 	}
-	g := &gitJob{f: fetcher(t, quick())}
 	parent, _ := gitfetch.Parse("https://host.example/a/b.git")
 	for raw, want := range map[string]string{
 		"../c.git": "https://host.example/a/c.git", "../../../../x": "https://host.example/x", "./d": "https://host.example/a/b.git/d",
 		"git@other.example:x/y.git": "ssh://git@other.example/x/y.git", "https://user:secret@z.example/x": "https://z.example/x",
 	} {
-		if u, err := g.submoduleURL(parent, raw); err != nil || u.String() != want {
+		if u, err := submoduleURLs([]*url.URL{parent}, raw); err != nil || u[0].String() != want {
 			t.Errorf("%s: got %v, %v; want %s", raw, u, err, want)
 		}
 	}
 	for _, raw := range []string{"http://127.0.0.1/x", "https://localhost/x", "ssh://[::1]/x", "git://other.example/x", "http://other.example/x", "file:///etc", "/etc"} {
-		if u, err := g.submoduleURL(parent, raw); err == nil {
+		if u, err := submoduleURLs([]*url.URL{parent}, raw); err == nil {
 			t.Errorf("%s was accepted as %s", raw, u)
 		}
 	}
@@ -254,6 +291,7 @@ func TestGitUnsteadyServer(t *testing.T) {
 	}
 	noLeftovers(t, ft)
 	quiet := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
 		w.WriteHeader(200)
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()

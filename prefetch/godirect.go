@@ -24,34 +24,34 @@ import (
 // goDirect writes a module's zip or go.mod as "direct" in GOPROXY has it: from
 // the git repository that the module's path leads to. path is one of a module
 // proxy, such as "example.com/x/@v/v1.2.3.zip". Other version control systems
-// are not supported, nor what git's own configuration says of addresses, and
-// files that .gitattributes has git rewrite (eol=crlf, ident,
+// are not supported, GOVCS is not read, and files that .gitattributes has git rewrite (eol=crlf, ident,
 // working-tree-encoding) are taken as they are kept, which go does not do:
-// their module does not prove to be what go.sum says.
-func (f *Fetcher) goDirect(ctx context.Context, file string, to *cas.Temp) error {
+// their module does not prove to be what go.sum says. It returns by what it
+// was logged in.
+func (f *Fetcher) goDirect(ctx context.Context, file string, to *cas.Temp) (by string, err error) {
 	mod, ext, err := parseModuleFile(file)
 	if err != nil {
-		return err
+		return "", err
 	}
 	root, err := f.repoRoot(ctx, mod.Path)
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return "", ctx.Err()
 	}
 	if err != nil {
-		return &FetchError{URL: "https://" + mod.Path, Err: err}
+		return "", &FetchError{URL: "https://" + mod.Path, Err: err}
 	}
 	if root.vcs == "mod" {
-		return f.client.Get(ctx, Request{URL: strings.TrimSuffix(root.repo, "/") + "/" + file, Immutable: true}, to)
+		return f.client.get(ctx, Request{URL: strings.TrimSuffix(root.repo, "/") + "/" + file, Immutable: true}, to)
 	}
-	err = f.moduleOf(ctx, root, mod, ext, to)
+	by, err = f.moduleOf(ctx, root, mod, ext, to)
 	if err == nil || ctx.Err() != nil {
-		return ctx.Err()
+		return by, ctx.Err()
 	}
 	fe := &FetchError{URL: safeURL(root.repo), Err: fmt.Errorf("%s: %w", mod, err)}
 	if errors.Is(err, fs.ErrNotExist) {
 		fe.Status = http.StatusNotFound
 	}
-	return fe
+	return "", fe
 }
 
 // parseModuleFile reads a path of a module proxy.
@@ -103,56 +103,52 @@ func newGoModule(root repoRoot, mod module.Version) (*goModule, error) {
 }
 
 // moduleOf fetches a module's repository and writes what is asked for of it.
-func (f *Fetcher) moduleOf(ctx context.Context, root repoRoot, mod module.Version, ext string, to *cas.Temp) error {
+// It returns by what it was logged in.
+func (f *Fetcher) moduleOf(ctx context.Context, root repoRoot, mod module.Version, ext string, to *cas.Temp) (by string, err error) {
 	u, err := url.Parse(root.repo)
 	if err != nil {
-		return errors.New("the address of its repository is no URL")
+		return "", errors.New("the address of its repository is no URL")
+	}
+	site, err := f.git()
+	if err != nil {
+		return "", err
+	}
+	if u, err = site.rewrite(u); err != nil {
+		return "", err
 	}
 	if err := checkGitURL(u, mod.Version); err != nil {
-		return err
+		return "", err
 	}
 	m, err := newGoModule(root, mod)
 	if err != nil {
-		return err
+		return "", err
 	}
 	dir, remove, err := f.store.CreateDir()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer remove()
-	err = f.retry(ctx, u, func() error {
-		o, err := f.gitOptions(nil, u)
+	err = f.retry(ctx, u, func() (err error) {
+		var o gitfetch.Options
+		o, by, err = f.gitOptions(nil, u)
 		if err != nil {
 			return err
 		}
-		remote, err := gitfetch.Open(ctx, u, o)
-		if err != nil {
-			return err
-		}
-		return m.fetch(ctx, remote, dir)
+		return m.fetch(ctx, u, o, dir)
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer m.repo.Close()
 	if ext == ".mod" {
-		return m.writeMod(to)
+		return by, m.writeMod(to)
 	}
-	return m.writeZip(to)
+	return by, m.writeZip(to)
 }
 
 // fetch finds the commit of the version and lists its files.
-func (m *goModule) fetch(ctx context.Context, remote *gitfetch.Remote, dir string) error {
-	var id string
-	var err error
-	if module.IsPseudoVersion(m.Version.Version) {
-		id, err = m.fetchRevision(ctx, remote, dir)
-	} else {
-		tag := path.Join(m.dir, strings.TrimSuffix(m.Version.Version, "+incompatible"))
-		if id, err = remote.Resolve("refs/tags/" + tag); err == nil {
-			m.repo, err = remote.Fetch(ctx, id, dir)
-		}
-	}
+func (m *goModule) fetch(ctx context.Context, u *url.URL, o gitfetch.Options, dir string) error {
+	id, err := m.fetchVersion(ctx, u, o, dir)
 	if err != nil {
 		return err
 	}
@@ -166,22 +162,29 @@ func (m *goModule) fetch(ctx context.Context, remote *gitfetch.Remote, dir strin
 	return nil
 }
 
-// fetchRevision finds the commit of a pseudo-version, which names its first
-// twelve digits: among the tips, else in the whole history.
-func (m *goModule) fetchRevision(ctx context.Context, remote *gitfetch.Remote, dir string) (id string, err error) {
-	rev, err := module.PseudoVersionRev(m.Version.Version)
+// fetchVersion fetches what the version's tag names or, where it is a
+// pseudo-version, the commit of which that has the first twelve digits.
+func (m *goModule) fetchVersion(ctx context.Context, u *url.URL, o gitfetch.Options, dir string) (id string, err error) {
+	var refs []string
+	if !module.IsPseudoVersion(m.Version.Version) {
+		refs = []string{"refs/tags/" + path.Join(m.dir, strings.TrimSuffix(m.Version.Version, "+incompatible"))}
+	}
+	remote, err := gitfetch.Open(ctx, u, o, refs...)
 	if err != nil {
 		return "", err
 	}
-	if id = remote.FindTip(rev); id != "" {
-		m.repo, err = remote.Fetch(ctx, id, dir)
-		return id, err
+	if refs != nil {
+		if id, err = remote.Resolve(refs[0]); err == nil {
+			m.repo, err = remote.Fetch(ctx, id, dir)
+		}
+	} else {
+		var rev string
+		if rev, err = module.PseudoVersionRev(m.Version.Version); err == nil {
+			m.repo, id, err = remote.FetchPrefix(ctx, rev, dir)
+		}
 	}
-	if m.repo, err = remote.History(ctx, dir); err != nil {
-		return "", err
-	}
-	if id, err = m.repo.Find(rev); err != nil {
-		return "", errors.Join(err, m.repo.Close())
+	if err != nil {
+		return "", errors.Join(err, remote.Close())
 	}
 	return id, nil
 }

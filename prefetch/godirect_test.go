@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/mod/module"
@@ -30,7 +31,8 @@ import (
 type goForge struct {
 	dir   string
 	cfg   Config
-	env   []string // for go
+	env   []string     // for go
+	sent  atomic.Int64 // bytes by git's server
 	pages map[string]string
 }
 
@@ -41,7 +43,7 @@ func newGoForge(t *testing.T) *goForge {
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if rest, ok := strings.CutPrefix(r.URL.Path, "/git/"); ok && r.FormValue("go-get") == "" {
 			r.URL.Path = "/" + rest
-			backend.ServeHTTP(w, r)
+			backend.ServeHTTP(&countingWriter{w, &g.sent}, r)
 			return
 		}
 		page, ok := g.pages[strings.TrimPrefix(r.URL.Path, "/")]
@@ -159,14 +161,14 @@ func (g *goForge) direct(t *testing.T, mod module.Version) (sum, modSum string, 
 			t.Fatal(err)
 		}
 		defer to.Discard()
-		if err := f.goDirect(t.Context(), escaped+"/@v/"+version+ext, to); err != nil {
+		if _, err := f.goDirect(t.Context(), escaped+"/@v/"+version+ext, to); err != nil {
 			return "", nil, err
 		}
-		b, err := os.ReadFile(to.Path())
+		b, err := os.ReadFile(to.Name())
 		if err != nil {
 			t.Fatal(err)
 		}
-		sum, err := dirhash.HashZip(to.Path(), dirhash.Hash1)
+		sum, err := dirhash.HashZip(to.Name(), dirhash.Hash1)
 		return sum, b, err
 	}
 	_, b, err := get(".mod")
@@ -254,6 +256,32 @@ func (g *goForge) compare(t *testing.T, mod module.Version, ok bool) {
 	}
 }
 
+// TestGoDirectOld finds the commit of a pseudo-version which no branch names:
+// of a server that can leave trees and files out, without them.
+func TestGoDirectOld(t *testing.T) {
+	g := newGoForge(t)
+	g.pages["old"] = page("example.com/old git https://example.com/git/old")
+	states := []map[string]string{{"go.mod": "module example.com/old\n"}}
+	for i := range 5 {
+		states = append(states, map[string]string{"noise": fmt.Sprint(i) + randomText(30_000)[i*5000:]})
+	}
+	all := g.repo(t, "old", states...)
+	mod := module.Version{Path: "example.com/old", Version: "v0.0.0-20231114221321-" + all[0][:12]}
+	for _, filter := range []string{"false", "true"} {
+		git(t, filepath.Join(g.dir, "old"), "config", "uploadpack.allowFilter", filter)
+		g.sent.Store(0)
+		if _, _, err := g.direct(t, mod); err != nil {
+			t.Fatal(err)
+		}
+		n := g.sent.Load()
+		t.Logf("%s: %d bytes", filter, n)
+		if filter == "true" && n > 6000 {
+			t.Errorf("%d bytes came for one commit", n)
+		}
+	}
+	g.compare(t, mod, true)
+}
+
 func TestGoDirectByProxy(t *testing.T) {
 	g := newGoForge(t)
 	g.pages["proxied"] = page("example.com/proxied git https://example.com/git/nothing", "example.com/proxied mod https://example.com/goproxy")
@@ -264,7 +292,7 @@ func TestGoDirectByProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer to.Discard()
-	if err := f.goDirect(t.Context(), "example.com/proxied/@v/v1.0.0.mod", to); err != nil || to.Size() != int64(len("module example.com/proxied\n")) {
+	if _, err := f.goDirect(t.Context(), "example.com/proxied/@v/v1.0.0.mod", to); err != nil || to.Size() != int64(len("module example.com/proxied\n")) {
 		t.Errorf("%d bytes, %v", to.Size(), err)
 	}
 }

@@ -112,7 +112,7 @@ func (f *Fetcher) goImport(ctx context.Context, at, mod string) (repoRoot, error
 // goImports reads the go-import tags of a page. A page that says that it is
 // not there may have them all the same.
 func (f *Fetcher) goImports(ctx context.Context, u *url.URL) ([]repoRoot, error) {
-	o, err := f.gitOptions(nil, u)
+	o, _, err := f.gitOptions(nil, u)
 	if err != nil {
 		return nil, err
 	}

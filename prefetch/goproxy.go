@@ -20,7 +20,7 @@ type candidate struct {
 	err error // why this place cannot be asked
 	// get brings the file from where no single address has it, and url is
 	// only what errors call it; nil for url itself.
-	get func(ctx context.Context, to *cas.Temp) error
+	get func(ctx context.Context, to *cas.Temp) (by string, err error)
 	// direct stands for the version control system that a module is in, until
 	// the module is known.
 	direct bool
@@ -30,18 +30,18 @@ type candidate struct {
 }
 
 // bring gets the file of a place that has no address, and proves it as a
-// transfer is proved.
-func (p candidate) bring(ctx context.Context, req Request, to *cas.Temp) error {
-	if err := p.get(ctx, to); err != nil {
-		return err
+// transfer is proved. It returns by what it was logged in for it.
+func (p candidate) bring(ctx context.Context, req Request, to *cas.Temp) (by string, err error) {
+	if by, err = p.get(ctx, to); err != nil {
+		return "", err
 	}
 	if got := to.Sum(); !req.Digest.IsZero() && got != req.Digest {
-		return &FetchError{URL: p.url, Err: &cas.MismatchError{Got: got, Want: req.Digest}}
+		return "", &FetchError{URL: p.url, Err: &cas.MismatchError{Got: got, Want: req.Digest}}
 	}
 	if req.Progress != nil {
 		req.Progress(to.Size())
 	}
-	return nil
+	return by, nil
 }
 
 // errProxyOff is what "off" in GOPROXY comes to.
@@ -122,7 +122,7 @@ func (f *Fetcher) goModule(path string) ([]candidate, error) {
 // fromSource is the version control system from which a module proxy's path can
 // be made.
 func (f *Fetcher) fromSource(path string) candidate {
-	return candidate{url: path, get: func(ctx context.Context, to *cas.Temp) error { return f.goDirect(ctx, path, to) }}
+	return candidate{url: path, get: func(ctx context.Context, to *cas.Temp) (string, error) { return f.goDirect(ctx, path, to) }}
 }
 
 // goSumDB lists where a path of the checksum database, such as

@@ -3,12 +3,16 @@ package prefetch
 import (
 	"archive/zip"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +24,7 @@ import (
 
 	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/prefetch/cas"
 )
 
 // when is the time of all that tests make.
@@ -94,11 +99,17 @@ func makeZip(t testing.TB, module string, files map[string]string) string {
 	return b.String()
 }
 
-// h1 is the hash of files as go.sum has it: written from its definition, not
-// with the package that the code uses. There may be one file only.
-func h1(name, content string) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%x  %s\n", sha256.Sum256([]byte(content)), name))
-	return "h1:" + base64.StdEncoding.EncodeToString(sum[:])
+// h1 is the hash of one file as go.sum has it.
+func h1(name, content string) string { return h1Of(map[string]string{name: content}) }
+
+// h1Of is the hash of files as go.sum has it: written from its definition, not
+// with the package that the code uses.
+func h1Of(files map[string]string) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%x  %s\n", sha256.Sum256([]byte(files[name])), name)
+	}
+	return "h1:" + base64.StdEncoding.EncodeToString(h.Sum(nil))
 }
 
 // world is a lock, a project and the server that has the lock's inputs.
@@ -129,7 +140,7 @@ func newWorld(t testing.TB) *world {
 	w.addServed("/rpm/repodata/repomd.xml", lock.Input{Kind: lock.KindRepodata, Name: "base/repomd.xml", URL: "repodata/repomd.xml", Repo: "base"}, "<repomd/>")
 	w.addGo(t, "example.org/mod")
 	w.srv.at["/crates/config.json"] = `{"dl": "` + w.url + `/crates/dl"}`
-	w.addServed("/crates/dl/serde/1.0.0/download", lock.Input{Kind: lock.KindCrate, Name: "serde-1.0.0.crate", URL: "serde/1.0.0", Registry: "sparse+" + w.url + "/crates/"}, "a crate")
+	w.addServed("/crates/dl/serde/1.0.0/download", lock.Input{Kind: lock.KindCrate, Name: "serde-1.0.0.crate", URL: "serde/1.0.0", Registry: "sparse+" + w.url + "/crates/"}, makeCrate(t, file("serde-1.0.0/Cargo.toml", "[package]")))
 	w.addServed("/files/iso", lock.Input{Kind: lock.KindFile, Name: "an.iso", URL: w.url + "/files/iso"}, strings.Repeat("iso", 10_000))
 	w.trees["src"] = "a packed tree"
 	w.add(lock.Input{Kind: lock.KindTree, Name: "src", URL: "src"}, w.trees["src"])
@@ -175,6 +186,17 @@ func (w *world) options() Options {
 		}
 		return io.NopCloser(strings.NewReader(content)), nil
 	}}
+}
+
+// VerifyAll reads what a store has of a lock's inputs.
+func VerifyAll(ctx context.Context, l *lock.Lock, s *cas.Store, _ string) error {
+	files := make([]Stored, len(l.Inputs))
+	for i := range l.Inputs {
+		in := &l.Inputs[i]
+		files[i] = Stored{in.SHA256, in.Size, in.Kind + " " + in.Name}
+	}
+	bad, err := Verify(ctx, s, files, nil)
+	return errors.Join(append(bad, err)...)
 }
 
 // find returns an input by name.

@@ -33,7 +33,7 @@ func (f *filler) doLocal(ctx context.Context, j *job, in *lock.Input) {
 	defer to.Discard()
 	err = f.copyLocal(ctx, in, to)
 	if !j.present {
-		f.track.bytes(in.Kind)(to.Size())
+		j.active.bytes(to.Size())
 	}
 	switch {
 	case ctx.Err() != nil:

@@ -1,11 +1,14 @@
 package prefetch
 
 import (
+	"archive/tar"
 	"archive/zip"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -121,9 +124,9 @@ func noise(seed byte, n int64) func(w io.Writer) error {
 	}
 }
 
-// zipped is a module's zip, with n bytes that are stored and four times as
-// many that compress to next to nothing.
-func zipped(id string, seed byte, n int64) func(w io.Writer) error {
+// zipOfModule is a module's zip, with n bytes that are stored and half as many
+// that compress to next to nothing.
+func zipOfModule(id string, seed byte, n int64) func(w io.Writer) error {
 	return func(w io.Writer) error {
 		z := zip.NewWriter(w)
 		stored, err := z.CreateHeader(&zip.FileHeader{Name: id + "/stored", Method: zip.Store})
@@ -134,7 +137,7 @@ func zipped(id string, seed byte, n int64) func(w io.Writer) error {
 			return err
 		}
 		small, err := z.Create(id + "/zeros")
-		for chunk, left := make([]byte, 1<<16), 4*n; err == nil && left > 0; left -= int64(len(chunk)) {
+		for chunk, left := make([]byte, 1<<16), n/2; err == nil && left > 0; left -= int64(len(chunk)) {
 			_, err = small.Write(chunk[:min(left, int64(len(chunk)))])
 		}
 		if err != nil {
@@ -144,10 +147,25 @@ func zipped(id string, seed byte, n int64) func(w io.Writer) error {
 	}
 }
 
+// crateOf is a crate with a file of n bytes.
+func crateOf(id string, seed byte, n int64) func(w io.Writer) error {
+	return func(w io.Writer) error {
+		z, err := gzip.NewWriterLevel(w, gzip.NoCompression)
+		if err != nil {
+			return err
+		}
+		t := tar.NewWriter(z)
+		if err = t.WriteHeader(&tar.Header{Name: id + "/file", Mode: 0o644, Size: n}); err == nil {
+			err = noise(seed, n)(t)
+		}
+		return errors.Join(err, t.Close(), z.Close())
+	}
+}
+
 // addModule locks a module's zip by the hash that Go's own code has for it.
 func (v *vast) addModule(t testing.TB, module string, seed byte, n int64) {
 	id := module + "@v1.0.0"
-	send := zipped(id, seed, n)
+	send := zipOfModule(id, seed, n)
 	in := v.add(t, lock.Input{Kind: lock.KindGo, Name: id + ".zip", URL: module + "/@v/v1.0.0.zip", Go: &lock.Go{Module: module, Version: "v1.0.0"}},
 		"/go/"+module+"/@v/v1.0.0.zip", send)
 	name := filepath.Join(t.TempDir(), "zip")
@@ -207,7 +225,7 @@ func vastWorld(t testing.TB, unit int64) *vast {
 		v.addModule(t, fmt.Sprint("example.org/m", n), 10+n, 2*unit)
 		crate := fmt.Sprint("crate", n)
 		v.add(t, lock.Input{Kind: lock.KindCrate, Name: crate + "-1.0.0.crate", URL: crate + "/1.0.0", Registry: "sparse+" + v.url + "/crates/"},
-			"/dl/"+crate+"/1.0.0/download", noise(20+n, 2*unit))
+			"/dl/"+crate+"/1.0.0/download", crateOf(crate+"-1.0.0", 20+n, 2*unit))
 		v.add(t, lock.Input{Kind: lock.KindOCI, Name: fmt.Sprint("image/layer", n), URL: "oci://" + host + "/team/image/blobs/", OCI: new(lock.OCI)},
 			"/v2/team/image/blobs/", noise(30+n, 2*unit))
 	}

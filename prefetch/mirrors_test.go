@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -14,17 +13,6 @@ import (
 	"caisson/lock/digest"
 	"caisson/prefetch/cas"
 )
-
-// down is an address where nobody is.
-func down(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	return "http://" + l.Addr().String()
-}
 
 func TestMirrors(t *testing.T) {
 	sum := digest.Of([]byte(hello))

@@ -34,28 +34,37 @@ var errGuard = errors.New("refused")
 // pass is tried again as often as cfg says, and after the time that the
 // registry asks for.
 func LoginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repository, cfg Config) (http.RoundTripper, error) {
+	in, _, err := loginRegistry(ctx, t, repo, cfg, false)
+	return in, err
+}
+
+// loginRegistry is LoginRegistry, and returns by what it was logged in. An
+// insecure registry may speak without TLS, and then gets no login.
+func loginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repository, cfg Config, insecure bool) (in http.RoundTripper, by string, err error) {
 	cfg = cfg.withDefaults()
 	auth := authn.Anonymous
 	if cfg.Keychain != nil {
-		var err error
 		if auth, err = authn.Resolve(ctx, cfg.Keychain, repo); err != nil {
-			return nil, fmt.Errorf("asking for the login of %s: %w", repo.RegistryStr(), err)
+			return nil, "", fmt.Errorf("asking for the login of %s: %w", repo.RegistryStr(), err)
 		}
 	}
-	g := &guard{RoundTripper: t, repo: repo}
+	if !isAnonymous(auth) {
+		by = byRegistry
+	}
+	g := &guard{RoundTripper: t, repo: repo, insecure: insecure}
 	backoff := cfg.Backoff
 	for left := cfg.Retries; ; left-- {
 		try, cancel := context.WithTimeout(ctx, cfg.IdleTimeout)
 		in, err := transport.NewWithContext(try, repo.Registry, auth, g, []string{repo.Scope(transport.PullScope)})
 		cancel()
 		if err == nil {
-			return in, nil
+			return in, by, nil
 		}
 		if left <= 0 || ctx.Err() != nil || !mayPass(ctx, err) {
-			return nil, err
+			return nil, "", err
 		}
 		if err := sleep(ctx, max(time.Duration(g.wait.Swap(0)), backoff/2+rand.N(backoff))); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		backoff *= 2
 	}
@@ -76,8 +85,9 @@ func mayPass(ctx context.Context, err error) bool {
 // beside the repository's files.
 type guard struct {
 	http.RoundTripper
-	repo name.Repository
-	wait atomic.Int64 // what an answer asked for, a time.Duration
+	repo     name.Repository
+	insecure bool
+	wait     atomic.Int64 // what an answer asked for, a time.Duration
 }
 
 // GuardRegistry is a transport for one repository of a registry that speaks
@@ -93,8 +103,14 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case IsLocal(r.URL.Hostname()) && !IsLocal(registry.Hostname()):
 		err = fmt.Errorf("%w: %s is this machine, and the registry is not", errGuard, r.URL.Host)
-	case r.URL.Scheme != "https" && !loopback(r.URL.Hostname()):
+	case r.URL.Scheme == "https", loopback(r.URL.Hostname()):
+	case !g.insecure || r.URL.Host != g.repo.RegistryStr():
 		err = fmt.Errorf("%w: %s: without TLS only a registry on this machine is used", errGuard, r.URL.Host)
+	case r.Header.Get("Authorization") != "":
+		err = fmt.Errorf("%w: %s: a login is not sent without TLS", errGuard, r.URL.Host)
+	}
+	if err == nil && r.Response != nil && r.Method == http.MethodPost && !g.isFile(r) {
+		err = fmt.Errorf("%w: a login is not sent on to %s", errGuard, r.URL.Host)
 	}
 	if err != nil {
 		if r.Body != nil {
@@ -107,7 +123,7 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if isTemporary(resp.StatusCode) {
-		g.wait.Store(int64(retryAfter(resp)))
+		g.wait.Store(int64(retryAfter(resp, time.Now())))
 	}
 	switch {
 	case resp.StatusCode >= http.StatusMultipleChoices:

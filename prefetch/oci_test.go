@@ -331,18 +331,41 @@ func TestImageLoginFiles(t *testing.T) {
 	pushIndex(t, ref)
 	k := &tokens{srv: srv, password: "hunter2"}
 	auths := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, srv.host, base64.StdEncoding.EncodeToString([]byte("me:hunter2")))
-	for name, set := range map[string]func(dir string){
-		"docker": func(dir string) {
+	for name, set := range map[string]func(t *testing.T, dir string){
+		"docker": func(t *testing.T, dir string) {
 			write(t, dir, map[string]string{"config.json": auths})
 			t.Setenv("DOCKER_CONFIG", dir)
 		},
-		"podman": func(dir string) {
+		"podman": func(t *testing.T, dir string) {
 			write(t, dir, map[string]string{"auth.json": auths})
-			t.Setenv("DOCKER_CONFIG", filepath.Join(dir, "none"))
-			t.Setenv("HOME", filepath.Join(dir, "none"))
 			t.Setenv("REGISTRY_AUTH_FILE", filepath.Join(dir, "auth.json"))
 		},
-		"helper": func(dir string) {
+		"podman's own, beside docker's of another registry": func(t *testing.T, dir string) {
+			write(t, dir, map[string]string{".config/containers/auth.json": auths, ".docker/config.json": `{"auths":{"other.example":{"auth":"eDp5"}}}`})
+			t.Setenv("HOME", dir)
+		},
+		"podman's of this session": func(t *testing.T, dir string) {
+			write(t, dir, map[string]string{"containers/auth.json": auths})
+			t.Setenv("XDG_RUNTIME_DIR", dir)
+		},
+		"docker's own": func(t *testing.T, dir string) {
+			write(t, dir, map[string]string{".docker/config.json": auths})
+			t.Setenv("HOME", dir)
+		},
+		"for the folder": func(t *testing.T, dir string) {
+			wrong := base64.StdEncoding.EncodeToString([]byte("me:wrong"))
+			write(t, dir, map[string]string{"auth.json": strings.Replace(strings.Replace(auths, srv.host, srv.host+"/team", 1), `{"auths":{`, fmt.Sprintf(`{"auths":{%q:{"auth":%q},`, srv.host, wrong), 1)})
+			t.Setenv("REGISTRY_AUTH_FILE", filepath.Join(dir, "auth.json"))
+		},
+		"helper of the registry": func(t *testing.T, dir string) {
+			write(t, dir, map[string]string{"config.json": fmt.Sprintf(`{"credHelpers":{%q:"test"}}`, srv.host), "docker-credential-test": "#!/bin/sh\nread host\necho '{\"Username\":\"me\",\"Secret\":\"hunter2\"}'\n"})
+			if err := os.Chmod(filepath.Join(dir, "docker-credential-test"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("DOCKER_CONFIG", dir)
+			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+		},
+		"helper": func(t *testing.T, dir string) {
 			write(t, dir, map[string]string{"config.json": `{"credsStore":"test"}`, "docker-credential-test": "#!/bin/sh\nread host\necho '{\"Username\":\"me\",\"Secret\":\"hunter2\"}'\n"})
 			if err := os.Chmod(filepath.Join(dir, "docker-credential-test"), 0o755); err != nil {
 				t.Fatal(err)
@@ -352,7 +375,10 @@ func TestImageLoginFiles(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			set(t.TempDir())
+			for _, v := range []string{"REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "HOME"} {
+				t.Setenv(v, "")
+			}
+			set(t, t.TempDir())
 			srv.set(k.gate)
 			env, err := EnvConfig("test", t.TempDir())
 			if err != nil {
@@ -364,7 +390,6 @@ func TestImageLoginFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		os.Unsetenv("REGISTRY_AUTH_FILE")
 	}
 }
 

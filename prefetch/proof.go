@@ -39,6 +39,7 @@ func (e *HashError) Error() string {
 type content interface {
 	io.ReaderAt
 	Size() int64
+	Name() string // its path
 }
 
 // trust is the keys that the repositories of a lock trust.
@@ -124,6 +125,8 @@ func (t *trust) prove(in *lock.Input, c content) (proof, error) {
 		return proof{key: goProof(in)}, proveGo(in, c)
 	case in.Git != nil:
 		return proof{key: gitProof(in)}, proveGit(in, c)
+	case in.Kind == lock.KindCrate:
+		return proof{key: crateProof(in)}, checkCrate(in, c)
 	}
 	return proof{}, nil
 }
@@ -141,6 +144,8 @@ func (t *trust) proved(in *lock.Input, s *cas.Store) bool {
 		keys = []string{goProof(in)}
 	case in.Git != nil:
 		keys = []string{gitProof(in)}
+	case in.Kind == lock.KindCrate:
+		keys = []string{crateProof(in)}
 	default:
 		return true
 	}
@@ -155,7 +160,7 @@ func (t *trust) proved(in *lock.Input, s *cas.Store) bool {
 // signature.
 func rpmProof(in *lock.Input, fingerprint string, key digest.Digest) string {
 	r := in.RPM
-	return strings.Join([]string{"proof-2 rpm", in.SHA256.Hex(), r.Name, r.EVR(), r.Arch, fingerprint, key.Hex()}, "\x00")
+	return strings.Join([]string{"proof-3 rpm", in.SHA256.Hex(), r.Name, r.EVR(), r.Arch, fingerprint, key.Hex()}, "\x00")
 }
 
 func (t *trust) proveRPM(in *lock.Input, c content) (proof, error) {
@@ -169,6 +174,9 @@ func (t *trust) proveRPM(in *lock.Input, c content) (proof, error) {
 		return proof{}, fmt.Errorf("it is another package: got %s, want %s", got, want.NEVRA())
 	}
 	if !r.Signed {
+		if err := p.CheckDigests(); err != nil {
+			return proof{}, err
+		}
 		return proof{key: rpmProof(in, "", digest.Digest{})}, nil
 	}
 	rt := t.repos[in.Repo]
@@ -184,20 +192,17 @@ func (t *trust) proveRPM(in *lock.Input, c content) (proof, error) {
 }
 
 func goProof(in *lock.Input) string {
-	return strings.Join([]string{"proof-1 go", in.SHA256.Hex(), in.Go.H1}, "\x00")
+	return strings.Join([]string{"proof-2 go", in.SHA256.Hex(), in.Go.H1}, "\x00")
 }
 
 // proveGo compares the h1 of a module's zip, or of its go.mod.
 func proveGo(in *lock.Input, c content) error {
-	var got string
-	var err error
-	if strings.HasSuffix(in.URL, ".mod") {
-		got, err = dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
-			return io.NopCloser(io.NewSectionReader(c, 0, c.Size())), nil
-		})
-	} else {
-		got, err = hashZip(c, maxUnpacked)
+	if !strings.HasSuffix(in.URL, ".mod") {
+		return checkZip(in, c)
 	}
+	got, err := dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
+		return io.NopCloser(io.NewSectionReader(c, 0, c.Size())), nil
+	})
 	if err != nil {
 		return err
 	}

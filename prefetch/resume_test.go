@@ -25,14 +25,6 @@ func isoLock(url string) *lock.Lock {
 	return &lock.Lock{Inputs: []lock.Input{{Kind: lock.KindFile, Name: "an.iso", URL: url, SHA256: digest.Of([]byte(anISO)), Size: int64(len(anISO))}}}
 }
 
-// slowly sends a part of the body and then nothing until the client is gone.
-func slowly(w http.ResponseWriter, r *http.Request, part string) {
-	w.Header().Set("Content-Length", fmt.Sprint(len(anISO)))
-	io.WriteString(w, part)
-	http.NewResponseController(w).Flush()
-	<-r.Context().Done()
-}
-
 func kept(t *testing.T, s *cas.Store) []string {
 	t.Helper()
 	all, err := filepath.Glob(filepath.Join(s.Dir(), "partial", "*"))

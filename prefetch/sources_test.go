@@ -3,9 +3,7 @@ package prefetch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,32 +66,6 @@ func TestSumDBAddress(t *testing.T) {
 func fetcher(t testing.TB, cfg Config) *Fetcher {
 	t.Helper()
 	return NewFetcher(newStore(t), newClient(t, cfg), cfg)
-}
-
-// files serves a map of paths, and counts.
-type files struct {
-	faulty
-	at map[string]string
-}
-
-func newFiles(at map[string]string) *files {
-	f := &files{at: at}
-	f.fault = func(_ int, w http.ResponseWriter, r *http.Request) bool {
-		content, ok := f.at[r.URL.Path]
-		if status := 0; ok && len(content) == 3 {
-			if _, err := fmt.Sscan(content, &status); err == nil {
-				w.WriteHeader(status)
-				return true
-			}
-		}
-		if !ok {
-			http.NotFound(w, r)
-			return true
-		}
-		http.ServeContent(w, r, "", when, strings.NewReader(content))
-		return true
-	}
-	return f
 }
 
 func TestGoProxies(t *testing.T) {
@@ -239,7 +211,7 @@ func TestCargoConfig(t *testing.T) {
 			if c.environmentName != "" {
 				index[c.environmentName] = "sparse+https://env.example/"
 			}
-			conf, err := readCargoConfig(filepath.Join(dir, "a/project"), filepath.Join(dir, "home"), index, nil)
+			conf, err := readCargoConfig(filepath.Join(dir, "a/project"), filepath.Join(dir, "home"), index, nil, CargoHTTP{})
 			var at registryAddress
 			if err == nil {
 				at, err = conf.find(c.registry)
@@ -297,6 +269,16 @@ func TestCrates(t *testing.T) {
 	b, err := fetcher(t, cfg).Fetch(context.Background(), lock.Want{Kind: lock.KindCrate, URL: "serde/1.0.0", Registry: "registry+" + cratesIOGit, SHA256: sum})
 	if err != nil || b.SHA256 != sum {
 		t.Errorf("local registry: got %+v, %v", b, err)
+	}
+	cfg.CratesIO = "sparse+" + at + "/plain/"
+	b, err = fetcher(t, cfg).Fetch(context.Background(), lock.Want{Kind: lock.KindCrate, URL: "Serde/1.0.229+x.1", Registry: "registry+" + cratesIOGit, SHA256: sum})
+	if err != nil || b.SHA256 != sum {
+		t.Errorf("another index for crates.io's: got %+v, %v", b, err)
+	}
+	cfg.CratesIO, cfg.CratesIOToken = "sparse+"+at+"/secret/", "t0ken"
+	_, err = fetcher(t, cfg).Fetch(context.Background(), lock.Want{Kind: lock.KindCrate, URL: "Serde/1.0.229+x.1", Registry: "registry+" + cratesIOGit, SHA256: sum})
+	if err != nil {
+		t.Errorf("with a token: %v", err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"caisson/lock"
+	"caisson/lock/digest"
 	"caisson/prefetch/cas"
 )
 
@@ -42,6 +43,8 @@ func fillSmall(dir, url string) int {
 	}
 	_, err = Fill(context.Background(), l, s, Options{Config: cfg, Parallel: 2})
 	say("unknown", err)
+	_, err = s.GC(context.Background(), cas.GCOptions{Keep: func(digest.Digest) bool { return false }})
+	say("gc", err)
 	for _, in := range l.Inputs {
 		if e := s.Verify(in.SHA256); e != nil && !errors.As(e, new(*cas.MissingError)) {
 			say("verify", e)
@@ -93,7 +96,7 @@ func TestDiskFull(t *testing.T) {
 	if !strings.HasPrefix(said["unknown"], "the store is full") || !strings.Contains(said["unknown"], "no space left on device") || strings.Contains(said["unknown"], "left over") {
 		t.Errorf("unknown: %s", said["unknown"])
 	}
-	for _, what := range []string{"more room", "verified"} {
+	for _, what := range []string{"gc", "more room", "verified"} {
 		if said[what] != "<nil>" {
 			t.Errorf("%s: %s", what, said[what])
 		}

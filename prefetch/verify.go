@@ -6,6 +6,8 @@ import (
 	"errors"
 	"runtime"
 	"slices"
+	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -27,80 +29,65 @@ func Missing(l *lock.Lock, s *cas.Store) []*lock.Input {
 	return out
 }
 
-// VerifyAll hashes the inputs that serve these sets on that machine, or all
-// that serve the machine where no set is named; an empty arch is every
-// machine. What is missing or damaged is in the error: one *cas.MissingError
-// or *cas.DamagedError each, with the input's name, joined and in the lock's
-// order.
-func VerifyAll(ctx context.Context, l *lock.Lock, s *cas.Store, arch string, sets ...string) error {
-	reserve(l, s)
-	type one struct {
-		in  *lock.Input
-		err error
+// Stored is a file that a store has or should have.
+type Stored struct {
+	Digest digest.Digest
+	Size   int64  // bytes, as far as it is known
+	Name   string // what it is for; may be empty
+}
+
+// tellEvery is how often Verify tells how far it is.
+const tellEvery = 100 * time.Millisecond
+
+// Verify reads files of a store on all processors, the largest first, and
+// compares them with their digests. Each that is not as it should be gives a
+// *cas.MissingError, a *cas.DamagedError or why it could not be read, in the
+// order of the files. The last error is the context's. Progress may be nil.
+func Verify(ctx context.Context, s *cas.Store, files []Stored, progress Progress) ([]error, error) {
+	var mu sync.Mutex
+	told := time.Now()
+	e := Event{Total: len(files)}
+	errs := make([]error, len(files))
+	order := make([]int, len(files))
+	for i, f := range files {
+		order[i] = i
+		e.TotalBytes += f.Size
 	}
-	var all []*one
-	seen := make(map[digest.Digest]bool)
-	for i := range l.Inputs {
-		if in := &l.Inputs[i]; serves(in, arch, sets) && !seen[in.SHA256] {
-			seen[in.SHA256] = true
-			all = append(all, &one{in: in})
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(files[b].Size, files[a].Size) })
+	tell := func(finished int, n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		e.Done += finished
+		if e.Bytes += n; progress != nil && time.Since(told) > tellEvery {
+			told = time.Now()
+			progress(e)
 		}
 	}
-	largest := slices.Clone(all)
-	slices.SortStableFunc(largest, func(a, b *one) int { return cmp.Compare(b.in.Size, a.in.Size) })
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, o := range largest {
+	for _, i := range order {
 		if ctx.Err() != nil {
 			break
 		}
 		g.Go(func() error {
-			o.err = verify(ctx, o.in, s)
+			errs[i] = named(s.Check(ctx, files[i].Digest, func(n int64) { tell(0, n) }), files[i].Name)
+			tell(1, 0)
 			return nil
 		})
 	}
-	_ = g.Wait() // the errors are kept beside the inputs
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	var errs []error
-	for _, o := range all {
-		errs = append(errs, o.err)
-	}
-	return errors.Join(errs...)
+	_ = g.Wait() // the errors are kept beside the files
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil }), ctx.Err()
 }
 
-// serves tells whether the input is for one of the sets on that machine.
-func serves(in *lock.Input, arch string, sets []string) bool {
-	if len(in.For) == 0 {
-		return true
-	}
-	return slices.ContainsFunc(in.For, func(u lock.Use) bool {
-		return (arch == "" || u.Arch == "" || u.Arch == arch) &&
-			(len(sets) == 0 || u.Set == "" || slices.Contains(sets, u.Set))
-	})
-}
-
-// verify hashes one input.
-func verify(ctx context.Context, in *lock.Input, s *cas.Store) error {
-	err := s.Check(ctx, in.SHA256, nil)
-	if size, ok := s.Size(in.SHA256); err == nil && ok && in.Size != 0 && size != in.Size {
-		return &InputError{Kind: in.Kind, Name: in.Name, Err: &SizeError{Got: size, Want: in.Size}}
-	}
-	return named(in, err)
-}
-
-// named gives an error of the store the input's name.
-func named(in *lock.Input, err error) error {
+// named puts into an error of the store what the file is for.
+func named(err error, name string) error {
 	var missing *cas.MissingError
 	var damaged *cas.DamagedError
 	switch {
 	case errors.As(err, &missing):
-		missing.Name = in.Kind + " " + in.Name
+		missing.Name = name
 	case errors.As(err, &damaged):
-		damaged.Name = in.Kind + " " + in.Name
-	case err != nil:
-		return &InputError{Kind: in.Kind, Name: in.Name, Err: err}
+		damaged.Name = name
 	}
 	return err
 }

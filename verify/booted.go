@@ -23,6 +23,15 @@ func (v *verification) boot(ctx context.Context) error {
 	v.say("booting the image")
 	o := *v.Boot
 	o.Disk, o.Format = v.Image, v.disk.Format
+	predicted := v.measured
+	if o.Secure != nil {
+		var err error
+		if predicted, err = measure.DiskOn(*o.Secure, v.disk, v.disk.Size); err != nil {
+			v.check("boot", Failed, "with Secure Boot: %v", err)
+			return nil
+		}
+	}
+	o.Resets = predicted.Resets
 	r, err := boot.Run(ctx, o)
 	if ctx.Err() != nil {
 		return err
@@ -40,7 +49,7 @@ func (v *verification) boot(ctx context.Context) error {
 	for pcr, value := range r.PCRs {
 		v.report.Measured[strconv.Itoa(pcr)] = value
 	}
-	wrong := append(measure.Compare(v.measured, r.Takeover), measure.Compare(v.measured.AtLogin(v.phases), r.Login)...)
+	wrong := append(measure.Compare(predicted, r.Takeover), measure.Compare(predicted.AtLogin(v.phases), r.Login)...)
 	if len(wrong) > 0 {
 		v.check("boot", Failed, "%d events were measured otherwise than predicted; the first: %s", len(wrong), wrong[0])
 		return nil

@@ -65,7 +65,11 @@ func claims(builder, rebuild *build.Evidence) []string {
 	if builder.Inputs != rebuild.Inputs {
 		out = append(out, fmt.Sprintf("the inputs were %s and %s, not %s and %s", rebuild.Inputs.Before, rebuild.Inputs.After, builder.Inputs.Before, builder.Inputs.After))
 	}
-	return claimList(out, "", "unused inputs", builder.Unused, rebuild.Unused)
+	out = claimList(out, "", "unused inputs", builder.Unused, rebuild.Unused)
+	if builder.Unread != nil && rebuild.Unread != nil {
+		out = claimList(out, "", "inputs that were not read", *builder.Unread, *rebuild.Unread)
+	}
+	return out
 }
 
 func byStep(steps []sandbox.Evidence) (byName map[string]*sandbox.Evidence, twice []string) {

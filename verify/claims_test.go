@@ -22,7 +22,7 @@ func TestClaims(t *testing.T) {
 				Hostname: "caisson", Namespaces: []string{"net"}, Volatile: sandbox.Volatile{Kernel: "6.1", Seconds: 3},
 			}
 		}
-		return &build.Evidence{Inputs: sandbox.Inputs{Before: "x", After: "x"}, Steps: []sandbox.Evidence{step("compile"), step("install")}, Unused: []string{"file/a"}}
+		return &build.Evidence{Inputs: sandbox.Inputs{Before: "x", After: "x"}, Steps: []sandbox.Evidence{step("compile"), step("install")}, Unused: []string{"file/a"}, Unread: &[]string{"file/b"}}
 	}
 	for _, tt := range []struct {
 		name   string
@@ -47,6 +47,7 @@ func TestClaims(t *testing.T) {
 		{"inputs of a step", func(ev *build.Evidence) { ev.Steps[0].Inputs = &sandbox.Inputs{Before: "a", After: "a"} }, Failed, "not recorded"},
 		{"inputs", func(ev *build.Evidence) { ev.Inputs.After = "y" }, Failed, "the inputs were x and x"},
 		{"what was not used", func(ev *build.Evidence) { ev.Unused = nil }, Failed, "unused inputs"},
+		{"what was not read", func(ev *build.Evidence) { ev.Unread = &[]string{} }, Failed, "inputs that were not read"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b, err := json.Marshal(sound())

@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"caisson/build"
-	"caisson/build/image/qcow2"
+	"caisson/build/imagefile"
 	"caisson/lock/digest"
 	"caisson/verify/measure"
 )
@@ -19,35 +19,18 @@ import (
 type Disk struct {
 	io.ReaderAt
 	Size   int64  // of the disk, in bytes
-	Format string // qcow2 or raw
-	file   *os.File
+	Format string // qcow2, vhd or raw
+	file   io.Closer
 }
 
-// OpenDisk opens a qcow2, or a file that is the disk itself.
+// OpenDisk opens a qcow2, a VHD, or a file that is the disk itself. An image
+// that is based on other files is refused: it is not the image alone.
 func OpenDisk(name string) (*Disk, error) {
-	f, err := os.Open(name)
+	d, err := imagefile.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	st, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	magic := make([]byte, 4)
-	if _, err := f.ReadAt(magic, 0); err != nil && !errors.Is(err, io.EOF) {
-		f.Close()
-		return nil, err
-	}
-	if string(magic) != "QFI\xfb" {
-		return &Disk{ReaderAt: f, Size: st.Size(), Format: "raw", file: f}, nil
-	}
-	q, err := qcow2.Open(f)
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return &Disk{ReaderAt: q, Size: q.Size(), Format: "qcow2", file: f}, nil
+	return &Disk{ReaderAt: d, Size: d.Size(), Format: d.Format, file: d}, nil
 }
 
 // Close closes the file.
@@ -108,22 +91,36 @@ func Describe(dir string, img *build.Image) (*Description, error) {
 }
 
 // Measure predicts what the image at name will measure, and says which boot
-// phases its systemd extends PCR 11 by before a login.
+// phases its systemd extends PCR 11 by before a login: it looks into the root.
 func Measure(name string) (*measure.Result, []string, error) {
+	var phases []string
+	m, err := predict(name, func(d *Disk, m *measure.Result) (err error) {
+		phases, err = bootPhases(d, m.UKI)
+		return err
+	})
+	return m, phases, err
+}
+
+// Predict predicts what the image at name will measure, whatever file system
+// its root has.
+func Predict(name string) (*measure.Result, error) {
+	return predict(name, func(*Disk, *measure.Result) error { return nil })
+}
+
+func predict(name string, more func(*Disk, *measure.Result) error) (*measure.Result, error) {
 	d, err := OpenDisk(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer d.Close()
 	m, err := measure.Disk(d, d.Size)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	if err == nil {
+		err = more(d, m)
 	}
-	phases, err := bootPhases(d, m.UKI)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return m, phases, nil
+	return m, nil
 }
 
 // ReadDescription reads the image.json of an output folder.

@@ -1,19 +1,18 @@
 package verify
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"path"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
-
 	"caisson/build/image/cpio"
 	"caisson/build/image/erofs"
 	"caisson/build/image/fat"
+	"caisson/build/image/fsimage"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
+	"caisson/verify/diff"
 )
 
 // The units by which systemd extends PCR 11, with the phases that they are
@@ -85,7 +84,7 @@ func bootPhases(d *Disk, name string) ([]string, error) {
 }
 
 func readRoot(r *io.SectionReader, s *system) error {
-	fsys, err := erofs.Open(r)
+	fsys, err := fsimage.Open(r)
 	if err != nil {
 		return err
 	}
@@ -104,30 +103,22 @@ func readInitrd(r *io.SectionReader, name string, s *system) error {
 	if err != nil {
 		return err
 	}
-	z, err := zstd.NewReader(sec.Open(), zstd.WithDecoderConcurrency(1))
-	if err != nil {
-		return err
-	}
-	defer z.Close()
-	cr := cpio.NewReader(z)
-	for {
-		h, err := cr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("initrd: %w", err)
-		}
+	err = diff.WalkInitrd(sec.Open(), func(h *cpio.Header, content io.Reader) error {
 		target := ""
 		if h.Mode&0o170000 == 0o120000 && h.Size <= 4096 {
-			b, err := io.ReadAll(cr)
+			b, err := io.ReadAll(content)
 			if err != nil {
-				return fmt.Errorf("initrd: %w", err)
+				return err
 			}
 			target = string(b)
 		}
 		s.see(h.Name, target)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("initrd: %w", err)
 	}
+	return nil
 }
 
 // openUKI opens a unified kernel image on the ESP.

@@ -81,9 +81,12 @@ type Exception struct {
 	Rule     string `json:"rule,omitempty"`
 	Function string `json:"function,omitempty"`
 	Match    string `json:"match"`
-	Who      string `json:"who"`
-	Why      string `json:"why"`
-	Until    string `json:"until"` // YYYY-MM-DD, the last day
+	// Certificate is the SHA-256, in hex, of the only certificate that the function
+	// secure-boot-signature lets sign; empty for any.
+	Certificate string `json:"certificate,omitempty"`
+	Who         string `json:"who"`
+	Why         string `json:"why"`
+	Until       string `json:"until"` // YYYY-MM-DD, the last day
 }
 
 // Refused tells whether a policy, or somebody who is trusted, says no.

@@ -37,7 +37,7 @@ import (
 
 // Options say what to verify.
 type Options struct {
-	Image string // a file: NAME.qcow2 or NAME.raw
+	Image string // a file: NAME.qcow2, NAME.vhd or NAME.raw
 	Lock  *lock.Lock
 	Store *cas.Store
 	// Arch and Variant are what the image is said to be.
@@ -233,13 +233,15 @@ func (v *verification) rebuild(ctx context.Context) error {
 	v.report.Rebuilt = &a
 	v.check("rebuild", Passed, "made again from lock and store")
 	v.seen = v.checkEvidence("evidence of the rebuild", v.rebuildDir)
-	err = v.compare(again)
+	if err := v.compare(ctx, again); err != nil {
+		return err
+	}
 	v.compareEvidence()
-	return err
+	return v.compareOutputs()
 }
 
 // compare compares image and rebuild, and finds what differs.
-func (v *verification) compare(again *Disk) error {
+func (v *verification) compare(ctx context.Context, again *Disk) error {
 	a, b := v.report.Image, *v.report.Rebuilt
 	switch {
 	case a.SHA256 == b.SHA256:
@@ -254,7 +256,7 @@ func (v *verification) compare(again *Disk) error {
 		}}
 		return nil
 	}
-	used, why := v.equivalent(again)
+	used, why := v.equivalent(ctx, again)
 	switch {
 	case why == nil:
 		v.report.Exceptions = append(v.report.Exceptions, used...)

@@ -263,6 +263,11 @@ func (e *Entry) Hash() error {
 		return err
 	}
 	defer r.Close()
+	return e.Read(r)
+}
+
+// Read fills in the digests and the size of the content that r has.
+func (e *Entry) Read(r io.Reader) error {
 	h2, h1 := sha256.New(), sha1.New() //nolint:gosec // see above
 	n, err := io.Copy(io.MultiWriter(h2, h1), r)
 	if err != nil {

@@ -13,14 +13,33 @@ type call struct {
 	rule []unix.SockFilter
 	// decide answers a notification; nil refuses the call with EPERM.
 	decide func(*listener, *request) answer
-	// owner marks the calls that only Spec.FakeOwnership asks for.
-	owner bool
+	// when says which sandboxes have a rule for it.
+	when condition
+}
+
+// condition is what of a Spec asks for a rule.
+type condition int
+
+const (
+	always  condition = iota
+	ifFaked           // Spec.FakeOwnership
+	ifShown           // Spec.Shown
+)
+
+// features are what a Spec asks of the filter.
+type features struct {
+	FakeOwnership, Shown bool
+}
+
+// has tells whether a sandbox with these features has a rule for c.
+func (f features) has(c *call) bool {
+	return c.when == always || c.when == ifFaked && f.FakeOwnership || c.when == ifShown && f.Shown
 }
 
 // calls is the whole policy, in one list: the network, then what Spec.FakeOwnership
-// answers, then what is refused. A call that is not here is allowed.
+// and Spec.Shown answer, then what is refused. A call that is not here is allowed.
 func calls() []call {
-	return slices.Concat(networkCalls(), ownerCalls(), archOwnerCalls(), refusedCalls(), archRefusedCalls())
+	return slices.Concat(networkCalls(), ownerCalls(), archOwnerCalls(), shownCalls(), archShownCalls(), refusedCalls(), archRefusedCalls())
 }
 
 func networkCalls() []call {
@@ -34,7 +53,7 @@ func networkCalls() []call {
 }
 
 func owner(nr int, name string, rule []unix.SockFilter, decide func(*listener, *request) answer) call {
-	return call{nr: nr, name: name, rule: rule, decide: decide, owner: true}
+	return call{nr: nr, name: name, rule: rule, decide: decide, when: ifFaked}
 }
 
 func ownerCalls() []call {

@@ -13,6 +13,20 @@ func archOwnerCalls() []call {
 	}
 }
 
+// archShownCalls are those by which programs for this architecture look at files
+// besides.
+func archShownCalls() []call {
+	return []call{
+		shown(unix.SYS_STAT, "stat", func(l *listener, r *request) answer { return l.stat(r, unix.AT_FDCWD, r.args[0], 0, r.args[1]) }),
+		shown(unix.SYS_LSTAT, "lstat", func(l *listener, r *request) answer {
+			return l.stat(r, unix.AT_FDCWD, r.args[0], unix.AT_SYMLINK_NOFOLLOW, r.args[1])
+		}),
+		shown(unix.SYS_NEWFSTATAT, "newfstatat", (*listener).fstatat),
+	}
+}
+
+func setLinks(st *unix.Stat_t, n uint32) { st.Nlink = uint64(n) }
+
 func archRefusedCalls() []call {
 	return []call{
 		refuse(unix.SYS_IOPL, "iopl"),

@@ -78,7 +78,7 @@ func notifyIfDevice(i int) []unix.SockFilter {
 
 // filter is the program: another architecture kills, an x32 call does not exist,
 // a call with a rule does what the rule says, every other is allowed.
-func filter(fakeOwnership bool) []unix.SockFilter {
+func filter(f features) []unix.SockFilter {
 	prog := []unix.SockFilter{
 		load(offArch),
 		jump(unix.BPF_JEQ, auditArch, 1, 0),
@@ -89,7 +89,7 @@ func filter(fakeOwnership bool) []unix.SockFilter {
 		prog = append(prog, jump(unix.BPF_JGE, x32Bit, 0, 1), ret(retENOSYS))
 	}
 	for _, c := range calls() {
-		if c.owner && !fakeOwnership {
+		if !f.has(&c) {
 			continue
 		}
 		prog = append(prog, jump(unix.BPF_JEQ, uint32(c.nr), 0, uint8(len(c.rule))))
@@ -100,11 +100,11 @@ func filter(fakeOwnership bool) []unix.SockFilter {
 
 // installFilter puts the calling thread, and all that it starts, under the filter
 // and returns the filter's listener. It cannot be undone.
-func installFilter(fakeOwnership bool) (int, error) {
+func installFilter(f features) (int, error) {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return -1, fmt.Errorf("setting no_new_privs: %w", err)
 	}
-	prog := filter(fakeOwnership)
+	prog := filter(f)
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	// Without WAIT_KILLABLE_RECV (Linux 5.19) a Go program's SIGURG interrupts a
 	// notified call, which is then repeated and recorded twice.

@@ -34,7 +34,8 @@ type initSpec struct {
 	ProcIn, DevIn []string
 	Args, Env     []string
 	Dir           string
-	FakeOwnership bool
+	Terminal      bool // descriptor 0 is one of the command's own
+	Features      features
 	MaxProcesses  int
 	// HostSocket is an abstract UNIX socket that listens in the caller's network.
 	HostSocket string
@@ -177,7 +178,7 @@ func supervise(c *control) error {
 	// from a locked one, so the descriptors can be sent from outside the filter.
 	go func() {
 		runtime.LockOSThread()
-		fd, err := confineThread(s.FakeOwnership, ready.sharedProc)
+		fd, err := confineThread(s.Features, ready.sharedProc)
 		install <- filtered{fd, unix.Gettid(), err}
 		if err != nil {
 			return
@@ -213,9 +214,11 @@ func supervise(c *control) error {
 	if cmd.err != nil {
 		return cmd.err
 	}
-	ws, err := reap(cmd.pid)
-	if err != nil {
-		return err
+	var ws unix.WaitStatus
+	if cmd.pid != 0 {
+		if ws, err = reap(cmd.pid); err != nil {
+			return err
+		}
 	}
 	return c.send(message{Exited: true, Status: uint32(ws)}, -1)
 }
@@ -293,12 +296,20 @@ type commandStart struct {
 	err error
 }
 
-// startCommand starts the command as a child of the calling thread.
+// startCommand starts the command as a child of the calling thread. Where there is
+// none to start, its number is 0.
 func startCommand(s *initSpec) commandStart {
+	if len(s.Args) == 0 {
+		return commandStart{}
+	}
 	name, err := lookPath(s.Args[0], s.Dir, s.Env)
 	if err == nil {
 		var pid int
-		pid, err = syscall.ForkExec(name, s.Args, &syscall.ProcAttr{Dir: s.Dir, Env: s.Env, Files: []uintptr{0, 1, 2}})
+		attr := &syscall.ProcAttr{Dir: s.Dir, Env: s.Env, Files: []uintptr{0, 1, 2}}
+		if s.Terminal {
+			attr.Sys = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		}
+		pid, err = syscall.ForkExec(name, s.Args, attr)
 		if err == nil {
 			return commandStart{pid: pid}
 		}

@@ -91,7 +91,7 @@ func setLimits(processes int) error {
 // calling thread, for good, and installs the filter. The goroutine must be locked
 // to its thread. Where /proc is the caller's, what it says of processes outside is
 // closed to the thread.
-func confineThread(fakeOwnership, sharedProc bool) (listener int, err error) {
+func confineThread(f features, sharedProc bool) (listener int, err error) {
 	keep := capabilities()
 	for c := 0; c <= unix.CAP_LAST_CAP; c++ {
 		if slices.Contains(keep, c) {
@@ -125,7 +125,7 @@ func confineThread(fakeOwnership, sharedProc bool) (listener int, err error) {
 		return -1, fmt.Errorf("dropping capabilities: %w", err)
 	}
 	runtime.KeepAlive(&data)
-	return installFilter(fakeOwnership)
+	return installFilter(f)
 }
 
 // kernelRelease is the running kernel's, as uname has it.

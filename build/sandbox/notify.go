@@ -47,6 +47,7 @@ func (r *request) arg(i int) int32 { return int32(uint32(r.args[i])) }
 type answer struct {
 	errno unix.Errno
 	goOn  bool
+	value int64 // of a call that succeeds
 }
 
 func carryOut() answer { return answer{goOn: true} }
@@ -69,6 +70,7 @@ type listener struct {
 	calls  map[int32]*call
 	record *record
 	files  *fileTable
+	shown  map[FileID]Shown
 	initFD int // the root of process 1
 	uid    uint32
 	gid    uint32
@@ -82,7 +84,7 @@ type listener struct {
 	tid    int
 }
 
-func newListener(fd, pid int, fake bool, rec *record, files *fileTable) (*listener, error) {
+func newListener(fd, pid int, f features, rec *record, files *fileTable) (*listener, error) {
 	wake, stop, err := os.Pipe()
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
@@ -92,7 +94,7 @@ func newListener(fd, pid int, fake bool, rec *record, files *fileTable) (*listen
 		uid: uint32(unix.Geteuid()), gid: uint32(unix.Getegid()), canary: true,
 	}
 	for _, c := range calls() {
-		if fake || !c.owner {
+		if f.has(&c) {
 			l.calls[int32(c.nr)] = &c
 		}
 	}
@@ -156,7 +158,7 @@ func (l *listener) one() bool {
 		return errno == unix.ENOENT || errno == unix.EINTR
 	}
 	a := l.decide(&n)
-	r := reply{id: n.id, errno: -int32(a.errno)}
+	r := reply{id: n.id, val: a.value, errno: -int32(a.errno)}
 	if a.goOn {
 		r.flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 	}
@@ -193,10 +195,12 @@ func (l *listener) decide(n *notification) answer {
 	return c.decide(l, r)
 }
 
+func (r *request) memoryFile() string { return fmt.Sprintf("/proc/%d/mem", r.pid) }
+
 // memory is up to n bytes of the caller's memory at addr; fewer where less is
 // mapped there.
 func (r *request) memory(addr uint64, n int) ([]byte, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mem", r.pid))
+	f, err := os.Open(r.memoryFile())
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,8 @@ import (
 type observer struct {
 	evidence Evidence
 	pid      int // process 1, in the caller's numbering
-	fake     bool
+	features features
+	shown    map[FileID]Shown
 	record   *record
 	files    *fileTable
 	listener *listener
@@ -31,7 +32,7 @@ func newObserver(s Spec, pid int) *observer {
 			Step: s.Name, Command: slices.Clone(s.Args), Dir: s.Dir, Environment: environment(s.Env), Hostname: Hostname,
 			Volatile: Volatile{UID: unix.Geteuid(), GID: unix.Getegid(), Kernel: kernelRelease()},
 		},
-		pid: pid, fake: s.FakeOwnership, record: newRecord(), files: newFileTable(s.Files),
+		pid: pid, features: s.features(), shown: s.Shown, record: newRecord(), files: newFileTable(s.Files),
 	}
 }
 
@@ -56,10 +57,11 @@ func (o *observer) listen(fd int) error {
 	if fd < 0 {
 		return errors.New("process 1 sent no listener")
 	}
-	l, err := newListener(fd, o.pid, o.fake, o.record, o.files)
+	l, err := newListener(fd, o.pid, o.features, o.record, o.files)
 	if err != nil {
 		return err
 	}
+	l.shown = o.shown
 	o.listener = l
 	go l.serve()
 	return nil

@@ -116,6 +116,9 @@ func startInit(s Spec) (c *child, err error) {
 // pipes connects the command's descriptors 0, 1 and 2. Files of the caller's are
 // not handed on: a terminal takes commands, a file can be truncated.
 func (c *child) pipes(s Spec, theirs *[]*os.File) (in, out, errs *os.File, err error) {
+	if s.Terminal != nil {
+		return s.Terminal, s.Terminal, s.Terminal, nil
+	}
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		return nil, nil, nil, err
@@ -173,7 +176,7 @@ func (c *child) output(i int, w io.Writer, theirs *[]*os.File) (*os.File, error)
 func (c *child) converse(s Spec, o *observer) (unix.WaitStatus, error) {
 	spec, err := json.Marshal(initSpec{
 		Root: s.Root, RootWritable: s.RootWritable, Mounts: s.Mounts, Tmpfs: s.Tmpfs, ProcIn: s.ProcIn, DevIn: s.DevIn,
-		Args: s.Args, Env: environment(s.Env), Dir: s.Dir, FakeOwnership: s.FakeOwnership, MaxProcesses: s.MaxProcesses,
+		Args: s.Args, Env: environment(s.Env), Dir: s.Dir, Terminal: s.Terminal != nil, Features: s.features(), MaxProcesses: s.MaxProcesses,
 		HostSocket: c.host.name, HostPID: os.Getpid(), LimitPIDs: pidMaxPerNamespace(kernelRelease()),
 	})
 	if err != nil {

@@ -36,6 +36,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -80,6 +81,10 @@ type Spec struct {
 	// goroutine, but does not keep Run.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+	// Terminal, where it is not nil, is in their place, and the command's own: a
+	// pseudo terminal that was made for it. Of the caller's own terminal a command
+	// could make keyboard input.
+	Terminal *os.File
 
 	// FakeOwnership answers chown, mknod of devices, setting security.* attributes
 	// and changes of user or group with success, and records them in Result.Files.
@@ -87,6 +92,9 @@ type Spec struct {
 	// Files is what earlier runs recorded, their Result.Files, of what is writable
 	// in this one: it is gone on from there.
 	Files map[FileID]Recorded
+	// Shown is what files look like to the command: to a program that makes a file
+	// system of a folder, say, that belongs to one user.
+	Shown map[FileID]Shown
 	// Timeout bounds the whole run; none if 0.
 	Timeout time.Duration
 	// MaxProcesses bounds the processes and threads at one time; 16384 if 0. Before
@@ -94,6 +102,8 @@ type Spec struct {
 	MaxProcesses int
 	// Name is the step's name in errors and in the evidence.
 	Name string
+
+	probe bool // there is no command
 }
 
 // Result is what came of a command that ran.
@@ -146,9 +156,28 @@ func Run(ctx context.Context, s Spec) (*Result, error) {
 	return r, nil
 }
 
+// Probe sets up a sandbox as Run does, its canaries included, and runs nothing in
+// it: the evidence says what this machine allows, the error what it does not.
+// Its root is an empty folder in dir, which is removed.
+func Probe(ctx context.Context, dir string) (ev *Evidence, err error) {
+	root, err := os.MkdirTemp(dir, "caisson-probe-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(root)) }()
+	r, err := Run(ctx, Spec{Name: "probe", Root: root, RootWritable: true, FakeOwnership: true, Timeout: time.Minute, probe: true})
+	if err != nil {
+		return nil, err
+	}
+	return &r.Evidence, nil
+}
+
+// features are what s asks of the filter.
+func (s *Spec) features() features { return features{s.FakeOwnership, len(s.Shown) > 0} }
+
 // checked is s with its defaults, or what is wrong with it.
 func (s Spec) checked() (Spec, error) {
-	if len(s.Args) == 0 || s.Args[0] == "" {
+	if !s.probe && (len(s.Args) == 0 || s.Args[0] == "") {
 		return s, errors.New("sandbox: no command given")
 	}
 	if s.Name == "" {

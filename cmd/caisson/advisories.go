@@ -41,7 +41,7 @@ func (s *sources) advisories(ui *ui, l *lock.Lock) *lock.AdvisoryIndex {
 	if !slices.ContainsFunc(l.Inputs, func(in lock.Input) bool { return in.Kind == lock.KindRepodata && path.Base(in.Name) == "updateinfo" }) {
 		return nil
 	}
-	st, err := withLower(s.openStore())
+	st, err := s.layered()
 	var index *lock.AdvisoryIndex
 	if err == nil {
 		index, err = lock.Advisories(l, func(d digest.Digest) (io.ReadCloser, error) {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"caisson/build"
+	"caisson/build/esp"
 	"caisson/lock"
 	"caisson/prefetch/cas"
 	"caisson/verify"
@@ -17,6 +18,10 @@ type buildOptions struct {
 	sources
 	out, variant string
 	keep         bool
+	json, events bool
+	anySpace     bool
+	secureBoot   bootKey
+	sign         esp.Signer
 }
 
 func newBuildCommand(ui *ui) *cobra.Command {
@@ -35,12 +40,30 @@ that records what was tried. It leaves the image, what it will measure
 	o.flags(c)
 	c.Flags().StringVar(&o.out, "out", "", "the output folder")
 	c.Flags().StringVar(&o.variant, "variant", "", "build this variant of the image")
-	c.Flags().BoolVar(&o.keep, "keep", false, "keep the working folder of a build that fails")
+	c.Flags().StringVar(&o.secureBoot.key, "secure-boot-key", "", "sign the EFI programs that have no signature with this key, as sign-boot does later: a file or env://NAME")
+	c.Flags().StringVar(&o.secureBoot.cert, "secure-boot-cert", "", "the certificate of --secure-boot-key")
+	c.Flags().BoolVar(&o.keep, "keep", false, "keep the working folder of a build that fails, for a shell in the sandbox of the step that did")
+	spaceFlag(c, &o.anySpace)
+	c.Flags().BoolVar(&o.json, "json", false, "print where time and bytes went, by step, package and other input, as JSON")
+	c.Flags().BoolVar(&o.events, "events", false, "print what goes on, a line of JSON each")
+	c.Flags().Lookup("events").Hidden = true // it is between this program and itself
+	c.MarkFlagsMutuallyExclusive("json", "events")
 	require(c, "out")
 	return c
 }
 
+func spaceFlag(c *cobra.Command, anySpace *bool) {
+	c.Flags().BoolVar(anySpace, "any-space", false, "build even where there seems to be too little room")
+}
+
 func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {
+	key, err := o.secureBoot.load()
+	if err != nil {
+		return err
+	}
+	if key != nil {
+		o.sign = esp.ByKey(key, nil)
+	}
 	l, _, store, err := o.open()
 	if err != nil {
 		return err
@@ -53,6 +76,9 @@ func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {
 	return nil
 }
 
+// stepMeasure is the step that follows those of package build.
+const stepMeasure = "predict the measurements"
+
 // buildImage builds and describes an image.
 func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *buildOptions) (*verify.Description, error) {
 	if err := buildable(l, o.lockFile, o.variant); err != nil {
@@ -62,16 +88,38 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 		return nil, err
 	}
 	began := time.Now()
+	b, tell, end := ui.building()
+	defer end()
+	if o.events {
+		tell = func(e build.Event) { ui.event(e) }
+	}
+	tell(build.Event{Step: stepMeasure, State: build.Planned})
 	img, err := build.Build(ctx, build.Options{
-		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep,
-		Progress: func(s string) { ui.stage("%s", s) },
+		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, AnySpace: o.anySpace, Sign: o.sign, Events: tell,
 	})
 	if err != nil {
 		return nil, err
 	}
+	tell(build.Event{Step: stepMeasure, State: build.Begun})
 	d, err := verify.Describe(o.out, img)
 	if err != nil {
 		return nil, err
+	}
+	tell(build.Event{Step: stepMeasure, State: build.Ended})
+	end()
+	if o.events {
+		return d, nil
+	}
+	s, err := spentOn(o.out, d, b, time.Since(began))
+	if err != nil {
+		return nil, err
+	}
+	if o.json {
+		if err := ui.json(s); err != nil {
+			return nil, err
+		}
+	} else {
+		s.show(ui)
 	}
 	ui.stage("%s: %s, root hash %s…, %s", filepath.Join(o.out, d.Files[0].Name), size(d.Files[0].Size), d.RootHash[:16], took(began))
 	return d, nil

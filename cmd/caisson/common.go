@@ -65,7 +65,7 @@ func (s *sources) open() (*lock.Lock, []byte, *cas.Store, error) {
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	st, err := withLower(s.openStore())
+	st, err := s.layered()
 	return l, b, st, err
 }
 
@@ -75,6 +75,14 @@ func withLower(top *cas.Store, err error) (*cas.Store, error) {
 		return top, err
 	}
 	return cas.Open(top.Dir(), lowerStores()...)
+}
+
+// layered opens the store over those below it. One of them has to be there.
+func (s *sources) layered() (*cas.Store, error) {
+	if len(lowerStores()) > 0 {
+		return withLower(s.makeStore())
+	}
+	return s.openStore()
 }
 
 func (s *sources) readLock() (*lock.Lock, []byte, error) {

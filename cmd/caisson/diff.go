@@ -147,9 +147,9 @@ func diffImages(ui *ui, a, b string, asJSON bool) error {
 // showAffected names the measurements that change, where both images can be
 // measured.
 func showAffected(ui *ui, a, b string) {
-	ma, _, err := verify.Measure(a)
+	ma, err := verify.Predict(a)
 	if err == nil {
-		mb, _, err2 := verify.Measure(b)
+		mb, err2 := verify.Predict(b)
 		if err = err2; err == nil {
 			what := strings.Join(diff.Affected(ma, mb), ", ")
 			if what == "" {

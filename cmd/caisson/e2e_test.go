@@ -59,11 +59,11 @@ func TestE2E(t *testing.T) {
 		name string
 		run  func(t *testing.T)
 	}{
-		{"lock", e.testLock}, {"dnf", e.testDNF}, {"prefetch", e.testPrefetch},
+		{"lock", e.testLock}, {"dnf", e.testDNF}, {"prefetch", e.testPrefetch}, {"run", e.testRun},
 		{"offline", func(*testing.T) { stop() }},
-		{"build", e.testBuild}, {"interrupt", e.testInterrupt}, {"network", e.testNetwork}, {"store", e.testStore},
+		{"build", e.testBuild}, {"interrupt", e.testInterrupt}, {"network", e.testNetwork}, {"keep", e.testKeep}, {"store", e.testStore},
 		{"verify", e.testVerify}, {"user", e.testUser}, {"flips", e.testFlips}, {"flipped root", e.testFlippedRoot},
-		{"attest", e.testAttest}, {"cosign", e.testCosign}, {"accounts", e.testAccounts},
+		{"attest", e.testAttest}, {"cosign", e.testCosign}, {"accounts", e.testAccounts}, {"secure boot", e.testSecureBoot},
 	} {
 		if !t.Run(s.name, s.run) {
 			t.FailNow() // what comes after builds on it
@@ -286,8 +286,65 @@ func stored(store string) int {
 	return n
 }
 
+// testRun goes through all five stages by one command, on a terminal, and wants
+// what the stages leave one by one.
+func (e *e2e) testRun(t *testing.T) {
+	key, out := filepath.Join(e.dir, "run"), filepath.Join(e.dir, "run-out")
+	e.want(t, exitOK, nil, "keygen", "--prefix", key)
+	c := e.command("run", "-f", filepath.Join(e.project, "caisson.yaml"), "--lock", e.lock, "--store", e.store, "--out", out, "--key", key+".key")
+	c.Env = append(c.Env, "TERM=xterm", "NO_COLOR=1")
+	var stdout bytes.Buffer
+	c.Stdout = &stdout
+	began := time.Now()
+	y := onTerminal(t, 80, 24, c)
+	c.Wait()
+	<-y.done
+	said := strings.Join(y.term.Lines(), "\n")
+	t.Logf("caisson run: %.1f s\n%s\n%s", time.Since(began).Seconds(), said, stdout.String())
+	if code := c.ProcessState.ExitCode(); code != exitOK {
+		t.Fatalf("exit code %d", code)
+	}
+	at := -1
+	for _, head := range []string{"lock\n", "prefetch\n", "build\n", "verify\n", "attest\n", "  all of it took "} {
+		i := strings.Index("\n"+said, "\n"+head)
+		if i <= at {
+			t.Errorf("%q is at %d, after %d", head, i, at)
+		}
+		at = i
+	}
+	building, verifying, _ := strings.Cut(y.raw.String(), "rebuilding under other conditions")
+	for _, s := range []string{" of 5, ", "install root ", " of 77 packages"} {
+		if !strings.Contains(building, s) || !strings.Contains(verifying, s) {
+			t.Errorf("build or verify never showed %q", s)
+		}
+	}
+	for _, s := range []string{"where the time went", "where the bytes went", "5 statements about demo.qcow2 signed"} {
+		if !strings.Contains(said, s) {
+			t.Errorf("nothing says %q", s)
+		}
+	}
+	for _, s := range []string{"verdict     IDENTICAL", "5 signatures checked by " + key + ".pub"} {
+		if !strings.Contains(stdout.String(), s) {
+			t.Errorf("the result does not say %q", s)
+		}
+	}
+	if len(y.term.Unknown) > 0 || strings.Contains(said, "stage 4 of 5") {
+		t.Errorf("something of the display is left, or not known: %q", y.term.Unknown)
+	}
+	e.want(t, exitOK, []string{"5 signatures checked"}, "inspect", out, "--lock", e.lock, "--key", key+".pub")
+}
+
 func (e *e2e) testBuild(t *testing.T) {
-	e.want(t, exitOK, nil, append(e.at("build"), "--out", e.out)...)
+	stdout, err := e.command(append(e.at("build"), "--out", e.out, "--json")...).Output()
+	must(t, err)
+	var s spent
+	must(t, json.Unmarshal(stdout, &s))
+	if s.Image != filepath.Join(e.out, "demo.qcow2") || s.SHA256.Hex() != sum(t, s.Image) || len(s.Steps) != 17 || len(s.From) < 80 || s.Parts["root"].Bytes < 200<<20 {
+		t.Errorf("where time and bytes went: %s", stdout)
+	}
+	if other := sum(t, filepath.Join(e.dir, "run-out", "demo.qcow2")); s.SHA256.Hex() != other {
+		t.Errorf("run made %s, build %s", other, s.SHA256)
+	}
 	for _, name := range []string{"demo.qcow2", "image.json", "measurements.json", "evidence.json", "files.json", "build.log"} {
 		if _, err := os.Stat(filepath.Join(e.out, name)); err != nil {
 			t.Error(err)
@@ -340,6 +397,26 @@ func (e *e2e) testNetwork(t *testing.T) {
 	name := filepath.Join(e.dir, "network.lock")
 	must(t, os.WriteFile(name, b, 0o644))
 	e.want(t, exitRefused, []string{"192.0.2.7:80"}, "build", "--lock", name, "--store", e.store, "--out", filepath.Join(e.dir, "network"))
+}
+
+// testKeep builds with a step that fails, and looks round in its sandbox.
+func (e *e2e) testKeep(t *testing.T) {
+	l := readLock(t, e.lock)
+	l.Steps = []lock.Step{{Run: "cp $IN/license $OUT/half; exit 9"}}
+	b, err := lock.Format(l)
+	must(t, err)
+	name, out := filepath.Join(e.dir, "keep.lock"), filepath.Join(e.dir, "keep")
+	must(t, os.WriteFile(name, b, 0o644))
+	said := e.want(t, exitError, []string{"exit code 9", "the working folder was kept", "opens a shell in the sandbox of step 1: run"},
+		"build", "--lock", name, "--store", e.store, "--out", out, "--keep")
+	_, said, _ = strings.Cut(said, "`caisson sandbox ")
+	kept, _, _ := strings.Cut(said, "`")
+	if filepath.Dir(kept) != out {
+		t.Fatalf("kept in %q", kept)
+	}
+	e.want(t, 3, []string{"Apache License", "Network is unreachable", "refused: /usr/bin/bash tried to reach the network"},
+		"sandbox", kept, "--", "bash", "-c", "cat $OUT/half; : > /dev/tcp/192.0.2.7/80; exit 3")
+	e.want(t, 9, nil, "sandbox", kept, "--", "bash", "-c", "cp $IN/license $OUT/half; exit 9")
 }
 
 // testStore damages and removes inputs.
@@ -400,7 +477,8 @@ func readJSON(t *testing.T, name string, v any) {
 const coverProc = `mount -t tmpfs none /proc/fs && mount --bind /dev/null /proc/keys && exec "$@"`
 
 // testUser builds the debug variant as an ordinary user of a container, and as
-// oneself: the same bytes, and another image than the plain one.
+// oneself from an empty store above a read-only one: the same bytes, and another
+// image than the plain one.
 func (e *e2e) testUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user; everything above ran as an ordinary one")
@@ -418,7 +496,16 @@ func (e *e2e) testUser(t *testing.T) {
 	if err := c.Run(); err != nil {
 		t.Fatalf("as an ordinary user: %v\n%s", err, said.String())
 	}
-	e.want(t, exitOK, nil, append(e.at("build"), "--variant", "debug", "--out", filepath.Join(e.dir, "debug"))...)
+	lower, upper := filepath.Join(e.dir, "lower"), filepath.Join(e.dir, "upper")
+	must(t, os.Mkdir(lower, 0o755))
+	must(t, syscall.Mount(e.store, lower, "", syscall.MS_BIND, ""))
+	t.Cleanup(func() { syscall.Unmount(lower, syscall.MNT_DETACH) })
+	must(t, syscall.Mount("", lower, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	t.Setenv(lowerVar, lower)
+	e.want(t, exitOK, nil, "build", "--lock", e.lock, "--store", upper, "--variant", "debug", "--out", filepath.Join(e.dir, "debug"))
+	if n := stored(upper); n > 0 {
+		t.Errorf("%d files were copied from the store below", n)
+	}
 	a := sum(t, filepath.Join(home, "out", "demo-debug.qcow2"))
 	b := sum(t, filepath.Join(e.dir, "debug", "demo-debug.qcow2"))
 	if a != b {

@@ -67,6 +67,9 @@ func classify(err error) (code int, hint string) {
 	switch {
 	case errors.As(err, &kept):
 		hint = strings.TrimPrefix(hint+"; the working folder was kept: "+kept.Dir, "; ")
+		if kept.Step != "" {
+			hint += "; `caisson sandbox " + quote([]string{kept.Dir}) + "` opens a shell in the sandbox of " + kept.Step
+		}
 	case code == exitError && hint == "" && errors.Is(err, fs.ErrPermission):
 		hint = "check who owns the file or folder"
 	}
@@ -87,6 +90,8 @@ func classifyInput(err error) (code int, hint string) {
 		return exitRefused, ""
 	case errors.As(err, new(*prefetch.NoSpaceError)):
 		return exitError, "make room there, or name another store with --store; `caisson store gc` removes what no lock needs"
+	case errors.As(err, new(*build.NoSpaceError)):
+		return exitError, "make room there, or name another folder with --out; --any-space builds all the same"
 	case errors.As(err, new(*prefetch.TreeChangedError)):
 		return exitLock, "run `caisson lock` to pin the folder as it is now"
 	case errors.Is(err, attest.ErrLock):

@@ -32,7 +32,7 @@ func runExplain(ui *ui, s *sources, name string) error {
 	if err != nil {
 		return err
 	}
-	store, err := withLower(s.openStore())
+	store, err := s.layered()
 	if err != nil {
 		store = nil // the lock alone is enough
 	}

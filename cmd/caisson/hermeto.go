@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"caisson/lock"
 	"caisson/lock/digest"
 	"caisson/lock/konflux"
+	"caisson/prefetch"
 	"caisson/prefetch/hermeto"
 )
 
@@ -51,9 +54,10 @@ func newHermetoCommand(ui *ui) *cobra.Command {
 		Use:   "hermeto",
 		Short: "Prefetch with Hermeto's command line, input and output",
 		Long: `Hermeto takes the command line of the tool of that name, reads what it reads
-(go.mod, Cargo.lock, rpms.lock.yaml, artifacts.lock.yaml) and leaves what it
-leaves, with Caisson's store and proofs in between. As a link called "hermeto"
-the program needs not be told: a pipeline runs it in that tool's place.
+(go.mod, Cargo.lock, rpms.lock.yaml, artifacts.lock.yaml, its configuration) and
+leaves what it leaves, with Caisson's store and proofs in between. As a link
+called "hermeto" the program needs not be told: a pipeline runs it in that
+tool's place.
 
 What it does not do it refuses: other package managers, the permissive mode,
 files without a checksum.`,
@@ -61,12 +65,12 @@ files without a checksum.`,
 	}
 	f := c.PersistentFlags()
 	f.StringVar(&o.mode, "mode", "strict", "only \"strict\": what is not pinned is an error")
-	f.StringVar(&o.logLevel, "log-level", "", "accepted, and passed over")
-	f.StringVar(&o.config, "config-file", "", "refused: Hermeto's configuration is not read")
+	f.StringVar(&o.logLevel, "log-level", "info", "accepted, and passed over: debug, info, warning, error or critical")
+	f.StringVar(&o.config, "config-file", "", "Hermeto's configuration, besides what the environment and hermeto.yaml say")
 	f.BoolVar(&o.color, "color", false, "accepted, and passed over")
 	f.BoolVar(&o.noColor, "no-color", false, "accepted, and passed over")
 	c.AddCommand(
-		newFetchDepsCommand(ui, &o), newGenerateEnvCommand(ui, &o), newInjectFilesCommand(ui, &o), newMergeSBOMsCommand(ui, &o),
+		newFetchDepsCommand(ui, &o), newGenerateEnvCommand(ui, &o), newInjectFilesCommand(ui, &o), newMergeSBOMsCommand(ui, &o), newConfigCommand(ui, &o),
 		&cobra.Command{
 			Use: "list-backends", Short: "List the types of input that are done", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error {
@@ -85,13 +89,85 @@ func (o *hermetoOptions) check() error {
 		return usageError{errPermissive}
 	case o.mode != "strict":
 		return usageError{fmt.Errorf("mode %q: want strict", o.mode)}
-	case o.config != "":
-		return usageError{errors.New("--config-file: Hermeto's configuration is not read; proxies and certificates come from the environment, as for curl, go and cargo")}
+	case o.logLevel != "" && !slices.Contains(logLevels[:], strings.ToLower(o.logLevel)):
+		return usageError{fmt.Errorf("log-level %q: want one of %s", o.logLevel, strings.Join(logLevels[:], ", "))}
 	}
 	return nil
 }
 
+var logLevels = [...]string{"debug", "info", "warning", "error", "critical"}
+
 var errPermissive = errors.New("mode permissive: it fetches what no lock file pins, so that nobody can say what was built; put the lock files in order instead")
+
+// maxSettings is the largest configuration file that is read, in bytes.
+const maxSettings = 1 << 20
+
+// settings reads Hermeto's configuration: of the files the one that is named
+// counts most, and the environment more than all.
+func (o *hermetoOptions) settings(ui *ui) (*hermeto.Settings, error) {
+	names := []string{"hermeto.yaml", ".hermeto.yaml"}
+	if home, err := os.UserHomeDir(); err == nil {
+		names = slices.Insert(names, 0, filepath.Join(home, ".config/hermeto/config.yaml"))
+	}
+	var files []hermeto.SettingsFile
+	for _, name := range append(names, o.config) {
+		if name == "" {
+			continue
+		}
+		fi, err := os.Stat(name)
+		if errors.Is(err, fs.ErrNotExist) && name != o.config {
+			continue
+		}
+		if err == nil && (!fi.Mode().IsRegular() || fi.Size() > maxSettings) {
+			err = fmt.Errorf("%s: want a file of at most %d bytes", name, maxSettings)
+		}
+		if err != nil {
+			return nil, usageError{err}
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, hermeto.SettingsFile{Name: name, Content: b})
+	}
+	s, err := hermeto.ReadSettings(files, os.Environ())
+	if err != nil {
+		return nil, usageError{fmt.Errorf("the configuration of Hermeto: %w", err)}
+	}
+	for _, note := range s.Notes {
+		ui.stage("%s", note)
+	}
+	return s, nil
+}
+
+func newConfigCommand(ui *ui, h *hermetoOptions) *cobra.Command {
+	var diff, raw bool
+	c := &cobra.Command{
+		Use:   "config",
+		Short: "Print Hermeto's configuration as it counts",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if err := h.check(); err != nil {
+				return err
+			}
+			s, err := h.settings(ui)
+			if err != nil {
+				return err
+			}
+			b, err := s.Show(diff, raw)
+			if err != nil {
+				return err
+			}
+			return ui.result(func(w io.Writer) error {
+				_, err := w.Write(b)
+				return err
+			})
+		},
+	}
+	c.Flags().BoolVar(&diff, "diff", false, "only what differs from the defaults")
+	c.Flags().BoolVar(&raw, "raw", false, "with passwords")
+	return c
+}
 
 // fetchOptions are what fetch-deps is told.
 type fetchOptions struct {
@@ -101,6 +177,7 @@ type fetchOptions struct {
 	sbom           string
 	keys           []string
 	arches         []string
+	cgoDisable     bool
 }
 
 // flags are those of fetch-deps, and ours beside them. prefetch has them too.
@@ -111,6 +188,7 @@ func (o *fetchOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.sbom, "sbom-output-type", "cyclonedx", "bom.json's format, for --input: cyclonedx or spdx")
 	f.StringSliceVar(&o.keys, "rpm-key", nil, "an OpenPGP key file, for --input; with one, every RPM has to be signed by it or another")
 	f.StringSliceVar(&o.arches, "arch", nil, "for which machines the Go toolchain that go.mod names is fetched, for --input (default this one)")
+	f.BoolVar(&o.cgoDisable, cgoDisable, false, "list the Go packages as they are built without cgo, for --input")
 	for _, name := range hermetoFlags {
 		f.Bool(name, false, "accepted, and passed over")
 		if err := f.MarkHidden(name); err != nil {
@@ -119,12 +197,15 @@ func (o *fetchOptions) flags(c *cobra.Command) {
 	}
 }
 
-// hermetoFlags change nothing: no program is run here.
-var hermetoFlags = []string{"cgo-disable", "dev-package-managers", "force-gomod-tidy", "gomod-vendor", "gomod-vendor-check"}
+// cgoDisable is the flag, and its name in an input.
+const cgoDisable = "cgo-disable"
+
+// hermetoFlags change nothing, as for Hermeto itself.
+var hermetoFlags = []string{"dev-package-managers", "force-gomod-tidy", "gomod-vendor", "gomod-vendor-check"}
 
 // withoutInput refuses flags that say nothing without --input.
 func withoutInput(c *cobra.Command) error {
-	for _, name := range append([]string{"source", "output", "sbom-output-type", "rpm-key", "arch", "mode"}, hermetoFlags...) {
+	for _, name := range append([]string{"source", "output", "sbom-output-type", "rpm-key", "arch", "mode", "config-file", cgoDisable}, hermetoFlags...) {
 		if c.Flags().Changed(name) {
 			return usageError{fmt.Errorf("--%s says something with --input only", name)}
 		}
@@ -148,7 +229,7 @@ cargo, rpm, generic), a JSON object or list, or a file with one.`,
 			if err := h.check(); err != nil {
 				return err
 			}
-			return runFetchDeps(cmd.Context(), ui, &o)
+			return runFetchDeps(cmd.Context(), ui, h, &o)
 		},
 	}
 	o.storeFlag(c)
@@ -172,13 +253,20 @@ func readInput(arg string) (*konflux.PrefetchInput, digest.Digest, error) {
 	return in, digest.Of(b), nil
 }
 
-func runFetchDeps(ctx context.Context, ui *ui, o *fetchOptions) error {
+func runFetchDeps(ctx context.Context, ui *ui, h *hermetoOptions, o *fetchOptions) error {
 	if o.sbom != "cyclonedx" && o.sbom != "spdx" {
 		return usageError{fmt.Errorf("sbom-output-type %q: want cyclonedx or spdx", o.sbom)}
+	}
+	settings, err := h.settings(ui)
+	if err != nil {
+		return err
 	}
 	in, d, err := readInput(o.input)
 	if err != nil {
 		return err
+	}
+	if o.cgoDisable {
+		in.Flags = append(in.Flags, cgoDisable)
 	}
 	if st, err := os.Stat(o.source); err != nil || !st.IsDir() {
 		return usageError{fmt.Errorf("source %s: there is no such folder", o.source)}
@@ -187,41 +275,65 @@ func runFetchDeps(ctx context.Context, ui *ui, o *fetchOptions) error {
 	if err != nil {
 		return err
 	}
-	epoch, err := sourceEpoch(o.source)
+	req := hermeto.Request{Input: in, Digest: d, Source: o.source, Arches: o.arches, Keys: o.keys, Store: store, Settings: settings}
+	if req.Epoch, err = sourceEpoch(o.source); err != nil {
+		return err
+	}
+	if len(req.Arches) == 0 {
+		req.Arches = []string{machineArch()}
+	}
+	cfg, err := prefetch.EnvConfig(programVersion(), cargoDir(in, o.source))
 	if err != nil {
 		return err
 	}
-	arches := o.arches
-	if len(arches) == 0 {
-		arches = []string{machineArch()}
-	}
-	var plan *hermeto.Plan
-	err = withNetwork(ui, lock.Options{Dir: o.source, Digest: d, NeedsOnly: true}, store, func(lo lock.Options) error {
-		var err error
-		plan, err = hermeto.New(ctx, hermeto.Request{
-			Input: in, Digest: d, Source: o.source, Arches: arches, Keys: o.keys, Epoch: epoch, Store: store, Fetch: lo.Fetch,
-			Resolve: func(ctx context.Context, m *lock.Manifest) (*lock.Lock, error) {
-				lo.Manifest = m
-				return lock.Resolve(ctx, lo)
-			},
-		})
+	if err := settings.Apply(&cfg); err != nil {
 		return err
-	})
-	if errors.As(err, new(*hermeto.UnpinnedError)) {
-		return &codeError{err, exitError, "add `checksum: sha256:...` to it: what its repository's metadata has, or sha256sum says of a package whose signature is good"}
 	}
+	plan, err := newPlan(ctx, ui, cfg, req)
 	if err != nil {
-		return fetchError(err)
+		return err
 	}
-	if err := fill(ctx, ui, plan.Lock, store, cargoDir(in, o.source), true); err != nil {
+	if _, err := fillWith(ctx, ui, cfg, plan.Lock, store, o.source, true); err != nil {
 		return err
 	}
 	st, err := plan.Write(ctx, o.output, o.sbom == "spdx")
 	if err != nil {
 		return viewError(err)
 	}
-	ui.stage("%s written: %s", o.output, viewStats(st))
+	ui.stage("%s %s", o.output, viewStats(st))
 	return nil
+}
+
+// newPlan pins what a request asks for.
+func newPlan(ctx context.Context, ui *ui, cfg prefetch.Config, req hermeto.Request) (plan *hermeto.Plan, err error) {
+	err = withConfig(ui, cfg, lock.Options{Dir: req.Source, Digest: req.Digest, NeedsOnly: true}, req.Store, func(lo lock.Options) error {
+		req.Fetch = lo.Fetch
+		req.Resolve = func(ctx context.Context, m *lock.Manifest) (*lock.Lock, error) {
+			lo.Manifest = m
+			return lock.Resolve(ctx, lo)
+		}
+		var err error
+		plan, err = hermeto.New(ctx, req)
+		return err
+	})
+	var missing *fs.PathError
+	switch {
+	case errors.As(err, new(*hermeto.UnpinnedError)):
+		return nil, &codeError{err, exitError, "add `checksum: sha256:...` to it: what its repository's metadata has, or sha256sum says of a package whose signature is good"}
+	case errors.As(err, &missing) && isMissing(err) && lockFileHints[filepath.Base(missing.Path)] != "":
+		return nil, &codeError{err, exitError, lockFileHints[filepath.Base(missing.Path)]}
+	case err != nil:
+		return nil, fetchError(err)
+	}
+	return plan, nil
+}
+
+// lockFileHints say what makes a lock file that is not there.
+var lockFileHints = map[string]string{
+	"go.mod":              "name the module's folder as \"path\" of the input, or run `go mod init`",
+	"Cargo.lock":          "run `cargo generate-lockfile`, and commit it",
+	"rpms.lock.yaml":      "write it with `caisson lock`, or with rpm-lockfile-prototype",
+	"artifacts.lock.yaml": "name the file as \"lockfile\" of the input, if it is called otherwise",
 }
 
 // cargoDir is the folder whose cargo configuration counts, with those above

@@ -132,7 +132,10 @@ func (m *inputsMaker) packages() {
 			}
 			lock += fmt.Sprintf("  - url: %s/%s\n    repoid: baseos\n    size: %d\n    checksum: %s\n    name: %s\n    evr: %s\n", m.url, name, b.Len(), digest.Of(b.Bytes()), p[0], evr)
 		}
-		lock += "  source: []\n  module_metadata: []\n"
+		modules := "baseos/repodata/" + arch + "-modules.yaml"
+		text := "---\ndocument: modulemd-defaults\nversion: 1\ndata:\n  module: m\n"
+		m.write(m.served, map[string]string{modules: text})
+		lock += fmt.Sprintf("  source: []\n  module_metadata:\n  - url: %s/%s\n    repoid: baseos\n    size: %d\n    checksum: %s\n", m.url, modules, len(text), digest.Of([]byte(text)))
 	}
 	m.write(m.src, map[string]string{"rpms.lock.yaml": lock})
 }

@@ -99,7 +99,7 @@ func inspectImage(ctx context.Context, ui *ui, name string, o *inspectOptions) e
 	if err == nil && len(d.Files) > 0 && d.Files[0].Name == filepath.Base(name) {
 		return inspectFolder(ctx, ui, dir, o)
 	}
-	m, _, err := verify.Measure(name)
+	m, err := verify.Predict(name)
 	if err != nil {
 		return err
 	}

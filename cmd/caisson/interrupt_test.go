@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"caisson/lock"
 	"caisson/lock/digest"
 )
@@ -186,69 +184,4 @@ func filesBelow(t *testing.T, dir string) string {
 		return nil
 	}))
 	return strings.Join(all, "\n")
-}
-
-// TestTerminal runs a prefetch that never ends on a terminal: one live line,
-// never longer than the terminal is wide, taken away at the end.
-func TestTerminal(t *testing.T) {
-	for _, columns := range []uint16{120, 40} {
-		dir, reached := stallingProject(t)
-		said := onTerminal(t, columns, program(t, dir, "prefetch", "--lock", "given.lock", "--store", "store"), reached)
-		if !strings.Contains(said, "file 0/3, ") || !strings.Contains(said, " of 2.9 MiB") {
-			t.Errorf("%d columns: no progress in %q", columns, said)
-		}
-		for _, l := range strings.FieldsFunc(said, func(r rune) bool { return r == '\r' || r == '\n' }) {
-			l = strings.TrimPrefix(l, "\x1b[K")
-			if n := len([]rune(l)); n >= int(columns) && !strings.HasPrefix(l, "hint: ") {
-				t.Errorf("%d columns: a line of %d: %q", columns, n, l)
-			}
-		}
-		if i, j := strings.LastIndex(said, "\r\x1b[K"), strings.Index(said, "interrupted"); i < 0 || i > j {
-			t.Errorf("the live line was left before the error: %q", said)
-		}
-	}
-	dir, reached := stallingProject(t)
-	c := program(t, dir, "prefetch", "--lock", "given.lock", "--store", "store")
-	c.Env = append(c.Env, "NO_COLOR=1")
-	if said := onTerminal(t, 80, c, reached); strings.Contains(said, "\x1b[3") {
-		t.Errorf("colours in spite of NO_COLOR: %q", said)
-	}
-}
-
-// onTerminal runs a program with its standard error on a terminal, interrupts
-// it after a while and returns what it said.
-func onTerminal(t *testing.T, columns uint16, c *exec.Cmd, reached chan struct{}) string {
-	t.Helper()
-	ctrl, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	defer ctrl.Close()
-	must(t, unix.IoctlSetPointerInt(int(ctrl.Fd()), unix.TIOCSPTLCK, 0))
-	n, err := unix.IoctlGetInt(int(ctrl.Fd()), unix.TIOCGPTN)
-	must(t, err)
-	must(t, unix.IoctlSetWinsize(int(ctrl.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}))
-	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	must(t, err)
-	c.Stderr = tty
-	must(t, c.Start())
-	tty.Close()
-	said := make(chan string)
-	go func() {
-		var b bytes.Buffer
-		buf := make([]byte, 4096)
-		for {
-			n, err := ctrl.Read(buf)
-			b.Write(buf[:n])
-			if err != nil { // EIO: the program has ended
-				said <- b.String()
-				return
-			}
-		}
-	}()
-	<-reached
-	time.Sleep(time.Second)
-	must(t, c.Process.Signal(os.Interrupt))
-	c.Wait()
-	return <-said
 }

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"caisson/build"
 	"caisson/build/sandbox"
 	"caisson/verify/vary"
 )
@@ -32,6 +35,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	log.SetOutput(io.Discard)    // net/http logs there what servers send unasked
 	ui := newUI(os.Stdout, os.Stderr)
 	root := newRootCommand(ui)
 	root.SetArgs(args)
@@ -44,7 +48,7 @@ func run(args []string) int {
 		return exitOK
 	}
 	if ctx.Err() != nil {
-		ui.fail("interrupted", afterInterrupt(cmd))
+		ui.fail("interrupted", afterInterrupt(cmd, err))
 		return exitInterrupted
 	}
 	if !ui.started {
@@ -61,7 +65,11 @@ func run(args []string) int {
 }
 
 // afterInterrupt says what is left of a command's work.
-func afterInterrupt(c *cobra.Command) string {
+func afterInterrupt(c *cobra.Command, err error) string {
+	var kept *build.KeptError
+	if errors.As(err, &kept) {
+		return "the working folder was kept: " + kept.Dir
+	}
 	switch c.Name() {
 	case "lock", "prefetch", "run":
 		return "what was fetched is kept: run it again to go on"
@@ -93,6 +101,7 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 	root.SetOut(ui.out)
 	root.SetErr(ui.err)
 	root.PersistentFlags().BoolVarP(&ui.quiet, "quiet", "q", false, "print nothing but results and errors")
+	root.PersistentFlags().StringVar(&ui.colourFlag, "color", "auto", "colours on the terminal: auto, always or never")
 	cobra.EnableCommandSorting = false // the stages come in their order
 	root.AddGroup(
 		&cobra.Group{ID: "stages", Title: "The five stages:"},
@@ -106,12 +115,14 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 	}
 	for _, c := range []*cobra.Command{
 		newInspectCommand(ui), newExplainCommand(ui), newDiffCommand(ui), newMeasureCommand(ui), newBootCommand(ui),
-		newConvertCommand(ui), newResolveCommand(ui), newStoreCommand(ui),
+		newConvertCommand(ui), newSealCommand(ui), newResolveCommand(ui), newStoreCommand(ui),
 	} {
 		c.GroupID = "look"
 		root.AddCommand(c)
 	}
-	root.AddCommand(newHermetoCommand(ui), newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui))
+	root.AddCommand(
+		newDoctorCommand(ui), newHermetoCommand(ui), newSignBootCommand(ui), newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui), newSandboxCommand(ui),
+	)
 	root.SetHelpCommand(newHelpCommand(root))
 	root.InitDefaultCompletionCmd()
 	prepare(ui, root)
@@ -144,6 +155,9 @@ func prepare(ui *ui, c *cobra.Command) {
 	switch work := c.RunE; {
 	case work != nil:
 		c.RunE = func(cmd *cobra.Command, args []string) error {
+			if err := ui.setColour(); err != nil {
+				return err
+			}
 			ui.started = true
 			return work(cmd, args)
 		}

@@ -35,6 +35,10 @@ func TestMain(m *testing.M) {
 //	flip FILE                   invert a bit in the middle of a file
 //	stored LOCK STORE NAME VAR  VAR becomes an input's path in the store
 //	mkinputs SERVED SRC URL     make a project and what it needs, as hermeto_test.go says
+//	servetls DIR VAR CERTS      serve a folder by TLS to who has a client certificate, as hermetoserver_test.go says
+//	servelogin DIR VAR LOGIN... serve a folder to who sends a header, as hermetoserver_test.go says
+//	conforma SBOM RULEDATA      apply Conforma's rules for prefetched packages, as hermetoconforma_test.go says
+//	mkboot IMAGE                make a disk with two EFI programs, key.pem and cert.pem, as signboot_test.go says
 //	subst FILE NAME...          put the values of variables into a file that has them as $NAME
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -47,7 +51,8 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": cmdExits, "nostdout": cmdNoStdout, "mkrepo": cmdMakeRepo, "serve": cmdServe, "edit": cmdEdit, "flip": cmdFlip,
-			"stored": cmdStored, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
+			"stored": cmdStored, "mkboot": cmdMakeBoot, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
+			"servetls": cmdServeTLS, "servelogin": cmdServeLogin, "conforma": cmdConforma,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {

@@ -14,7 +14,7 @@ func newMeasureCommand(ui *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "measure IMAGE",
 		Short: "Predict from an image's bytes what a machine that boots it will measure",
-		Long: `Measure reads the image, a qcow2 or the disk itself, and prints the dm-verity
+		Long: `Measure reads the image, a qcow2, a VHD or the disk itself, and prints the dm-verity
 root hash and the values that PCRs have when the kernel takes over. It believes
 nothing but the bytes.`,
 		Args: cobra.ExactArgs(1),
@@ -22,7 +22,7 @@ nothing but the bytes.`,
 			if err := wantFile(args[0]); err != nil {
 				return err
 			}
-			m, _, err := verify.Measure(args[0])
+			m, err := verify.Predict(args[0])
 			if err != nil {
 				return err
 			}

@@ -20,6 +20,11 @@ func withNetwork(ui *ui, o lock.Options, store *cas.Store, f func(lock.Options) 
 	if err != nil {
 		return err
 	}
+	return withConfig(ui, cfg, o, store, f)
+}
+
+// withConfig is withNetwork with surroundings of one's own.
+func withConfig(ui *ui, cfg prefetch.Config, o lock.Options, store *cas.Store, f func(lock.Options) error) error {
 	client, err := prefetch.NewClient(cfg)
 	if err != nil {
 		return err

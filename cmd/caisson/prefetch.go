@@ -19,7 +19,9 @@ type prefetchOptions struct {
 	project string
 	views   []string
 	mode    string
+	config  string
 	verify  bool
+	json    bool
 }
 
 func newPrefetchCommand(ui *ui) *cobra.Command {
@@ -32,8 +34,9 @@ SHA-256, the h1 of Go modules, the checksums of crates, and the signatures of
 packages. It can be interrupted at any time and run again.
 
 What is there already has been checked when it came, and is looked at by its size
-only: a build reads it whole. --verify reads and checks it all again, and replaces
-what is damaged.
+only: a build reads it whole. What a build or a verification found damaged is
+replaced; with --verify all is read and checked again, and so too what nobody has
+read since.
 
 --view lays the inputs out for other tools, by links to the store: a Go module
 cache and proxy, cargo registries, RPM repositories, or Hermeto's output. Then
@@ -47,10 +50,11 @@ all is read, as with --verify: not every tool checks what it is given.
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.input != "" {
-				if err := (&hermetoOptions{mode: o.mode}).check(); err != nil {
+				h := hermetoOptions{mode: o.mode, config: o.config}
+				if err := h.check(); err != nil {
 					return err
 				}
-				return runFetchDeps(cmd.Context(), ui, &o.fetchOptions)
+				return runFetchDeps(cmd.Context(), ui, &h, &o.fetchOptions)
 			}
 			if err := withoutInput(cmd); err != nil {
 				return err
@@ -64,8 +68,10 @@ all is read, as with --verify: not every tool checks what it is given.
 	c.Flags().BoolVar(&o.verify, "verify", false, "also read what the store has, and replace what is damaged")
 	c.Flags().StringVar(&o.input, "input", "", "a prefetch input of Hermeto's, or a file with one, instead of a lock")
 	c.Flags().StringVar(&o.mode, "mode", "strict", "Hermeto's, for --input: only \"strict\"")
+	c.Flags().StringVar(&o.config, "config-file", "", "a configuration file of Hermeto's, for --input")
 	c.Flags().StringArrayVar(&o.views, "view", nil, "KIND=FOLDER: also write a view of that kind: go, cargo, rpm or hermeto")
-	for _, f := range []string{"lock", "project", "view", "verify"} {
+	c.Flags().BoolVar(&o.json, "json", false, "print what was done as JSON")
+	for _, f := range []string{"lock", "project", "view", "verify", "json"} {
 		c.MarkFlagsMutuallyExclusive("input", f)
 	}
 	return c
@@ -87,8 +93,14 @@ func runPrefetch(ctx context.Context, ui *ui, o *prefetchOptions) error {
 	if o.project == "" {
 		o.project = filepath.Dir(o.lockFile)
 	}
-	if err := fill(ctx, ui, l, store, o.project, o.verify || len(o.views) > 0); err != nil {
+	done, err := fill(ctx, ui, l, store, o.project, o.verify || len(o.views) > 0)
+	if err != nil {
 		return err
+	}
+	if o.json {
+		if err := ui.json(done); err != nil {
+			return err
+		}
 	}
 	if err := views.write(ctx, ui, l, store, o.project); err != nil {
 		return err
@@ -100,24 +112,45 @@ func runPrefetch(ctx context.Context, ui *ui, o *prefetchOptions) error {
 	return nil
 }
 
-// fill is prefetch.Fill with a progress line. verify also hashes what the store
-// has.
-func fill(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, project string, verify bool) error {
+// filled is what prefetch has done. Counts are of inputs, as prefetch.Stats has
+// them.
+type filled struct {
+	Fetched  int     `json:"fetched"`
+	Packed   int     `json:"packed"`
+	Present  int     `json:"present"`
+	Repaired int     `json:"repaired"`
+	Bytes    int64   `json:"bytes"` // fetched or packed
+	Requests int64   `json:"requests"`
+	Seconds  float64 `json:"seconds"`
+}
+
+// fill is prefetch.Fill with a display. verify also hashes what the store has.
+func fill(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, project string, verify bool) (*filled, error) {
 	cfg, err := prefetch.EnvConfig(programVersion(), project)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	return fillWith(ctx, ui, cfg, l, store, project, verify)
+}
+
+// fillWith is fill with surroundings of one's own.
+func fillWith(ctx context.Context, ui *ui, cfg prefetch.Config, l *lock.Lock, store *cas.Store, project string, verify bool) (*filled, error) {
 	began := time.Now()
+	tell, end := ui.transfer("fetch")
 	stats, err := prefetch.Fill(ctx, l, store, prefetch.Options{
 		Config: cfg, Tree: packTree(project), Verify: verify,
-		Progress: ui.transferring,
+		Progress: tell,
 	})
+	end()
 	if err != nil {
-		return fillError(err)
+		return nil, fillError(err)
 	}
 	ui.stage("%s fetched (%s), %d packed, %d were there, %s, %s",
 		count(stats.Fetched, "input"), size(stats.Bytes), stats.Packed, stats.Present, count(int(stats.Requests), "request"), took(began))
-	return nil
+	return &filled{
+		Fetched: stats.Fetched, Packed: stats.Packed, Present: stats.Present, Repaired: stats.Repaired,
+		Bytes: stats.Bytes, Requests: stats.Requests, Seconds: time.Since(began).Seconds(),
+	}, nil
 }
 
 // fillError says what to do where inputs could not be had. A wrong signature

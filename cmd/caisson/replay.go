@@ -23,7 +23,7 @@ func replayLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	if err != nil {
 		return err
 	}
-	st, err := withLower(o.openStore())
+	st, err := o.layered()
 	if err != nil {
 		return err
 	}

@@ -7,13 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -54,11 +51,6 @@ func lowerStores() []string {
 type storeSources struct {
 	sources
 	locks []string
-}
-
-// layered opens a store that is there, with those below it.
-func (s *storeSources) layered() (*cas.Store, error) {
-	return withLower(s.openStore())
 }
 
 // read reads the locks that are named. Where none is, and optional is set, it
@@ -102,7 +94,8 @@ func newStoreVerifyCommand(ui *ui) *cobra.Command {
 		Use:   "verify",
 		Short: "Read the files of the store and compare them with their digests",
 		Long: `Verify reads every file of the store or, with --lock, what locks need, and names
-what is damaged or missing by what it is for. It changes nothing.`,
+what is damaged or missing by what it is for. The next prefetch then replaces what
+is damaged.`,
 		Example: "  caisson store verify\n  caisson store verify --lock caisson.lock",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runStoreVerify(cmd.Context(), ui, &s) },
@@ -112,21 +105,13 @@ what is damaged or missing by what it is for. It changes nothing.`,
 	return c
 }
 
-// storeFile is a file that is to be read.
-type storeFile struct {
-	digest digest.Digest
-	size   int64
-	name   string // what it is for; empty where no lock says
-	err    error
-}
-
 func runStoreVerify(ctx context.Context, ui *ui, s *storeSources) error {
 	locks, err := s.read(true)
 	if err != nil {
 		return err
 	}
 	var store *cas.Store
-	var files []*storeFile
+	var files []prefetch.Stored
 	var bad []error
 	inputs := byDigest(locks)
 	if len(s.locks) > 0 {
@@ -134,7 +119,7 @@ func runStoreVerify(ctx context.Context, ui *ui, s *storeSources) error {
 			return err
 		}
 		for d, in := range inputs {
-			files = append(files, &storeFile{digest: d, size: in.Size, name: in.Kind + " " + in.Name})
+			files = append(files, prefetch.Stored{Digest: d, Size: in.Size, Name: in.Kind + " " + in.Name})
 		}
 	} else {
 		if store, err = s.openStore(); err != nil {
@@ -145,20 +130,35 @@ func runStoreVerify(ctx context.Context, ui *ui, s *storeSources) error {
 		}
 	}
 	began := time.Now()
-	total, err := checkFiles(ctx, ui, store, files, len(s.locks) == 0)
-	if err := errors.Join(append(bad, err)...); err != nil {
+	slices.SortFunc(files, func(a, b prefetch.Stored) int { return cmp.Compare(a.Name, b.Name) })
+	var total int64
+	for _, f := range files {
+		total += f.Size
+	}
+	show, end := ui.transfer("read")
+	wrong, err := prefetch.Verify(ctx, store, files, show)
+	end()
+	if err != nil {
 		return err
+	}
+	for _, err := range wrong {
+		if len(s.locks) > 0 || !errors.As(err, new(*cas.MissingError)) { // what was there a moment ago may go
+			bad = append(bad, err)
+		}
+	}
+	if len(bad) > 0 {
+		return errors.Join(bad...)
 	}
 	ui.print("%s: %s, all as their names say: %s, %s", store.Dir(), count(len(files), "file"), size(total), took(began))
 	return nil
 }
 
 // allFiles lists a store, and what does not belong in it.
-func allFiles(store *cas.Store, inputs map[digest.Digest]*lock.Input) (files []*storeFile, foreign []error, err error) {
+func allFiles(store *cas.Store, inputs map[digest.Digest]*lock.Input) (files []prefetch.Stored, foreign []error, err error) {
 	err = store.Walk(func(e cas.Entry) error {
-		f := &storeFile{digest: e.Digest, size: e.Size}
+		f := prefetch.Stored{Digest: e.Digest, Size: e.Size}
 		if in := inputs[e.Digest]; in != nil {
-			f.name = in.Kind + " " + in.Name
+			f.Name = in.Kind + " " + in.Name
 		}
 		files = append(files, f)
 		return nil
@@ -167,62 +167,4 @@ func allFiles(store *cas.Store, inputs map[digest.Digest]*lock.Input) (files []*
 		return nil
 	})
 	return files, foreign, err
-}
-
-// checkFiles reads files on all processors, the largest first. All that is
-// damaged is in the error, by name; so is what is missing, unless that may
-// happen: to a file that was there a moment ago.
-func checkFiles(ctx context.Context, ui *ui, store *cas.Store, files []*storeFile, mayGo bool) (int64, error) {
-	slices.SortFunc(files, func(a, b *storeFile) int { return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(a.name, b.name)) })
-	var mu sync.Mutex
-	var read, total int64
-	done, told := 0, time.Now()
-	for _, f := range files {
-		total += f.size
-	}
-	tell := func(finished int, n int64) {
-		mu.Lock()
-		defer mu.Unlock()
-		done += finished
-		if read += n; time.Since(told) > 100*time.Millisecond {
-			told = time.Now()
-			ui.progress(prefetch.Event{Done: done, Total: len(files), Bytes: read, TotalBytes: total})
-		}
-	}
-	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, f := range files {
-		g.Go(func() error {
-			if ctx.Err() == nil {
-				f.err = store.Check(ctx, f.digest, func(n int64) { tell(0, n) })
-				tell(1, 0)
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // the errors are kept beside the files
-	if ctx.Err() != nil {
-		return read, ctx.Err()
-	}
-	slices.SortStableFunc(files, func(a, b *storeFile) int { return cmp.Compare(a.name, b.name) })
-	var bad []error
-	for _, f := range files {
-		if err := nameFile(f); err != nil && (!mayGo || !errors.As(err, new(*cas.MissingError))) {
-			bad = append(bad, err)
-		}
-	}
-	return read, errors.Join(bad...)
-}
-
-// nameFile puts into an error what the file is for.
-func nameFile(f *storeFile) error {
-	var missing *cas.MissingError
-	var damaged *cas.DamagedError
-	switch {
-	case errors.As(f.err, &missing):
-		missing.Name = f.name
-	case errors.As(f.err, &damaged):
-		damaged.Name = f.name
-	}
-	return f.err
 }

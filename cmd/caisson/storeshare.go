@@ -13,6 +13,7 @@ import (
 
 	"caisson/lock"
 	"caisson/prefetch"
+	"caisson/prefetch/cas"
 	"caisson/prefetch/share"
 )
 
@@ -34,9 +35,11 @@ artifact with a layer for each file. What the repository has is not sent again.
 The tag is the lock's digest unless one is given.
 
 Inputs that the lock has a client certificate, a password or a token for are left
-out, and named: they may not be yours to pass on. --restricted sends those of a
-repository, or one input, all the same: then push only to where all who may read
-may have them. Whoever pulls fetches the rest from where the lock says.
+out, and named: they may not be yours to pass on. So are those that came into the
+store by a login of yours: of .netrc, cargo, git, SSH, a registry or an address.
+--restricted sends those of a repository, or one input, all the same: then push
+only to where all who may read may have them. Whoever pulls fetches the rest from
+where the lock says.
 
 Logins are those of docker and podman. Without TLS only a registry on this
 machine is spoken to.`,
@@ -61,8 +64,8 @@ the registry, and proves it as prefetch does: digests, the h1 of Go modules and
 the signatures of packages. It can be interrupted at any time and run again. The
 tag is the lock's digest unless one is given.
 
-What the lock has a login for, and push has left out, is fetched from where the
-lock says, as prefetch does.`,
+What push has left out, because it was fetched with a login, is fetched from
+where the lock says, as prefetch does.`,
 		Example: "  caisson store pull quay.io/example/store",
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return runStorePull(cmd.Context(), ui, &o, args[0]) },
@@ -72,37 +75,43 @@ lock says, as prefetch does.`,
 	return c
 }
 
-// shareOptions are the library's.
-func (o *storeShareOptions) shareOptions(ui *ui) (share.Options, error) {
-	cfg, err := prefetch.EnvConfig(programVersion(), cmp.Or(o.project, filepath.Dir(o.lockFile)))
-	if err != nil {
-		return share.Options{}, err
+// sharing is what push and pull begin with.
+type sharing struct {
+	lock  *lock.Lock
+	text  []byte
+	store *cas.Store
+	share.Options
+	began time.Time
+}
+
+// begin reads the lock and opens the store.
+func (o *storeShareOptions) begin(open func() (*cas.Store, error)) (sharing, error) {
+	s := sharing{began: time.Now()}
+	var err error
+	if s.lock, s.text, err = o.readLock(); err != nil {
+		return s, err
 	}
-	return share.Options{
-		Config: cfg, From: o.from, All: o.all, Restricted: o.restricted,
-		Progress: ui.transferring,
-	}, nil
+	if s.store, err = open(); err != nil {
+		return s, err
+	}
+	cfg, err := prefetch.EnvConfig(programVersion(), cmp.Or(o.project, filepath.Dir(o.lockFile)))
+	s.Options = share.Options{Config: cfg, From: o.from, All: o.all, Restricted: o.restricted}
+	return s, err
 }
 
 func runStorePush(ctx context.Context, ui *ui, o *storeShareOptions, ref string) error {
-	l, text, err := o.readLock()
+	s, err := o.begin(o.layered)
 	if err != nil {
 		return err
 	}
-	store, err := (&storeSources{sources: o.sources}).layered()
-	if err != nil {
-		return err
-	}
-	opts, err := o.shareOptions(ui)
-	if err != nil {
-		return err
-	}
-	began := time.Now()
-	p, err := share.Push(ctx, ref, l, text, store, opts)
+	var end func()
+	s.Progress, end = ui.transfer("send")
+	p, err := share.Push(ctx, ref, s.lock, s.text, s.store, s.Options)
+	end()
 	if err != nil {
 		return shareError(err, ref)
 	}
-	ui.stage("%s sent (%s), %d were there, %s", count(p.Sent, "file"), size(p.Bytes), p.Files-p.Sent, took(began))
+	ui.stage("%s sent (%s), %d were there, %s", count(p.Sent, "file"), size(p.Bytes), p.Files-p.Sent, took(s.began))
 	for _, line := range leftOut(p.LeftOut) {
 		ui.stage("%s", line)
 	}
@@ -112,24 +121,18 @@ func runStorePush(ctx context.Context, ui *ui, o *storeShareOptions, ref string)
 }
 
 func runStorePull(ctx context.Context, ui *ui, o *storeShareOptions, ref string) error {
-	l, text, err := o.readLock()
+	s, err := o.begin(func() (*cas.Store, error) { return withLower(o.makeStore()) })
 	if err != nil {
 		return err
 	}
-	store, err := withLower(o.makeStore())
-	if err != nil {
-		return err
-	}
-	opts, err := o.shareOptions(ui)
-	if err != nil {
-		return err
-	}
-	began := time.Now()
-	p, err := share.Pull(ctx, ref, l, text, store, opts)
+	var end func()
+	s.Progress, end = ui.transfer("fetch")
+	p, err := share.Pull(ctx, ref, s.lock, s.text, s.store, s.Options)
+	end()
 	if err != nil {
 		return shareError(err, ref)
 	}
-	ui.stage("%s fetched (%s), %d were there, %s, %s", count(p.Fetched, "input"), size(p.Bytes), p.Present, count(int(p.Requests), "request"), took(began))
+	ui.stage("%s fetched (%s), %d were there, %s, %s", count(p.Fetched, "input"), size(p.Bytes), p.Present, count(int(p.Requests), "request"), took(s.began))
 	if p.OwnPlace > 0 {
 		ui.stage("of those, %s from where the lock says, with a login", count(p.OwnPlace, "file"))
 	}
@@ -137,30 +140,32 @@ func runStorePull(ctx context.Context, ui *ui, o *storeShareOptions, ref string)
 	return nil
 }
 
-// leftOut says what was not pushed: a line for each repository and each input
-// that has none.
-func leftOut(inputs []*lock.Input) []string {
+// leftOut says what was not pushed, and by what it was logged in for: a line
+// for each repository and each input that has none.
+func leftOut(inputs []share.Left) []string {
 	if len(inputs) == 0 {
 		return nil
 	}
 	number := make(map[string]int)
-	var names []string
-	for _, in := range inputs {
-		name := in.Kind + " " + in.Name
+	var first []share.Left
+	name := func(in share.Left) string {
 		if in.Repo != "" {
-			name = "repository " + in.Repo
+			return "repository " + in.Repo
 		}
-		if number[name]++; number[name] == 1 {
-			names = append(names, name)
+		return in.Kind + " " + in.Name
+	}
+	for _, in := range inputs {
+		if number[name(in)]++; number[name(in)] == 1 {
+			first = append(first, in)
 		}
 	}
 	lines := []string{count(len(inputs), "file") + " left out, fetched with a login (--restricted NAME sends them):"}
-	for _, name := range names {
-		line := "  " + name
-		if strings.HasPrefix(name, "repository ") {
-			line += ": " + count(number[name], "file")
+	for _, in := range first {
+		line := "  " + name(in) + ": "
+		if in.Repo != "" {
+			line += count(number[name(in)], "file") + ", "
 		}
-		lines = append(lines, line)
+		lines = append(lines, line+"by "+in.By)
 	}
 	return lines
 }

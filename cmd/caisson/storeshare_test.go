@@ -73,7 +73,7 @@ func TestStoreRestricted(t *testing.T) {
 		want []string
 	}{
 		{[]string{"push", "--store", store.Dir()}, exitOK, []string{
-			"2 files sent (", "3 files left out, fetched with a login (--restricted NAME sends them):\n", "    file secret\n", "    repository entitled: 2 files\n"}},
+			"3 files sent (", "3 files left out, fetched with a login (--restricted NAME sends them):\n", "    file secret: by the lock's login\n", "    repository entitled: 2 files, by the lock's login\n"}},
 		{[]string{"pull", "--store", filepath.Join(dir, "st2")}, exitOK, []string{"4 inputs fetched", "of those, 3 files from where the lock says"}},
 		{[]string{"pull", "--store", filepath.Join(dir, "st3"), "--project", t.TempDir()}, exitError, []string{"file secret", "the token is to be read from a file that is not there"}},
 		{[]string{"push", "--store", store.Dir(), "--restricted", "nothere"}, exitUsage, []string{`"nothere"`}},

@@ -21,6 +21,7 @@ import (
 	"caisson/prefetch/cas"
 	"caisson/verify"
 	"caisson/verify/boot"
+	"caisson/verify/measure"
 	"caisson/verify/vary"
 )
 
@@ -30,7 +31,8 @@ type verifyOptions struct {
 	boot bool
 	boots
 	trusts
-	json bool
+	anySpace bool
+	json     bool
 }
 
 func newVerifyCommand(ui *ui) *cobra.Command {
@@ -64,6 +66,7 @@ rebuilders who agree included.`,
 	c.Flags().BoolVar(&o.boot, "boot", false, "boot the image as well")
 	o.bootFlags(c)
 	o.trustFlags(c)
+	spaceFlag(c, &o.anySpace)
 	c.Flags().BoolVar(&o.json, "json", false, "print the report as JSON")
 	return c
 }
@@ -73,17 +76,27 @@ type boots struct {
 	memory, cpus int
 	timeout      time.Duration
 	waitFor      []string
+	secureCert   string
 }
 
 func (b *boots) bootFlags(c *cobra.Command) {
 	c.Flags().IntVar(&b.memory, "memory", 2048, "the booted machine's memory in MiB")
 	c.Flags().IntVar(&b.cpus, "cpus", 2, "the booted machine's CPUs")
 	c.Flags().DurationVar(&b.timeout, "timeout", 5*time.Minute, "how long the machine may take")
+	c.Flags().StringVar(&b.secureCert, "secure-boot-cert", "", "boot with Secure Boot, on a machine that trusts this certificate alone")
 	c.Flags().StringArrayVar(&b.waitFor, "wait-for", []string{"login:"}, "a regular expression that a line of the console must match; may be repeated")
 }
 
 func (b *boots) options() (*boot.Options, error) {
 	o := &boot.Options{Memory: b.memory, CPUs: b.cpus, Timeout: b.timeout}
+	if b.secureCert != "" {
+		certs, err := (&bootKey{cert: b.secureCert}).certificates()
+		if err != nil {
+			return nil, err
+		}
+		platform := measure.Owned(certs[len(certs)-1].Raw)
+		o.Secure = &platform
+	}
 	for _, s := range b.waitFor {
 		re, err := regexp.Compile(s)
 		if err != nil {
@@ -164,16 +177,14 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 	if err := wantImage(image); err != nil {
 		return nil, err
 	}
+	r := &rebuilder{lock: l, text: text, store: store, variant: variant, ui: ui, anySpace: o.anySpace}
 	opts := verify.Options{
 		Image: image, Lock: l, Store: store, Arch: arch, Variant: variant, Out: o.out,
 		Version: programVersion(), Now: time.Now, Progress: func(s string) { ui.stage("%s", s) },
-		Conditions: vary.Settings{Base: os.TempDir(), Need: 3 << 30, Euid: os.Geteuid(), CPUs: runtime.NumCPU(), FSType: vary.FSType},
-		Rebuild: func(ctx context.Context, c *vary.Conditions, out string) error {
-			return rebuild(ctx, c, out, text, l, store, variant)
-		},
+		Conditions: vary.Settings{Base: os.TempDir(), Euid: os.Geteuid(), CPUs: runtime.NumCPU(), FSType: vary.FSType},
 	}
-	if o.noRebuild {
-		opts.Rebuild = nil
+	if !o.noRebuild {
+		opts.Rebuild, opts.Conditions.Need = r.run, r.space()
 	}
 	if o.boot {
 		var err error
@@ -199,7 +210,7 @@ func wantImage(name string) error {
 	if err == nil {
 		defer d.Close()
 		if _, err = d.Digest(); err == nil && d.Format == "raw" && !hasTable(d) {
-			err = errors.New("it is no qcow2, and no disk with a GUID partition table")
+			err = errors.New("it is no qcow2, no VHD, and no disk with a GUID partition table")
 		}
 	}
 	if err != nil {
@@ -234,16 +245,36 @@ func variantOf(image string, l *lock.Lock, arch string) string {
 	return ""
 }
 
-// rebuild runs `caisson build` under conditions. Where that is another user, or
-// the store has others below it, it is given a store of links to the files.
-func rebuild(ctx context.Context, c *vary.Conditions, out string, text []byte, l *lock.Lock, store *cas.Store, variant string) error {
-	lockFile, storeDir := filepath.Join(c.Dir, "caisson.lock"), store.Dir()
-	if err := os.WriteFile(lockFile, text, 0o644); err != nil { //nolint:gosec // for the other user to read
+// rebuilder rebuilds a lock's image by another run of this program.
+type rebuilder struct {
+	lock     *lock.Lock
+	text     []byte
+	store    *cas.Store
+	variant  string
+	ui       *ui
+	anySpace bool
+}
+
+// space is how many bytes a rebuild needs where it runs, about: the inputs
+// cannot be linked there where that is another file system.
+func (r *rebuilder) space() int64 {
+	need := build.Space(r.lock, r.store, machineArch(), r.variant)
+	for _, in := range build.Inputs(r.lock, machineArch(), r.variant) {
+		need += in.Size
+	}
+	return need
+}
+
+// run runs `caisson build` under conditions. Where that is another user, or the
+// store has others below it, it is given a store of links to the files.
+func (r *rebuilder) run(ctx context.Context, c *vary.Conditions, out string) error {
+	lockFile, storeDir := filepath.Join(c.Dir, lockName), r.store.Dir()
+	if err := os.WriteFile(lockFile, r.text, 0o644); err != nil { //nolint:gosec // for the other user to read
 		return err
 	}
-	if c.UID != 0 || len(store.Dirs()) > 1 {
+	if c.UID != 0 || len(r.store.Dirs()) > 1 {
 		storeDir = filepath.Join(c.Dir, "store")
-		if err := shareStore(ctx, store, build.Inputs(l, machineArch(), variant), storeDir); err != nil {
+		if err := shareStore(ctx, r.store, build.Inputs(r.lock, machineArch(), r.variant), storeDir); err != nil {
 			return err
 		}
 	}
@@ -252,20 +283,26 @@ func rebuild(ctx context.Context, c *vary.Conditions, out string, text []byte, l
 			return err
 		}
 	}
-	args := []string{"build", "--quiet", "--lock", lockFile, "--store", storeDir, "--out", out}
-	if variant != "" {
-		args = append(args, "--variant", variant)
+	args := []string{"build", "--quiet", "--events", "--lock", lockFile, "--store", storeDir, "--out", out}
+	if r.variant != "" {
+		args = append(args, "--variant", r.variant)
 	}
+	if r.anySpace {
+		args = append(args, "--any-space")
+	}
+	_, tell, end := r.ui.building()
+	defer end()
 	cmd, err := c.Command(ctx, args...)
 	if err != nil {
 		return err
 	}
+	lines := &eventLines{tell: tell}
 	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.Stdout, cmd.Stderr = lines, &said
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		text, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(said.String()), "caisson: "), "\nhint: ")
+		text, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(lines.said.String()+said.String()), "caisson: "), "\nhint: ")
 		if exit.ExitCode() == exitMissing {
 			return &rebuildError{text: text}
 		}
@@ -382,6 +419,9 @@ func newBootCommand(ui *ui) *cobra.Command {
 			d, err := verify.OpenDisk(args[0])
 			if err != nil {
 				return err
+			}
+			if m, err := measure.Disk(d, d.Size); err == nil {
+				o.Resets = m.Resets
 			}
 			d.Close()
 			o.Disk, o.Format, o.Serial = args[0], d.Format, ui.err

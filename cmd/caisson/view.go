@@ -48,7 +48,7 @@ func (v views) write(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store
 		if err != nil {
 			return viewError(err)
 		}
-		ui.stage("%s written: %s", dir, viewStats(st))
+		ui.stage("%s %s", dir, viewStats(st))
 	}
 	return nil
 }
@@ -85,8 +85,12 @@ func viewError(err error) error {
 	return err
 }
 
-// viewStats says of what a view was made.
+// viewStats says what became of a view, and of what it is made.
 func viewStats(st view.Stats) string {
+	done := "written"
+	if st.Kept {
+		done = "as it was"
+	}
 	var parts []string
 	for _, how := range []cas.Linked{cas.HardLink, cas.Reflink, cas.Copy} {
 		if n := st.Linked[how]; n > 0 {
@@ -97,7 +101,7 @@ func viewStats(st view.Stats) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, name))
 		}
 	}
-	return strings.Join(append(parts, fmt.Sprintf("%d made", st.Made)), ", ")
+	return done + ": " + strings.Join(append(parts, fmt.Sprintf("%d made", st.Made)), ", ")
 }
 
 // cargoView puts a lock's crates and the repositories that others come from

@@ -4,8 +4,7 @@
 // Read understands Cargo.lock's versions 1 to 4. A crate comes from a registry
 // and is pinned by the SHA-256 of its .crate file. A git dependency is pinned
 // by its commit; one repository may have several packages. Packages without a
-// source are folders of the tree itself: CheckPaths tells whether they are in
-// it.
+// source are folders of the tree itself: Folders finds them.
 //
 // An index line (see IndexLine) is made from the crate's own manifest, so
 // that cargo can resolve from .crate files alone, with no copy of the index.

@@ -170,7 +170,7 @@ func TestCargoReads(t *testing.T) {
 	}
 }
 
-func TestCheckPaths(t *testing.T) {
+func TestFolders(t *testing.T) {
 	for _, tt := range []struct {
 		files map[string]string
 		want  string
@@ -193,16 +193,33 @@ func TestCheckPaths(t *testing.T) {
 		for name, s := range tt.files {
 			fsys[name] = &fstest.MapFile{Data: []byte(s)}
 		}
-		if err := CheckPaths(fsys); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+		if _, err := Folders(fsys, "."); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v: got %v, want %s", tt.files, err, tt.want)
 		}
 	}
 }
 
-func FuzzCheckPaths(f *testing.F) {
+// TestFoldersBeside: a source's top may be a folder of a larger tree.
+func TestFoldersBeside(t *testing.T) {
+	fsys := fstest.MapFS{}
+	for name, s := range map[string]string{
+		"a/Cargo.toml": "[dependencies]\nb = { path = \"../b\" }\nc = { path = \"c\" }\n", "b/Cargo.toml": "", "a/c/Cargo.toml": "[dependencies]\nx = { path = \"../../../x\" }\n",
+	} {
+		fsys[name] = &fstest.MapFile{Data: []byte(s)}
+	}
+	if _, err := Folders(fsys, "a"); err == nil || !strings.Contains(err.Error(), `a/c/Cargo.toml: dependencies x: "../../../x" is outside`) {
+		t.Errorf("got %v", err)
+	}
+	fsys["a/c/Cargo.toml"].Data = nil
+	if got, err := Folders(fsys, "./a"); err != nil || !reflect.DeepEqual(got, []string{"a", "b", "a/c"}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func FuzzFolders(f *testing.F) {
 	f.Add("[dependencies]\na = { path = \"a\" }\n[workspace]\nmembers = [\"a*\", \"[\"]\n")
 	f.Add("[patch.x]\na = 1\n[target.x.dependencies]\na = { path = 1 }\n")
 	f.Fuzz(func(_ *testing.T, s string) {
-		_ = CheckPaths(fstest.MapFS{"Cargo.toml": &fstest.MapFile{Data: []byte(s)}, "a/Cargo.toml": &fstest.MapFile{}})
+		_, _ = Folders(fstest.MapFS{"Cargo.toml": &fstest.MapFile{Data: []byte(s)}, "a/Cargo.toml": &fstest.MapFile{}}, ".")
 	})
 }

@@ -27,16 +27,17 @@ type localManifest struct {
 	Replace map[string]any            `toml:"replace"`
 }
 
-// CheckPaths is an error if a package of the tree, its root or a workspace's
-// member or what they reach by path, needs a folder that is outside of fsys or
-// not there. Only these are inputs of a build.
-func CheckPaths(fsys fs.FS) error {
-	seen := map[string]bool{".": true}
-	queue := []string{"."}
+// Folders are those of the tree's own packages: top, a workspace's members, and
+// what they reach by path. It is an error if one is outside of fsys or not
+// there, for only what is there is an input of a build.
+func Folders(fsys fs.FS, top string) ([]string, error) {
+	top = path.Clean(top)
+	seen := map[string]bool{top: true}
+	queue := []string{top}
 	for i := 0; i < len(queue); i++ {
 		dirs, err := neighbours(fsys, queue[i])
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, d := range dirs {
 			if !seen[d] {
@@ -45,7 +46,7 @@ func CheckPaths(fsys fs.FS) error {
 			}
 		}
 	}
-	return nil
+	return queue, nil
 }
 
 // neighbours are the folders that the Cargo.toml of a folder names.

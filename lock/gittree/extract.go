@@ -48,17 +48,17 @@ func makeEmpty(dir string) error {
 }
 
 func extractFile(root *os.Root, name string, f File, r io.Reader) error {
-	if f.Mode == modeDir || f.Mode == modeGitlink {
+	if f.Mode == ModeDir || f.Mode == ModeGitlink {
 		return MakeDirs(root, name)
 	}
 	if err := MakeDirs(root, path.Dir(name)); err != nil {
 		return err
 	}
-	if f.Mode == modeLink {
+	if f.Mode == ModeLink {
 		return root.Symlink(f.Target, name)
 	}
 	perm := fs.FileMode(0o644)
-	if f.Mode == modeExec {
+	if f.Mode == ModeExec {
 		perm = 0o755
 	}
 	out, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)

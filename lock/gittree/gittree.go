@@ -27,11 +27,13 @@
 //
 // # Limits
 //
-// 1 MiB for a commit, a tag, and .gitmodules; 64 MiB for a tree object; 4096
+// 1 MiB for a commit, a tag, and .gitmodules; 16 MiB for the tree objects of a
+// folder and those above it together, which is some 400,000 files in one; 4096
 // bytes for a path and for a link's target; 4 million files; 10,000 places of
-// submodules, 1000 submodules, 16 of them inside each other. Names that git refuses to check out (".git" in
-// all its spellings, "." and "..", a .gitmodules that is a link) are errors, as
-// are modes that git does not write.
+// submodules, 1000 submodules, 16 of them inside each other. Names that git
+// refuses to check out (".git" in all its spellings, "." and "..", a
+// .gitmodules that is a link) are errors, as are modes that git does not write.
+// Memory does not follow the sizes of files.
 package gittree
 
 import (
@@ -46,7 +48,7 @@ import (
 // The limits that the package comment gives.
 const (
 	maxMeta    = 1 << 20
-	maxTree    = 64 << 20
+	maxTree    = 16 << 20
 	maxPath    = 4096
 	maxFiles   = 4_000_000
 	maxLinks   = 10_000

@@ -19,14 +19,15 @@ const (
 	typeTag    = "tag"
 )
 
-// The modes of a tree's entries, as tree objects spell them.
+// The modes of a tree's entries, as tree objects spell them. ModeGitlink is a
+// submodule's place.
 const (
-	modeDir     = "40000"
-	modeFile    = "100644"
-	modeGroup   = "100664" // written by git before 1.0 only
-	modeExec    = "100755"
-	modeLink    = "120000"
-	modeGitlink = "160000"
+	ModeDir     = "40000"
+	ModeFile    = "100644"
+	ModeGroup   = "100664" // written by git before 1.0 only
+	ModeExec    = "100755"
+	ModeLink    = "120000"
+	ModeGitlink = "160000"
 )
 
 // idHash hashes one object into its id.
@@ -74,7 +75,7 @@ type entry struct {
 	id   string
 }
 
-func (e entry) isDir() bool { return e.mode == modeDir }
+func (e entry) isDir() bool { return e.mode == ModeDir }
 
 // sortKey is what git orders a tree's entries by: a folder's name ends in a
 // slash.
@@ -142,7 +143,7 @@ func treeObject(entries []entry) ([]byte, error) {
 // check out.
 func checkEntry(e entry) error {
 	switch e.mode {
-	case modeDir, modeFile, modeGroup, modeExec, modeLink, modeGitlink:
+	case ModeDir, ModeFile, ModeGroup, ModeExec, ModeLink, ModeGitlink:
 	default:
 		return fmt.Errorf("%q has mode %q, which git does not write", e.name, e.mode)
 	}
@@ -156,7 +157,7 @@ func checkEntry(e entry) error {
 		if isDotGit(part) {
 			return fmt.Errorf("%q would be taken for .git by some file system", e.name)
 		}
-		if e.mode == modeLink && isDotModules(part) {
+		if e.mode == ModeLink && isDotModules(part) {
 			return fmt.Errorf("%q is a symbolic link", e.name)
 		}
 	}

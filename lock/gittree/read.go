@@ -256,6 +256,7 @@ type treeReader struct {
 	hexLen  int
 	modules []byte // .gitmodules
 	frames  []frame
+	open    int // bytes of the tree objects of frames
 }
 
 // frame is a folder that is being read.
@@ -307,16 +308,17 @@ func (t *treeReader) enter(dirs []string) error {
 	for len(t.frames) > same+1 {
 		f := t.frames[len(t.frames)-1]
 		t.frames = t.frames[:len(t.frames)-1]
+		t.open -= f.size
 		id, err := t.finish(f)
 		if err != nil {
 			return err
 		}
-		if err := t.append(entry{mode: modeDir, name: f.name, id: id}); err != nil {
+		if err := t.append(entry{mode: ModeDir, name: f.name, id: id}); err != nil {
 			return err
 		}
 	}
 	for _, name := range dirs[same:] {
-		if err := checkEntry(entry{mode: modeDir, name: name}); err != nil {
+		if err := checkEntry(entry{mode: ModeDir, name: name}); err != nil {
 			return err
 		}
 		t.frames = append(t.frames, frame{name: name})
@@ -330,8 +332,10 @@ func (t *treeReader) append(e entry) error {
 	if n := len(f.entries); n > 0 && f.entries[n-1].sortKey() >= e.sortKey() {
 		return fmt.Errorf("%q is not in its place in its tree", e.name)
 	}
-	if f.size += len(e.mode) + len(e.name) + 2 + t.hexLen/2; f.size > maxTree {
-		return fmt.Errorf("a folder of more than %d bytes", maxTree)
+	size := len(e.mode) + len(e.name) + 2 + t.hexLen/2
+	f.size += size
+	if t.open += size; t.open > maxTree {
+		return fmt.Errorf("a folder, with those above it, of more than %d bytes", maxTree)
 	}
 	f.entries = append(f.entries, e)
 	return nil
@@ -360,10 +364,10 @@ func (t *treeReader) file(h *tar.Header, at, base string) (entry, error) {
 		return e, err
 	}
 	f := File{Module: t.module, Path: at, Mode: e.mode, Size: h.Size, Target: h.Linkname}
-	if isLink := e.mode == modeLink; isLink != (f.Target != "") || len(f.Target) > maxPath {
+	if isLink := e.mode == ModeLink; isLink != (f.Target != "") || len(f.Target) > maxPath {
 		return e, fmt.Errorf("%s: %.80q is no target of a symbolic link", at, f.Target)
 	}
-	if e.mode == modeGitlink {
+	if e.mode == ModeGitlink {
 		e.id = h.PAXRecords[gitlinkRecord]
 	}
 	if err := t.d.out.WriteHeader(treeHeader(t.prefix+at, e, h.Size, f.Target)); err != nil {
@@ -371,11 +375,11 @@ func (t *treeReader) file(h *tar.Header, at, base string) (entry, error) {
 	}
 	var err error
 	switch e.mode {
-	case modeGitlink:
+	case ModeGitlink:
 		err = t.link(f, e.id)
-	case modeDir:
+	case ModeDir:
 		e.id, err = t.emptyDir(f)
-	case modeLink:
+	case ModeLink:
 		f.Size = int64(len(f.Target))
 		e.id, err = t.blob(f, strings.NewReader(f.Target), io.Discard)
 	default:
@@ -389,17 +393,17 @@ func (t *treeReader) file(h *tar.Header, at, base string) (entry, error) {
 func headerMode(h *tar.Header) string {
 	switch {
 	case h.Typeflag == tar.TypeDir && h.PAXRecords[gitlinkRecord] != "":
-		return modeGitlink
+		return ModeGitlink
 	case h.Typeflag == tar.TypeDir:
-		return modeDir
+		return ModeDir
 	case h.Typeflag == tar.TypeSymlink:
-		return modeLink
+		return ModeLink
 	case h.Mode == 0o755:
-		return modeExec
+		return ModeExec
 	case h.Mode == 0o664:
-		return modeGroup
+		return ModeGroup
 	}
-	return modeFile
+	return ModeFile
 }
 
 // link keeps the place of a submodule.
@@ -439,7 +443,7 @@ func (t *treeReader) show(f File, r io.Reader) error {
 func (t *treeReader) blob(f File, r io.Reader, again io.Writer) (string, error) {
 	h := newHash(t.hexLen, typeBlob, f.Size)
 	body := &tee{r: r, to: [2]io.Writer{h, again}}
-	if f.Path == ".gitmodules" && f.Mode != modeLink {
+	if f.Path == ".gitmodules" && f.Mode != ModeLink {
 		if f.Size > maxMeta {
 			return "", fmt.Errorf("%s: %d bytes; want %d at most", f.Path, f.Size, maxMeta)
 		}

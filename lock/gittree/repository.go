@@ -70,8 +70,8 @@ func (m *mirror) at() string {
 func (m *mirror) file(f File, r io.Reader) error {
 	m.blob = false
 	switch f.Mode {
-	case modeFile, modeGroup, modeExec:
-	case modeLink:
+	case ModeFile, ModeGroup, ModeExec:
+	case ModeLink:
 		r = strings.NewReader(f.Target)
 	default:
 		return nil

@@ -163,3 +163,25 @@ func TestCargoBuildsFromTheRepository(t *testing.T) {
 		}
 	}
 }
+
+// TestGoReadsTheRepository has go take a module from the mirror alone, as it
+// would from its server.
+func TestGoReadsTheRepository(t *testing.T) {
+	goTool := tool(t, "go")
+	lib := newRepo(t, "sha1", map[string]string{"go.mod": "module git.invalid/lib.git\n\ngo 1.21\n", "lib.go": "package lib\n\nconst Answer = 42\n"})
+	git(t, lib, "tag", "-a", "-m", "m", "v1.2.3")
+	m := mirrorOf(t, write(t, source(t, lib, "v1.2.3")), "refs/tags/v1.2.3", "refs/heads/main")
+	app := t.TempDir()
+	files(t, app, map[string]string{
+		"go.mod":  "module app\n\ngo 1.21\n\nrequire git.invalid/lib.git v1.2.3\n",
+		"main.go": "package main\n\nimport lib \"git.invalid/lib.git\"\n\nfunc main() { println(lib.Answer) }\n",
+	})
+	cmd := exec.Command(goTool, "run", "-mod=mod", "-modcacherw", ".")
+	cmd.Dir = app
+	cmd.Env = append(environment(), "GIT_ALLOW_PROTOCOL=file:https", "GOPROXY=direct", "GONOSUMDB=*", "GOENV=off", "GOWORK=off", "GOFLAGS=", "GOTOOLCHAIN=local", "GOMODCACHE="+t.TempDir(),
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url.file://"+m+".insteadOf", "GIT_CONFIG_VALUE_0=https://git.invalid/lib")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(out)), "42") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

@@ -6,29 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 	"time"
 )
-
-// Source is where Write finds the objects of a repository. Write believes
-// what it is given: Check proves the outcome.
-type Source struct {
-	// ID is the commit's, or that of an annotated tag, in hex.
-	ID string
-	// Open opens an object.
-	Open func(id string) (*Object, error)
-	// Module is where a submodule is found that .gitmodules names, or nil
-	// for one that is not to be taken. Module itself is nil where none is.
-	Module func(s Submodule) (*Source, error)
-}
-
-// Object is an open object of a repository.
-type Object struct {
-	Type string // commit, tree, blob or tag
-	Size int64  // bytes
-	io.ReadCloser
-}
 
 // Write writes a repository at a commit in the form of the package comment.
 func Write(w io.Writer, s *Source) error {
@@ -64,15 +44,15 @@ func (w *writer) meta(name string, raw []byte) error {
 func treeHeader(name string, e entry, size int64, target string) *tar.Header {
 	h := newHeader(name, size)
 	switch e.mode {
-	case modeGroup:
+	case ModeGroup:
 		h.Mode = 0o664
-	case modeExec:
+	case ModeExec:
 		h.Mode = 0o755
-	case modeLink:
+	case ModeLink:
 		h.Typeflag, h.Mode, h.Linkname, h.Size = tar.TypeSymlink, 0o777, target, 0
-	case modeDir:
+	case ModeDir:
 		h.Typeflag, h.Mode, h.Name = tar.TypeDir, 0o755, name+"/"
-	case modeGitlink:
+	case ModeGitlink:
 		h.Typeflag, h.Mode, h.Name = tar.TypeDir, 0o755, name+"/"
 		h.PAXRecords = map[string]string{gitlinkRecord: e.id}
 	}
@@ -84,20 +64,12 @@ func (w *writer) repository(s *Source, prefix string) error {
 	if strings.Count(prefix, "/modules/") >= maxNested {
 		return fmt.Errorf("%s: more than %d submodules inside each other", prefix, maxNested)
 	}
-	id, err := w.tags(s, prefix)
+	id, raw, err := w.tags(s, prefix)
 	if err != nil {
 		return err
 	}
-	raw, err := s.read(id, typeCommit, maxMeta)
-	if err != nil {
-		return err
-	}
-	c, err := parseCommit(raw)
-	if err != nil {
-		return fmt.Errorf("%s: %w", id, err)
-	}
-	t := treeWriter{w: w, s: s, prefix: prefix, hexLen: len(id)}
-	if err := t.dir(c.tree, ""); err != nil {
+	t := treeWriter{w: w, s: s, prefix: prefix}
+	if err := s.walk(id, raw, t.entry); err != nil {
 		return err
 	}
 	if s.Module == nil || len(t.links) == 0 || t.modules == nil {
@@ -130,74 +102,22 @@ func (w *writer) repository(s *Source, prefix string) error {
 	return nil
 }
 
-// tags writes the commit and before it, in the order of the form after it,
-// the tags that lead to it. It returns the commit's id.
-func (w *writer) tags(s *Source, prefix string) (id string, err error) {
-	var tags [][]byte
-	id = s.ID
-	for {
-		if !IsID(id) {
-			return "", fmt.Errorf("%q is no id of an object", id)
-		}
-		o, err := s.Open(id)
-		if err != nil {
-			return "", fmt.Errorf("object %s: %w", id, err)
-		}
-		raw, err := o.readAll(maxMeta)
-		switch {
-		case err != nil:
-			return "", fmt.Errorf("object %s: %w", id, err)
-		case o.Type == typeCommit:
-			if err := w.meta(prefix+"commit", raw); err != nil {
-				return "", err
-			}
-			for i, t := range tags {
-				if err := w.meta(prefix+tagName(i+1), t); err != nil {
-					return "", err
-				}
-			}
-			return id, nil
-		case o.Type != typeTag:
-			return "", fmt.Errorf("object %s is a %s, want a commit", id, o.Type)
-		case len(tags) == maxTags:
-			return "", fmt.Errorf("tag %s: more than %d tags of tags", s.ID, maxTags)
-		}
-		t, err := parseTag(raw)
-		if err != nil {
-			return "", fmt.Errorf("tag %s: %w", id, err)
-		}
-		tags, id = append(tags, raw), t.object
-	}
-}
-
-// read reads a whole object of that type.
-func (s *Source) read(id, typ string, limit int64) ([]byte, error) {
-	o, err := s.Open(id)
+// tags writes the commit and after it the tags that lead to it. It returns the
+// commit's id and object.
+func (w *writer) tags(s *Source, prefix string) (id string, raw []byte, err error) {
+	id, raw, tags, err := s.peel()
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", typ, id, err)
+		return "", nil, err
 	}
-	raw, err := o.readAll(limit)
-	if err == nil && o.Type != typ {
-		err = fmt.Errorf("it is a %s", o.Type)
+	if err := w.meta(prefix+"commit", raw); err != nil {
+		return "", nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", typ, id, err)
+	for i, t := range tags {
+		if err := w.meta(prefix+tagName(i+1), t); err != nil {
+			return "", nil, err
+		}
 	}
-	return raw, nil
-}
-
-// readAll reads the object and closes it.
-func (o *Object) readAll(limit int64) ([]byte, error) {
-	defer o.Close()
-	if o.Size > limit {
-		return nil, fmt.Errorf("a %s of %d bytes; want %d at most", o.Type, o.Size, limit)
-	}
-	var b bytes.Buffer
-	n, err := io.Copy(&b, io.LimitReader(o, o.Size+1))
-	if err == nil && n != o.Size {
-		err = fmt.Errorf("got %d bytes, want %d", n, o.Size)
-	}
-	return b.Bytes(), err
+	return id, raw, nil
 }
 
 // treeWriter writes the tree of one repository.
@@ -205,41 +125,19 @@ type treeWriter struct {
 	w       *writer
 	s       *Source
 	prefix  string
-	hexLen  int
 	links   []Submodule
 	modules []byte // .gitmodules
 }
 
-// dir writes the tree object id, which is at that path.
-func (t *treeWriter) dir(id, at string) error {
-	raw, err := t.s.read(id, typeTree, maxTree)
-	if err != nil {
-		return err
+// entry writes an entry of the tree.
+func (t *treeWriter) entry(e Entry) error {
+	if e.Mode == ModeDir {
+		return t.put(entry{mode: ModeDir}, e.Path, 0, "")
 	}
-	entries, err := parseTree(raw, t.hexLen)
-	if err != nil {
-		return fmt.Errorf("tree %s: %w", id, err)
+	if t.w.files++; t.w.files > maxFiles {
+		return fmt.Errorf("more than %d files", maxFiles)
 	}
-	if len(entries) == 0 && at != "" {
-		return t.put(entry{mode: modeDir}, at, 0, "")
-	}
-	for _, e := range entries {
-		name := path.Join(at, e.name)
-		if len(name) > maxPath {
-			return fmt.Errorf("%.40q… is longer than %d bytes", name, maxPath)
-		}
-		if e.isDir() {
-			err = t.dir(e.id, name)
-		} else if t.w.files++; t.w.files > maxFiles {
-			err = fmt.Errorf("more than %d files", maxFiles)
-		} else {
-			err = t.file(e, name)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.file(entry{mode: e.Mode, id: e.ID}, e.Path)
 }
 
 func (t *treeWriter) put(e entry, at string, size int64, target string) error {
@@ -251,13 +149,13 @@ func (t *treeWriter) put(e entry, at string, size int64, target string) error {
 
 func (t *treeWriter) file(e entry, at string) error {
 	switch {
-	case e.mode == modeGitlink:
+	case e.mode == ModeGitlink:
 		if t.w.links++; t.w.links > maxLinks {
 			return fmt.Errorf("more than %d places of submodules", maxLinks)
 		}
 		t.links = append(t.links, Submodule{Path: at, Commit: e.id})
 		return t.put(e, at, 0, "")
-	case e.mode == modeLink:
+	case e.mode == ModeLink:
 		target, err := t.s.read(e.id, typeBlob, maxPath)
 		if err != nil {
 			return fmt.Errorf("%s: %w", at, err)

@@ -60,21 +60,22 @@ type Module struct {
 // path and version. It reads go.mod and go.sum at the top of fsys, and where
 // there is a go.work (see Workspace) those of the folders it uses.
 func Read(fsys fs.FS) ([]Module, error) {
-	s, err := readSource(fsys)
+	s, err := readSource(fsys, ".")
 	if err != nil {
 		return nil, err
 	}
 	return s.modules()
 }
 
-// readSource reads a folder's go.work, go.mod and sum files.
-func readSource(fsys fs.FS) (*source, error) {
+// readSource reads the go.work, go.mod and sum files of the folder top.
+func readSource(fsys fs.FS, top string) (*source, error) {
+	top = path.Clean(top)
 	s := &source{
-		fsys: fsys, sums: make(map[module.Version]Module),
+		fsys: fsys, top: top, sums: make(map[module.Version]Module),
 		zips: make(map[module.Version]bool), excluded: make(map[module.Version]bool),
 	}
 	read := s.readModule
-	if Workspace(fsys) {
+	if isFile(fsys, path.Join(top, "go.work")) {
 		read = s.readWork
 	}
 	if err := read(); err != nil {
@@ -131,6 +132,7 @@ func GoVersion(fsys fs.FS) (string, error) {
 // source collects what a folder's files say.
 type source struct {
 	fsys fs.FS
+	top  string // the folder of the go.mod or go.work
 	sums map[module.Version]Module
 	// zips are the modules of the build list; all takes every zip instead.
 	zips map[module.Version]bool
@@ -157,37 +159,38 @@ func (m mainModule) path() string {
 
 // readModule reads a single module at the top of the folder.
 func (s *source) readModule() error {
-	mod, err := s.readMod(".")
+	mod, err := s.readMod(s.top)
 	if err != nil {
 		return err
 	}
 	// A module without requirements has no go.sum.
-	if err := s.readSum("go.sum"); err != nil {
+	if err := s.readSum(path.Join(s.top, "go.sum")); err != nil {
 		return err
 	}
 	s.all = mod.Go == nil || version.Compare("go"+mod.Go.Version, "go1.17") < 0
-	return s.require(mod, mod.Replace, ".", nil)
+	return s.require(mod, mod.Replace, s.top, nil)
 }
 
 // readWork reads a workspace: its go.work, and the modules that it uses.
 func (s *source) readWork() error {
-	b, err := readFile(s.fsys, "go.work")
+	name := path.Join(s.top, "go.work")
+	b, err := readFile(s.fsys, name)
 	if err != nil {
 		return err
 	}
-	work, err := modfile.ParseWork("go.work", b, nil)
+	work, err := modfile.ParseWork(name, b, nil)
 	if err != nil {
 		return err
 	}
-	if err := s.readSum("go.work.sum"); err != nil {
+	if err := s.readSum(path.Join(s.top, "go.work.sum")); err != nil {
 		return err
 	}
 	s.all, s.work = true, work
 	used := make(map[string]bool)
 	for _, u := range work.Use {
-		dir, err := inside(".", u.Path)
+		dir, err := inside(s.top, u.Path)
 		if err != nil {
-			return fmt.Errorf("go.work: use %s: %w", u.Path, err)
+			return fmt.Errorf("%s: use %s: %w", name, u.Path, err)
 		}
 		mod, err := s.readMod(dir)
 		if err != nil {
@@ -200,11 +203,11 @@ func (s *source) readWork() error {
 			return fmt.Errorf("%s: there is no module line", path.Join(dir, "go.mod"))
 		}
 		if used[mod.Module.Mod.Path] {
-			return fmt.Errorf("go.work: two modules are called %s", mod.Module.Mod.Path)
+			return fmt.Errorf("%s: two modules are called %s", name, mod.Module.Mod.Path)
 		}
 		used[mod.Module.Mod.Path] = true
 	}
-	if err := s.localReplacements(work.Replace, ".", "go.work"); err != nil {
+	if err := s.localReplacements(work.Replace, s.top, name); err != nil {
 		return err
 	}
 	for _, m := range s.mains {

@@ -25,6 +25,9 @@ type Options struct {
 	Packages []Package
 	// Arches are the machines they are built for, as GOARCH has them.
 	Arches []string
+	// Top is the folder of fsys that has the go.mod or go.work; empty for fsys
+	// itself. What they name by path may lie anywhere in fsys.
+	Top string
 	// Toolchain compiles them, such as "go1.26.0"; where it is empty, one that
 	// is new enough for all of them.
 	Toolchain string
@@ -65,20 +68,13 @@ type Needed struct {
 // does for -mod=readonly. In a plain module what the sum files lack is an
 // error, as it is for the go command.
 func Load(ctx context.Context, fsys fs.FS, o Options) ([]Needed, error) {
-	s, err := readSource(fsys)
+	l, err := newLoader(fsys, o)
 	if err != nil {
 		return nil, err
-	}
-	listed, err := s.modules()
-	if err != nil {
-		return nil, err
-	}
-	l := &loader{
-		source: s, o: o, need: make(map[module.Version]*Needed), files: make(map[module.Version]string),
-		mods: make(map[module.Version]*summary), zips: make(map[module.Version]*tree), imports: make(map[string][]string),
 	}
 	defer l.close()
-	if err := l.setReplacements(); err != nil {
+	listed, err := l.modules()
+	if err != nil {
 		return nil, err
 	}
 	if err := l.fetchListed(ctx, listed); err != nil {
@@ -101,6 +97,18 @@ type loader struct {
 	graph    *graph // nil until a package asks for it
 	zips     map[module.Version]*tree
 	imports  map[string][]string // of files, by module and name
+}
+
+func newLoader(fsys fs.FS, o Options) (*loader, error) {
+	s, err := readSource(fsys, o.Top)
+	if err != nil {
+		return nil, err
+	}
+	l := &loader{
+		source: s, o: o, need: make(map[module.Version]*Needed), files: make(map[module.Version]string),
+		mods: make(map[module.Version]*summary), zips: make(map[module.Version]*tree), imports: make(map[string][]string),
+	}
+	return l, l.setReplacements()
 }
 
 // replacement is what stands for a module: another one, or a folder.
@@ -128,7 +136,7 @@ func (l *loader) setReplacements() error {
 	if l.work != nil {
 		for _, r := range l.work.Replace {
 			byWork[r.Old.Path] = true
-			if err := set(r, ".", "go.work"); err != nil {
+			if err := set(r, l.top, path.Join(l.top, "go.work")); err != nil {
 				return err
 			}
 		}
@@ -219,7 +227,7 @@ func (l *loader) file(ctx context.Context, m module.Version, ext string) (string
 	case known != "":
 		*h1 = known
 	case l.work == nil:
-		return "", fmt.Errorf("go.sum has no hash for %s %s; run `go mod tidy`", key.Path, key.Version)
+		return "", fmt.Errorf("%s has no hash for %s %s; run `go mod tidy`", path.Join(l.top, "go.sum"), key.Path, key.Version)
 	default:
 		var proved bool
 		if *h1, proved, err = l.o.Unlisted(ctx, key.Path, key.Version); err != nil {

@@ -27,8 +27,9 @@ const maxGoFile = 64 << 20
 // tree is the files of a module.
 type tree struct {
 	fsys  fs.FS
-	dir   string // the module's folder in it
-	local bool   // of the source: other modules may be inside
+	dir   string         // the module's folder in it
+	local bool           // of the source: other modules may be inside
+	mod   module.Version // or what replaces it; a folder of the source has no version
 	id    string
 	close func() error
 }
@@ -40,6 +41,10 @@ type walk struct {
 	seen map[string]bool // packages, by import path
 	// strict makes it an error that nobody has a package.
 	strict bool
+	// found is told of every package that has files for the machine, std of
+	// every one of the standard library that is imported; they may be nil.
+	found func(name string, t *tree, dir string)
+	std   func(ctx context.Context, name string) error
 }
 
 // loadPackages follows the imports of what is built.
@@ -91,7 +96,7 @@ func (w *walk) root(ctx context.Context, pkg string) error {
 	if pkg != "." && !strings.HasPrefix(pkg, "./") {
 		return w.importPath(ctx, pkg, "", "")
 	}
-	dir, rest, pattern := strings.Cut(path.Clean(pkg), "...")
+	dir, rest, pattern := strings.Cut(path.Join(w.l.top, pkg), "...")
 	if pattern {
 		if rest != "" || dir != "" && !strings.HasSuffix(dir, "/") {
 			return fmt.Errorf("package %q: want a folder, or one with /... behind it", pkg)
@@ -126,7 +131,7 @@ func (w *walk) folder(ctx context.Context, m mainModule, dir string) error {
 			rel = strings.TrimPrefix(dir, m.dir+"/")
 		}
 	}
-	t := &tree{fsys: w.l.fsys, dir: m.dir, local: true, id: "./" + m.dir}
+	t := &tree{fsys: w.l.fsys, dir: m.dir, local: true, mod: module.Version{Path: m.path()}, id: "./" + m.dir}
 	return w.pkg(ctx, path.Join(m.path(), rel), t, dir)
 }
 
@@ -176,23 +181,42 @@ func (w *walk) pkg(ctx context.Context, name string, t *tree, dir string) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	entries, err := fs.ReadDir(t.fsys, dir)
+	imports, any, err := w.imports(t, dir)
 	if err != nil {
 		return fmt.Errorf("package %s: %w", name, err)
 	}
+	if any && w.found != nil {
+		w.found(name, t, dir)
+	}
+	for _, p := range sortedKeys(imports) {
+		if err := w.importPath(ctx, p, name, t.id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// imports is what the files of a package import that are for the machine, and
+// whether there are any, be they tests.
+func (w *walk) imports(t *tree, dir string) (imports map[string]bool, any bool, err error) {
+	entries, err := fs.ReadDir(t.fsys, dir)
+	if err != nil {
+		return nil, false, err
+	}
 	c := w.ctx
 	c.OpenFile = func(p string) (io.ReadCloser, error) { return t.fsys.Open(p) }
-	imports := make(map[string]bool)
+	imports = make(map[string]bool)
 	for _, e := range entries {
 		file := e.Name()
-		if e.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+		if e.IsDir() || !strings.HasSuffix(file, ".go") {
 			continue
 		}
 		ok, err := c.MatchFile(dir, file)
 		if err != nil {
-			return fmt.Errorf("package %s: %w", name, err)
+			return nil, false, err
 		}
-		if !ok {
+		any = any || ok
+		if !ok || strings.HasSuffix(file, "_test.go") {
 			continue
 		}
 		list, err := w.l.importsOf(t, path.Join(dir, file))
@@ -200,7 +224,7 @@ func (w *walk) pkg(ctx context.Context, name string, t *tree, dir string) error 
 			if !w.strict {
 				continue
 			}
-			return fmt.Errorf("package %s: %w", name, err)
+			return nil, false, err
 		}
 		if slices.Contains(list, "C") && !c.CgoEnabled {
 			continue
@@ -209,12 +233,7 @@ func (w *walk) pkg(ctx context.Context, name string, t *tree, dir string) error 
 			imports[p] = true
 		}
 	}
-	for _, p := range sortedKeys(imports) {
-		if err := w.importPath(ctx, p, name, t.id); err != nil {
-			return err
-		}
-	}
-	return nil
+	return imports, any, nil
 }
 
 // importsOf parses the imports of a file.
@@ -254,7 +273,10 @@ func (l *loader) importsOf(t *tree, name string) ([]string, error) {
 // importPath finds who has a package, and looks at it. by is the package that
 // imports it, in the module with the id in.
 func (w *walk) importPath(ctx context.Context, p, by, in string) error {
-	if p == "C" || p == "unsafe" || w.seen[p] {
+	if in == stdID || p == "C" || p == "unsafe" {
+		return w.standard(ctx, p)
+	}
+	if w.seen[p] {
 		return nil
 	}
 	where := "package " + p
@@ -279,10 +301,20 @@ func (w *walk) importPath(ctx context.Context, p, by, in string) error {
 	switch {
 	case t != nil:
 		return w.pkg(ctx, p, t, dir)
-	case std || !w.strict:
+	case std:
+		return w.standard(ctx, p)
+	case !w.strict:
 		return nil
 	}
 	return fmt.Errorf("%s: no required module has it; run `go mod tidy`", where)
+}
+
+// standard tells of a package of the standard library, or of cgo's "C".
+func (w *walk) standard(ctx context.Context, p string) error {
+	if w.std == nil {
+		return nil
+	}
+	return w.std(ctx, p)
 }
 
 // provider finds the module that has a package, first among those that the
@@ -361,7 +393,7 @@ func (l *loader) tree(ctx context.Context, m module.Version) (*tree, error) {
 	if t := l.zips[m]; t != nil {
 		return t, nil
 	}
-	t := &tree{fsys: l.fsys, local: true}
+	t := &tree{fsys: l.fsys, local: true, mod: module.Version{Path: m.Path}}
 	if m.Version == "" {
 		for _, main := range l.mains {
 			if main.path() == m.Path {
@@ -382,7 +414,7 @@ func (l *loader) tree(ctx context.Context, m module.Version) (*tree, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s.zip: %w", r.Version, err)
 		}
-		t = &tree{fsys: z, dir: r.Version.String(), id: r.Version.String(), close: z.Close}
+		t = &tree{fsys: z, dir: r.Version.String(), mod: r.Version, id: r.Version.String(), close: z.Close}
 	}
 	l.zips[m] = t
 	return t, nil

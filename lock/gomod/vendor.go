@@ -91,15 +91,18 @@ func (v *vendored) moduleLine(f []string, before module.Version) module.Version 
 // the go command does, and, as it does not, every file in it with the locked
 // modules: needed is what Load returned, and fetch brings a module's zip. A tree
 // without modules.txt is not one of the go command's.
-func CheckVendor(fsys fs.FS, needed []Needed, fetch func(m Module) (string, error)) error {
-	b, err := readFile(fsys, "vendor/modules.txt")
+// top is as Options.Top.
+func CheckVendor(fsys fs.FS, top string, needed []Needed, fetch func(m Module) (string, error)) error {
+	top = path.Clean(top)
+	list := path.Join(top, "vendor/modules.txt")
+	b, err := readFile(fsys, list)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	s, err := readSource(fsys)
+	s, err := readSource(fsys, top)
 	if err != nil {
 		return err
 	}
@@ -113,10 +116,10 @@ func CheckVendor(fsys fs.FS, needed []Needed, fetch func(m Module) (string, erro
 		return err
 	}
 	if err := c.consistent(); err != nil {
-		return fmt.Errorf("vendor/modules.txt: %w; run `%s`", err, c.command())
+		return fmt.Errorf("%s: %w; run `%s`", list, err, c.command())
 	}
-	return fs.WalkDir(fsys, "vendor", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || name == "vendor/modules.txt" {
+	return fs.WalkDir(fsys, path.Dir(list), func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || name == list {
 			return err
 		}
 		return c.file(name, d)
@@ -176,7 +179,7 @@ func (c *vendorCheck) sameReplacements() error {
 		}
 		got, ok := c.v.replaced[m]
 		if ok && got.Version == "" {
-			got.Path = path.Clean(got.Path)
+			got.Path = path.Join(c.top, got.Path)
 		}
 		if got != r.Version {
 			return fmt.Errorf("%s is replaced by %s in the source, and by %q there", m, r.Version, got)
@@ -207,7 +210,7 @@ func (c *vendorCheck) file(name string, d fs.DirEntry) error {
 	if !d.Type().IsRegular() {
 		return fmt.Errorf("%s: not a regular file", name)
 	}
-	rel := strings.TrimPrefix(name, "vendor/")
+	rel := strings.TrimPrefix(strings.TrimPrefix(name, c.top+"/"), "vendor/")
 	var from []module.Version
 	if m, ok := c.v.packages[path.Dir(rel)]; ok {
 		from = []module.Version{m}

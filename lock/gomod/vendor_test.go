@@ -160,7 +160,7 @@ func checkVendor(p *proxy, dir string) error {
 	if err != nil {
 		return err
 	}
-	return CheckVendor(os.DirFS(dir), needed, func(m Module) (string, error) {
+	return CheckVendor(os.DirFS(dir), ".", needed, func(m Module) (string, error) {
 		return p.fetch(context.Background(), module.Version{Path: m.Path, Version: m.Version}, ".zip", m.ZipH1)
 	})
 }
@@ -230,7 +230,7 @@ func TestVendorConsistency(t *testing.T) {
 			cmd.Dir = dir
 			cmd.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=", "GOWORK=off", "GOTOOLCHAIN=local")
 			out, goErr := cmd.CombinedOutput()
-			s, err := readSource(os.DirFS(dir))
+			s, err := readSource(os.DirFS(dir), ".")
 			if err == nil {
 				mods, _ := readFile(os.DirFS(dir), "vendor/modules.txt")
 				c := &vendorCheck{loader: &loader{source: s}, v: parseVendor(mods)}

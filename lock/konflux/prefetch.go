@@ -196,7 +196,7 @@ func (e *prefetchEntry) check() (PrefetchPackage, error) {
 		if p.BinaryArch == "" {
 			return p, errors.New("binary.arch: it names no arch")
 		}
-		if p.BinaryArch == ":all:" {
+		if slices.Contains(strings.Split(p.BinaryArch, ","), ":all:") {
 			p.BinaryArch = ""
 		}
 	}

@@ -27,6 +27,7 @@ func TestReadPrefetchInput(t *testing.T) {
 				DNF: map[string]map[string]string{"baseos": {"gpgcheck": "0", "excludepkgs": "a b"}, "main": {}}, BinaryArch: "x86_64,s390x",
 			})},
 		{`{"type": "rpm", "binary": {"arch": ":all:"}}`, one(PrefetchPackage{Type: "rpm", Path: "."})},
+		{`{"type": "rpm", "binary": {"arch": "x86_64, :all:"}}`, one(PrefetchPackage{Type: "rpm", Path: "."})},
 	} {
 		got, err := ReadPrefetchInput("in", []byte(tt.text))
 		if err != nil || !reflect.DeepEqual(got, tt.want) {

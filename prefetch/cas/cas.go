@@ -6,6 +6,7 @@
 //	DIR/sha256/ab/abcd…      a file; the name is its digest's 64 hex digits; mode 0444
 //	DIR/tmp/NAME             being written; locked (flock) by the process that writes it
 //	DIR/partial/DIGEST-FROM  a transfer that can be gone on with; locked while somebody does
+//	DIR/damaged/DIGEST       an empty file: who has read that digest's found it damaged
 //	DIR/index/ab/abcd…       what is remembered under a key; the name is the key's SHA-256
 //	DIR/leases/NAME          the digests, 32 bytes each, that one process has asked for
 //	DIR/lock                 locked while a digest is added to a lease, or files are removed
@@ -19,6 +20,10 @@
 // damaged is replaced by a rename, and readers of the old one keep it. The
 // folder's own entries are not synced: after a loss of power a file may be
 // absent, never wrong.
+//
+// Who reads a file to its end and finds it damaged marks it, if he may write to
+// the store. So the next prefetch, which else looks at sizes only, replaces it;
+// with that, or when it is found to be sound, the mark is gone.
 //
 // A temporary file whose writer has died is no longer locked; the next Open
 // removes it. What Temp.Keep was called for is kept for a week, with the
@@ -64,6 +69,7 @@ package cas
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -306,6 +312,9 @@ func (s *Store) open(d digest.Digest) (*File, error) {
 		}
 		f, err = l.open(d)
 	}
+	if err == nil {
+		f.s = s
+	}
 	return f, err
 }
 
@@ -333,5 +342,5 @@ func (s *Store) openLayer(d digest.Digest) (*File, error) {
 		f.Close()
 		return nil, fmt.Errorf("reading the store: %w", err)
 	}
-	return newFile(f, d, fi.Size()), nil
+	return &File{f: f, want: d, size: fi.Size(), h: sha256.New()}, nil
 }

@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, useForEver(dir))
 		os.Exit(1)
 	}
+	if dir := os.Getenv(gcEnv); dir != "" {
+		fmt.Fprintln(os.Stderr, gcForEver(dir))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
@@ -297,7 +301,7 @@ func TestStaleTemporaries(t *testing.T) {
 	if _, err := os.Stat(stale); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the stale one: %v", err)
 	}
-	if _, err := os.Stat(alive.Path()); err != nil {
+	if _, err := os.Stat(alive.Name()); err != nil {
 		t.Errorf("the one being written: %v", err)
 	}
 }

@@ -1,7 +1,6 @@
 package cas
 
 import (
-	"crypto/sha256"
 	"errors"
 	"hash"
 	"io"
@@ -20,6 +19,7 @@ import (
 //
 // Read and Seek may not be called at the same time; ReadAt may, at any time.
 type File struct {
+	s      *Store // the top layer
 	f      *os.File
 	want   digest.Digest
 	size   int64
@@ -28,8 +28,14 @@ type File struct {
 	h      hash.Hash
 }
 
-func newFile(f *os.File, want digest.Digest, size int64) *File {
-	return &File{f: f, want: want, size: size, h: sha256.New()}
+// judge compares what has been hashed, which is all.
+func (f *File) judge() error {
+	if got := digest.Digest(f.h.Sum(nil)); got != f.want {
+		f.s.doubt(f.want)
+		return &DamagedError{Digest: f.want, Path: f.f.Name(), Got: got}
+	}
+	f.s.trust(f.want)
+	return nil
 }
 
 // Size is the file's length in bytes when it was opened.
@@ -50,8 +56,8 @@ func (f *File) Read(p []byte) (int, error) {
 		f.pos += int64(n)
 	}
 	if err == io.EOF && f.hashed == f.pos {
-		if got := digest.Digest(f.h.Sum(nil)); got != f.want {
-			return n, &DamagedError{Digest: f.want, Path: f.f.Name(), Got: got}
+		if err := f.judge(); err != nil {
+			return n, err
 		}
 	}
 	return n, err
@@ -79,10 +85,7 @@ func (f *File) Verify() error {
 			return err
 		}
 	}
-	if got := digest.Digest(f.h.Sum(nil)); got != f.want {
-		return &DamagedError{Digest: f.want, Path: f.f.Name(), Got: got}
-	}
-	return nil
+	return f.judge()
 }
 
 // Close closes the file. Closing it again is no error.

@@ -146,6 +146,7 @@ func (s *Store) GC(ctx context.Context, o GCOptions) (GCStats, error) {
 	}
 	g.partials()
 	if !o.DryRun {
+		s.removeDoubts()
 		err = g.index()
 	}
 	return st, err

@@ -270,6 +270,71 @@ func TestGCBesideUsers(t *testing.T) {
 	}
 }
 
+// gcEnv names the store that a child process collects until it is killed.
+const gcEnv = "CAISSON_CAS_GC"
+
+func gcForEver(dir string) error {
+	for {
+		s, err := Open(dir)
+		if err != nil {
+			return err
+		}
+		if _, err := s.GC(context.Background(), GCOptions{Keep: func(d digest.Digest) bool { return d[0] < 32 }, Wait: time.Minute}); err != nil {
+			return err
+		}
+	}
+}
+
+// Processes that collect a store, several at once, are killed at any moment
+// beside others that use it, some of which are killed as well. Nothing that a
+// live one was promised goes, and the next gc does all that was left to do.
+func TestGCKilled(t *testing.T) {
+	s := open(t)
+	type child struct {
+		*exec.Cmd
+		said *bytes.Buffer
+	}
+	start := func(env string) child {
+		c := child{exec.Command(os.Args[0]), new(bytes.Buffer)}
+		c.Env = append(os.Environ(), env+"="+s.Dir())
+		c.Stderr = c.said
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	kill := func(c child) {
+		c.Process.Kill() // SIGKILL
+		c.Wait()
+		if c.said.Len() > 0 {
+			t.Errorf("a child said: %s", c.said)
+		}
+	}
+	stays := start(useEnv)
+	for round := range 12 {
+		a, b, user := start(gcEnv), start(gcEnv), start(useEnv)
+		time.Sleep(time.Duration(50+17*round) * time.Millisecond)
+		kill(a)
+		kill(user)
+		kill(b)
+	}
+	kill(stays)
+	if err := s.Walk(func(e Entry) error { return s.Check(context.Background(), e.Digest, nil) }, func(p string) error {
+		t.Errorf("a foreign file: %s", p)
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	forget(t, s)
+	gc(t, s, keep())
+	noTemporaries(t, s)
+	for _, pattern := range []string{"sha256/*/*", "index/*/*", "partial/*"} {
+		if left, _ := filepath.Glob(filepath.Join(s.Dir(), pattern)); len(left) > 0 {
+			t.Errorf("left are %s", left)
+		}
+	}
+}
+
 func TestWalk(t *testing.T) {
 	s := open(t)
 	a, b := put(t, s, "a"), put(t, s, "b")

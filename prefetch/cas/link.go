@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -23,52 +24,64 @@ const (
 	Copy     Linked = "copy"
 )
 
-// Link gives the file of that digest a further name, which must not exist: a
-// hard link where the file system and the file's owner allow it (see
-// protected_hardlinks in proc(5)), else a reflink, else a copy that is
-// verified while it is made. Of the first two the bytes are not looked at.
-// The file under the name is read-only. The error is a *MissingError where the
-// store has no such file.
-func (s *Store) Link(d digest.Digest, name string) (Linked, error) {
+// Link gives the file of that digest a further name, which must not exist,
+// below an open folder: a hard link where the file system and the file's owner
+// allow it (see protected_hardlinks in proc(5)), else a reflink, else a copy
+// that is verified while it is made. What is linked is not looked at before:
+// neither what kind of file it is, nor its bytes. The file under the name is
+// read-only. The error is a *MissingError where the store has no such file.
+func (s *Store) Link(d digest.Digest, dir *os.File, name string) (Linked, error) {
 	s.lease.pin(s.dir, d)
-	l, _, ok := s.find(d)
-	if !ok {
-		return "", &MissingError{Digest: d}
+	err := s.linkTo(d, dir, name)
+	for _, l := range s.lower {
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		err = l.linkTo(d, dir, name)
+	}
+	switch {
+	case err == nil:
+		return HardLink, nil
+	case errors.Is(err, fs.ErrNotExist):
+		if _, _, ok := s.find(d); !ok {
+			return "", &MissingError{Digest: d}
+		}
+		fallthrough // it is the folder of the name that there is not
+	case errors.Is(err, fs.ErrExist):
+		return "", fmt.Errorf("linking %s from the store: %w", filepath.Join(dir.Name(), name), err)
 	}
 	// Any reason that is not the new name's own ends in a copy: file systems
 	// have many errors for what they cannot do.
-	err := os.Link(l.path(d), name)
-	if err == nil {
-		return HardLink, nil
-	}
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("linking from the store: %w", err)
-	}
-	how, err := s.copyTo(d, name)
+	how, err := s.copyTo(d, dir, name)
 	if err != nil {
-		return "", fmt.Errorf("copying from the store: %w", err)
+		return "", fmt.Errorf("copying %s from the store: %w", filepath.Join(dir.Name(), name), err)
 	}
 	return how, nil
 }
 
-func (s *Store) copyTo(d digest.Digest, name string) (how Linked, err error) {
+// linkTo makes a hard link to a file of this layer.
+func (s *Store) linkTo(d digest.Digest, dir *os.File, name string) error {
+	return unix.Linkat(unix.AT_FDCWD, s.path(d), int(dir.Fd()), name, 0)
+}
+
+func (s *Store) copyTo(d digest.Digest, dir *os.File, name string) (how Linked, err error) {
 	from, err := s.open(d)
 	if err != nil {
 		return "", err
 	}
 	defer from.Close()
-	to, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o444)
 	if err != nil {
 		return "", err
 	}
+	to := os.NewFile(uintptr(fd), name)
 	how = Reflink
-	if unix.IoctlFileClone(int(to.Fd()), int(from.f.Fd())) != nil {
+	if unix.IoctlFileClone(fd, int(from.f.Fd())) != nil {
 		how = Copy
 		_, err = io.Copy(to, from)
 	}
 	if err = errors.Join(err, to.Chmod(0o444), to.Close()); err != nil {
-		os.Remove(name)
-		return "", err
+		return "", errors.Join(err, unix.Unlinkat(int(dir.Fd()), name, 0))
 	}
 	return how, nil
 }

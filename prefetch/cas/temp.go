@@ -155,9 +155,9 @@ func (t *Temp) rehash() error {
 // ReadAt reads what has been written.
 func (t *Temp) ReadAt(p []byte, off int64) (int, error) { return t.f.ReadAt(p, off) }
 
-// Path is the file's temporary path, for as long as it is neither committed
+// Name is the file's temporary path, for as long as it is neither committed
 // nor discarded.
-func (t *Temp) Path() string { return t.path }
+func (t *Temp) Name() string { return t.path }
 
 // Size is the number of bytes written.
 func (t *Temp) Size() int64 { return t.size }
@@ -212,6 +212,7 @@ func (t *Temp) Commit(want digest.Digest) (replaced bool, err error) {
 	if t.kept {
 		os.Remove(t.path + validatorSuffix)
 	}
+	t.s.trust(want)
 	t.done = true
 	return replaced, t.f.Close()
 }

@@ -2,15 +2,19 @@ package gitfetch
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
-	"github.com/go-git/go-git/v5/plumbing/transport"
 	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -26,36 +30,117 @@ type SSH struct {
 }
 
 // connect opens a session.
-func (s SSH) connect(ep *transport.Endpoint, timeout time.Duration) (transport.UploadPackSession, error) {
-	if ep.User == "" {
-		ep.User = gitssh.DefaultUsername
+func (s SSH) connect(ctx context.Context, u *url.URL, timeout time.Duration, w *watch, limit int64) (link, error) {
+	user := u.User.Username()
+	if user == "" {
+		user = gitssh.DefaultUsername
 	}
-	return gitssh.NewClient(nil).NewUploadPackSession(ep, &sshLogin{SSH: s, user: ep.User, host: net.JoinHostPort(ep.Host, strconv.Itoa(cmp.Or(ep.Port, gitssh.DefaultPort))), timeout: timeout})
+	named := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), strconv.Itoa(gitssh.DefaultPort)))
+	cfg, err := s.config(user, named, timeout)
+	if err != nil {
+		return nil, err
+	}
+	host := cmp.Or(gitssh.DefaultSSHConfig.Get(u.Hostname(), "Hostname"), u.Hostname())
+	port := cmp.Or(u.Port(), gitssh.DefaultSSHConfig.Get(u.Hostname(), "Port"), strconv.Itoa(gitssh.DefaultPort))
+	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	link, err := runSSH(conn, named, cfg, u.Path)
+	if err != nil {
+		stop()
+		return nil, errors.Join(err, conn.Close())
+	}
+	link.in = &watched{ReadCloser: link.in, w: w, left: limit}
+	link.end = func() {
+		stop()
+		conn.Close()
+	}
+	return link, nil
 }
 
-// sshLogin logs in with what an SSH names.
-type sshLogin struct {
-	SSH
-	user    string
-	host    string // with its port
-	timeout time.Duration
+// runSSH logs in and has the server run what sends objects. Servers that let
+// clients say so speak version 2 of the protocol.
+func runSSH(conn net.Conn, host string, cfg *ssh.ClientConfig, path string) (*stream, error) {
+	c, chans, reqs, err := ssh.NewClientConn(conn, host, cfg)
+	if err != nil {
+		return nil, err
+	}
+	session, err := ssh.NewClient(c, chans, reqs).NewSession()
+	if err != nil {
+		return nil, err
+	}
+	in, err := session.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := session.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	said := &firstWords{}
+	session.Stderr = said
+	_ = session.Setenv("GIT_PROTOCOL", "version=2")
+	if home, ok := strings.CutPrefix(path, "/~"); ok {
+		path = "~" + home
+	}
+	if err := session.Start("git-upload-pack '" + strings.NewReplacer("'", `'\''`, "!", `'\!'`).Replace(path) + "'"); err != nil {
+		return nil, err
+	}
+	return &stream{in: &sshReader{r: in, session: session, said: said}, out: out}, nil
 }
 
-// Name is go-git's name of the way to log in.
-func (l *sshLogin) Name() string { return gitssh.PublicKeysCallbackName }
+// sshReader reads what a program on the server writes: that it has failed is
+// an error at the end.
+type sshReader struct {
+	r       io.Reader
+	session *ssh.Session
+	said    *firstWords
+}
 
-// String names nobody's key.
-func (l *sshLogin) String() string { return l.user + " by public key" }
+func (r *sshReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if errors.Is(err, io.EOF) {
+		if failed := r.session.Wait(); failed != nil {
+			if words := r.said.String(); words != "" {
+				return n, serverError(words)
+			}
+		}
+	}
+	return n, err
+}
 
-// ClientConfig is how to log in.
-func (l *sshLogin) ClientConfig() (*ssh.ClientConfig, error) {
-	hosts, err := gitssh.NewKnownHostsDb(existing(l.KnownHosts)...)
+func (r *sshReader) Close() error { return r.session.Close() }
+
+// firstWords keeps the begin of what is written.
+type firstWords struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (f *firstWords) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.b = append(f.b, p[:min(len(p), 300-len(f.b))]...)
+	return len(p), nil
+}
+
+func (f *firstWords) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return strings.TrimSpace(string(f.b))
+}
+
+// config is how to log in to a host, which is named with its port.
+func (s SSH) config(user, host string, timeout time.Duration) (*ssh.ClientConfig, error) {
+	hosts, err := gitssh.NewKnownHostsDb(existing(s.KnownHosts)...)
 	if err != nil {
 		return nil, fmt.Errorf("reading the known hosts: %w", err)
 	}
 	return &ssh.ClientConfig{
-		User: l.user, Timeout: l.timeout, Auth: []ssh.AuthMethod{ssh.PublicKeysCallback(l.signers)},
-		HostKeyAlgorithms: hosts.HostKeyAlgorithms(l.host),
+		User: user, Timeout: timeout, Auth: []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) { return s.signers(timeout) })},
+		HostKeyAlgorithms: hosts.HostKeyAlgorithms(host),
 		HostKeyCallback: func(name string, addr net.Addr, key ssh.PublicKey) error {
 			if err := hosts.HostKeyCallback()(name, addr, key); err != nil {
 				return fmt.Errorf("the host key %s of %s is not among the known hosts: %w", ssh.FingerprintSHA256(key), name, err)
@@ -81,18 +166,18 @@ func existing(files []string) []string {
 }
 
 // signers are the agent's keys, then those of the files.
-func (l *sshLogin) signers() ([]ssh.Signer, error) {
+func (s SSH) signers(timeout time.Duration) ([]ssh.Signer, error) {
 	var out []ssh.Signer
-	if l.Agent != "" {
-		conn, err := net.DialTimeout("unix", l.Agent, l.timeout)
+	if s.Agent != "" {
+		conn, err := net.DialTimeout("unix", s.Agent, timeout)
 		if err == nil {
 			out, err = agent.NewClient(conn).Signers()
 		}
-		if err != nil && len(l.Keys) == 0 {
+		if err != nil && len(s.Keys) == 0 {
 			return nil, fmt.Errorf("asking the SSH agent: %w", err)
 		}
 	}
-	for _, name := range l.Keys {
+	for _, name := range s.Keys {
 		b, err := os.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -118,9 +118,20 @@ func TestCargoGit(t *testing.T) {
 	if _, err := p.Write(t.Context(), out, false); err != nil {
 		t.Fatal(err)
 	}
+	// A build finds it elsewhere.
+	built := out
+	out = filepath.Join(t.TempDir(), "moved to")
+	if err := os.Rename(built, out); err != nil {
+		t.Fatal(err)
+	}
 	c, err := ReadConfig(out)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, at := range []string{"/cachi2/output", out} {
+		if wrote, err := c.Inject(out, at, "hermeto"); err != nil || len(wrote) != 2 {
+			t.Fatal(wrote, err)
+		}
 	}
 	if wrote, err := c.Inject(out, out, "hermeto"); err != nil || len(wrote) != 1 {
 		t.Fatal(wrote, err)

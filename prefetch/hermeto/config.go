@@ -75,7 +75,15 @@ func (p *Plan) config(crates crateSources) (*BuildConfig, error) {
 	for _, pkg := range p.req.Input.Packages {
 		switch pkg.Type {
 		case "gomod":
-			c.Variables = append(c.Variables, goVariables[:]...)
+			own := p.req.Settings.environment()
+			for _, v := range goVariables {
+				if _, ok := own[v.Name]; !ok {
+					c.Variables = append(c.Variables, v)
+				}
+			}
+			for name, value := range own {
+				c.Variables = append(c.Variables, Variable{name, value})
+			}
 		case "cargo":
 			f, err := p.cargoConfig(pkg, crates)
 			if err != nil {
@@ -241,6 +249,11 @@ func (c *BuildConfig) Inject(dir, at, name string) ([]string, error) {
 		}
 		wrote = append(wrote, f.Path)
 	}
+	if name, err := moveSubmodules(dir, at); err != nil {
+		return wrote, err
+	} else if name != "" {
+		wrote = append(wrote, name)
+	}
 	arches, err := os.ReadDir(filepath.Join(dir, "deps/rpm"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return wrote, err
@@ -263,6 +276,32 @@ func (c *BuildConfig) Inject(dir, at, name string) ([]string, error) {
 		wrote = append(wrote, to)
 	}
 	return wrote, nil
+}
+
+// submodulesRE is where the repositories are in the configuration by which git
+// finds their submodules: see view.GitRepositories.
+var submodulesRE = regexp.MustCompile(`\[url "(file://.*/deps/cargo/git)/git-[0-9a-f]{16}`)
+
+// moveSubmodules has git look for submodules in an output at the path at. It
+// returns the file that it wrote, empty for none.
+func moveSubmodules(dir, at string) (string, error) {
+	name := filepath.Join(dir, "deps/cargo/git/git/config")
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	m := submodulesRE.FindSubmatch(b)
+	if m == nil { // there are no submodules
+		return "", nil
+	}
+	moved := bytes.ReplaceAll(b, []byte(string(m[1])+"/"), []byte(view.FileURL(path.Join(at, "deps/cargo/git"))+"/"))
+	if bytes.Equal(moved, b) {
+		return "", nil
+	}
+	return name, replaceFile(name, moved)
 }
 
 // repoFile is a .repo file of the repositories in dir, nil where there are

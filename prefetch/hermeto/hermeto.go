@@ -4,25 +4,36 @@
 //
 // # Input
 //
-// gomod, cargo, rpm and generic are done. go.mod and go.sum, Cargo.lock,
-// rpms.lock.yaml and artifacts.lock.yaml (1.0 and 2.0) are made one lock, which
-// pins every file by its SHA-256, and which is left beside the output as
-// caisson.lock: with it and the store anybody can check the output, or make it
-// again. What this is stricter in than Hermeto:
+// gomod, cargo, rpm and generic are done, and no other type. go.mod and go.sum
+// (of workspaces too, and of what stands in other folders of the source),
+// Cargo.lock, rpms.lock.yaml and artifacts.lock.yaml (1.0 and 2.0) are made one
+// lock, which pins every file by its SHA-256, and which is left beside the
+// output as caisson.lock: with it and the store anybody can check the output,
+// or make it again. What this is stricter in than Hermeto:
 //
 //   - There is no permissive mode: a file that is not pinned is an error, an
 //     RPM without a checksum too.
-//   - Checksums are SHA-256, or SHA-384 and SHA-512 for generic files.
-//     TLS certificates are always verified.
-//   - RPM signatures are checked where keys are given.
-//   - A vendor folder is compared with the modules that it was made of.
-//   - The whole source is never copied, and no package manager is run.
+//   - Checksums are SHA-256, SHA-384 or SHA-512. TLS certificates are always
+//     verified: options.ssl's ssl_verify may not be false, for whoever answers
+//     would be logged in to.
+//   - In a login (auth) the password or the token has an environment variable in
+//     it: the lock beside the output repeats the text.
+//   - RPM signatures are checked where keys are given, and always that a package
+//     is the one that the file says.
+//   - A vendor folder is compared with the modules that it was made of, whose
+//     files are in the output too.
+//   - No symbolic link leads out of the source. The source is never copied, and
+//     no package manager is run.
+//
+// Of Hermeto's configuration (see Settings) the proxies of gomod and cargo, the
+// environment variables of gomod, time limits, retries and connections count.
 //
 // # Output
 //
 //	deps/gomod/pkg/mod/cache/download/…   a module cache and proxy, as Hermeto's; with the toolchain that go.mod names
 //	deps/cargo/REGISTRY/…                 local registries, where Hermeto vendors: cargo verifies these
-//	deps/rpm/ARCH/REPO/…                  packages, with repodata, which Hermeto leaves to inject-files
+//	deps/cargo/git/…                      git repositories, for crates that are from there
+//	deps/rpm/ARCH/REPO/…                  packages, with repodata and modules, which Hermeto leaves to inject-files
 //	deps/generic/FILE
 //	.build-config.json                    environment variables, project files, dnf options
 //	bom.json                              CycloneDX 1.6 or SPDX 2.3
@@ -33,15 +44,28 @@
 //
 // # SBOM
 //
-// Components, package URLs, properties and annotations are Hermeto's; hashes
-// are added, nothing depends on the time of the run, and the tool is called
-// caisson. Of Go there are the modules, not their packages, and not those of
-// the standard library: which are used is known when the program is built.
+// Components, package URLs, properties and annotations are Hermeto's, and so are
+// SPDX's ids and relationships; hashes are added, nothing depends on the time
+// of the run, and the tool is called caisson. What is otherwise:
+//
+//   - Of the standard library of Go there are the packages that others import,
+//     and what these import only where the lock has the toolchain: which one
+//     compiles is not known else. All are those of a build for Linux, for each
+//     arch, with cgo unless the flag cgo-disable is given, without experiments.
+//   - Of a workspace, or a go.mod below 1.17, there are all modules of the sum
+//     files, as all are fetched.
+//   - Modules and crates in folders of the source are called by where they lie in
+//     the git repository that has them, a submodule too, and members of a Rust
+//     workspace are such and not crates of crates.io. Tags are those of the
+//     clone: nothing asks its origin for more.
+//   - Outside git, and without an origin, a module is called by its own path.
 //
 // Conforma applies its rules for prefetched packages to what Hermeto has
 // found. For SPDX its rule looks for "hermeto" in an annotator, and finds
 // "caisson:hermeto-compatible". For CycloneDX it wants the property
 // hermeto:found_by to be "hermeto", so that is there, beside caisson:found_by.
+// Its rules for registry proxies look for what proxies Hermeto's configuration
+// names, and that is told here too.
 package hermeto
 
 import (
@@ -50,20 +74,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
-
-	"golang.org/x/mod/modfile"
 
 	"caisson/lock"
 	"caisson/lock/digest"
 	"caisson/lock/konflux"
 	"caisson/prefetch/cas"
-	"caisson/prefetch/rpmsig"
 )
 
 // maxFile is the largest lock file or go.mod that is read, in bytes.
@@ -84,7 +103,9 @@ type Request struct {
 	Keys []string
 	// Epoch is the time that is written into the SBOM, in seconds since 1970.
 	Epoch int64
-	Store *cas.Store
+	// Settings are Hermeto's configuration; nil for its defaults.
+	Settings *Settings
+	Store    *cas.Store
 	// Fetch brings a file that is pinned by another checksum than SHA-256.
 	Fetch lock.Fetch
 	// Resolve locks what the Go and Cargo sources of a manifest need.
@@ -99,6 +120,10 @@ type Plan struct {
 	req       Request
 	artifacts map[string]konflux.Artifact // by file name
 	summaries map[string]bool             // names of packages whose summary goes into the SBOM
+	repos     map[string]*repository      // by the folders of their worktrees
+	// alone says that a Go source is one folder, as a build takes it, and no
+	// go.work above it counts.
+	alone bool
 }
 
 // UnpinnedError says that a lock file names a file without its SHA-256.
@@ -112,7 +137,7 @@ func (e *UnpinnedError) Error() string {
 
 // New reads the lock files and pins all that they name.
 func New(ctx context.Context, req Request) (*Plan, error) {
-	p := &Plan{req: req, artifacts: map[string]konflux.Artifact{}, summaries: map[string]bool{}}
+	p := &Plan{req: req, artifacts: map[string]konflux.Artifact{}, summaries: map[string]bool{}, repos: map[string]*repository{}}
 	var locks []*lock.Lock
 	m := &lock.Manifest{Version: 1, Name: "prefetch", Arches: req.Arches}
 	for _, pkg := range req.Input.Packages {
@@ -120,13 +145,15 @@ func New(ctx context.Context, req Request) (*Plan, error) {
 		var err error
 		switch pkg.Type {
 		case "rpm":
-			l, err = p.rpms(pkg)
+			l, err = p.rpms(ctx, pkg)
 		case "generic":
 			l, err = p.generic(ctx, pkg)
 		case "gomod":
-			var toolchain string
-			toolchain, l, err = p.goSource(pkg)
-			m.Inputs.Go = append(m.Inputs.Go, lock.ManifestGo{Name: pkg.Path, Dir: pkg.Path, Toolchain: toolchain})
+			g := lock.ManifestGo{}
+			g.Dir, g.Toolchain, l, err = p.goSource(pkg)
+			if g.Name = g.Dir; !slices.Contains(m.Inputs.Go, g) { // not twice for a workspace
+				m.Inputs.Go = append(m.Inputs.Go, g)
+			}
 		case "cargo":
 			l, err = p.sources(pkg, "Cargo.toml", "Cargo.lock")
 			m.Inputs.Cargo = append(m.Inputs.Cargo, lock.ManifestCargo{Name: pkg.Path, Dir: pkg.Path})
@@ -193,186 +220,17 @@ func inside(source, at string) error {
 	return nil
 }
 
-// sources notes the files that say what a package needs. The first has to be
-// there, and with two the second.
-func (p *Plan) sources(pkg konflux.PrefetchPackage, must string, names ...string) (*lock.Lock, error) {
+// sources notes the files that say what a package needs.
+func (p *Plan) sources(pkg konflux.PrefetchPackage, names ...string) (*lock.Lock, error) {
 	l := &lock.Lock{}
-	for i, name := range append([]string{must}, names...) {
+	for _, name := range names {
 		_, s, err := p.read(pkg, name)
-		if errors.Is(err, fs.ErrNotExist) && i > 0 && name != "Cargo.lock" {
-			continue
-		}
 		if err != nil {
 			return nil, err
 		}
 		l.Sources = append(l.Sources, s)
 	}
 	return l, nil
-}
-
-// goSource is the toolchain that a Go source names, if it does.
-func (p *Plan) goSource(pkg konflux.PrefetchPackage) (toolchain string, l *lock.Lock, err error) {
-	b, s, err := p.read(pkg, "go.work")
-	if err == nil {
-		work, err := modfile.ParseWork(s.Name, b, nil)
-		if err != nil {
-			return "", nil, err
-		}
-		if work.Toolchain != nil {
-			toolchain = work.Toolchain.Name
-		}
-		l, err = p.sources(pkg, "go.work", "go.work.sum")
-		return known(toolchain), l, err
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", nil, err
-	}
-	if b, s, err = p.read(pkg, "go.mod"); err != nil {
-		return "", nil, err
-	}
-	mod, err := modfile.Parse(s.Name, b, nil)
-	if err != nil {
-		return "", nil, err
-	}
-	if mod.Toolchain != nil {
-		toolchain = mod.Toolchain.Name
-	}
-	l, err = p.sources(pkg, "go.mod", "go.sum")
-	return known(toolchain), l, err
-}
-
-// known is a toolchain's name, or none for "default" and "local".
-func known(toolchain string) string {
-	if strings.HasPrefix(toolchain, "go1.") {
-		return toolchain
-	}
-	return ""
-}
-
-// rpms is the lock of an rpms.lock.yaml.
-func (p *Plan) rpms(pkg konflux.PrefetchPackage) (*lock.Lock, error) {
-	b, source, err := p.read(pkg, "rpms.lock.yaml")
-	if err != nil {
-		return nil, err
-	}
-	k, err := konflux.ParseLock(source.Name, b)
-	if err != nil {
-		return nil, err
-	}
-	if pkg.BinaryArch != "" {
-		want := strings.Split(pkg.BinaryArch, ",")
-		var have []string
-		for _, a := range k.Arches {
-			have = append(have, a.Arch)
-		}
-		for _, a := range want {
-			if !slices.Contains(have, a) {
-				return nil, fmt.Errorf("binary.arch: %s has no %s, only %s", source.Name, a, strings.Join(have, ", "))
-			}
-		}
-		k.Arches = slices.DeleteFunc(k.Arches, func(a konflux.LockArch) bool { return !slices.Contains(want, a.Arch) })
-	}
-	for _, a := range k.Arches {
-		for _, f := range slices.Concat(a.Packages, a.Source, a.ModuleMetadata) {
-			if !strings.HasPrefix(strings.ToLower(f.Checksum), "sha256:") {
-				return nil, &UnpinnedError{File: source.Name, URL: f.URL, Checksum: f.Checksum}
-			}
-		}
-	}
-	l, err := lock.FromKonflux("prefetch", k, source.SHA256)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", source.Name, err)
-	}
-	l.Sources = append(l.Sources, source)
-	if err := p.login(l, pkg); err != nil {
-		return nil, err
-	}
-	if err := p.trust(l); err != nil {
-		return nil, err
-	}
-	for i := range l.Inputs {
-		if pkg.IncludeSummary {
-			p.summaries[l.Inputs[i].Name] = true
-		}
-	}
-	return l, nil
-}
-
-// login gives all repositories the certificates of options.ssl.
-func (p *Plan) login(l *lock.Lock, pkg konflux.PrefetchPackage) error {
-	if pkg.SSLVerify != nil && !*pkg.SSLVerify {
-		return errors.New("options.ssl: ssl_verify false is not done; name the certificate of the server's authority as ca_bundle")
-	}
-	tls := lock.AuthTLS{Cert: pkg.SSLClientCert, Key: pkg.SSLClientKey, CA: pkg.SSLCACert}
-	if tls == (lock.AuthTLS{}) {
-		return nil
-	}
-	for _, file := range []*string{&tls.Cert, &tls.Key, &tls.CA} {
-		if *file == "" {
-			continue
-		}
-		var err error
-		if *file, err = filepath.Abs(*file); err != nil { // as Hermeto has it: of the current folder
-			return err
-		}
-	}
-	for i := range l.Repos {
-		l.Repos[i].Auth = &lock.Auth{TLS: &tls}
-	}
-	for i := range l.Inputs {
-		if l.Inputs[i].Repo == "" {
-			l.Inputs[i].Auth = &lock.Auth{TLS: &tls}
-		}
-	}
-	return nil
-}
-
-// trust makes the keys those that all packages have to be signed by.
-func (p *Plan) trust(l *lock.Lock) error {
-	if len(p.req.Keys) == 0 {
-		return nil
-	}
-	var all []string
-	for _, name := range p.req.Keys {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		ring, err := rpmsig.ReadKeys(b)
-		if err != nil {
-			return fmt.Errorf("reading the key %s: %w", name, err)
-		}
-		d, n, err := p.req.Store.Put(strings.NewReader(string(b)), digest.Of(b))
-		if err != nil {
-			return err
-		}
-		abs, err := filepath.Abs(name)
-		if err != nil {
-			return err
-		}
-		all = append(all, ring.Fingerprints()...)
-		in := lock.Input{
-			Kind: lock.KindKey, Name: d.Hex()[:16], URL: "file://" + filepath.ToSlash(abs), Size: n, SHA256: d,
-			Fingerprint: strings.Join(ring.Fingerprints(), ","),
-		}
-		l.Inputs = append(l.Inputs, in)
-	}
-	slices.Sort(all)
-	all = slices.Compact(all)
-	for i := range l.Repos {
-		l.Repos[i].GPGCheck, l.Repos[i].Keys = true, all
-	}
-	for i := range l.Inputs {
-		in := &l.Inputs[i]
-		if in.RPM == nil {
-			continue
-		}
-		if in.Repo == "" {
-			return fmt.Errorf("%s has no repoid, and so no keys by which its signature can be checked", in.Name)
-		}
-		in.RPM.Signed = true
-	}
-	return nil
 }
 
 // lockfile is the path of a package's artifacts.lock.yaml.

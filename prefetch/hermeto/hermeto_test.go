@@ -1,10 +1,11 @@
 package hermeto
 
 import (
+	"archive/zip"
+	"bytes"
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -110,11 +111,13 @@ func TestSources(t *testing.T) {
 
 // TestTLS: options.ssl becomes the repositories' login.
 func TestTLS(t *testing.T) {
-	p, _, err := plan(t, `{"type": "rpm", "options": {"ssl": {"client_cert": "/c", "client_key": "/k", "ca_bundle": "/ca"}}}`, map[string]string{"rpms.lock.yaml": rpmsLock})
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"c": "", "k": "", "ca": ""})
+	p, _, err := plan(t, `{"type": "rpm", "options": {"ssl": {"client_cert": "`+dir+`/c", "client_key": "`+dir+`/k", "ca_bundle": "`+dir+`/ca"}}}`, map[string]string{"rpms.lock.yaml": rpmsLock})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &lock.Auth{TLS: &lock.AuthTLS{Cert: "/c", Key: "/k", CA: "/ca"}}
+	want := &lock.Auth{TLS: &lock.AuthTLS{Cert: dir + "/c", Key: dir + "/k", CA: dir + "/ca"}}
 	for _, r := range p.Lock.Repos {
 		if !reflect.DeepEqual(r.Auth, want) {
 			t.Errorf("%s: got %+v", r.ID, r.Auth)
@@ -122,31 +125,6 @@ func TestTLS(t *testing.T) {
 	}
 	if b := p.Lock.Find(lock.KindRPM, "b-1-1.x86_64"); b == nil || !reflect.DeepEqual(b.Auth, want) {
 		t.Errorf("without a repository: got %+v", b)
-	}
-}
-
-func TestAuth(t *testing.T) {
-	for _, tt := range []struct {
-		in   konflux.ArtifactAuth
-		want lock.Auth
-		err  string
-	}{
-		{konflux.ArtifactAuth{Basic: &konflux.ArtifactBasic{Username: "me", Password: "${PASS}"}}, lock.Auth{Basic: &lock.AuthBasic{Username: "me", Password: "$PASS"}}, ""},
-		{konflux.ArtifactAuth{Basic: &konflux.ArtifactBasic{Username: "$ME", Password: "$PASS"}}, lock.Auth{Basic: &lock.AuthBasic{Username: "$ME", Password: "$PASS"}}, ""},
-		{konflux.ArtifactAuth{Bearer: &konflux.ArtifactBearer{Header: "Authorization", Value: "Bearer $T"}}, lock.Auth{Bearer: &lock.AuthBearer{Token: "$T"}}, ""},
-		{konflux.ArtifactAuth{Bearer: &konflux.ArtifactBearer{Header: "PRIVATE-TOKEN", Value: "$T"}}, lock.Auth{Bearer: &lock.AuthBearer{Token: "$T", Header: "PRIVATE-TOKEN"}}, ""},
-		{konflux.ArtifactAuth{Basic: &konflux.ArtifactBasic{Username: "me", Password: "hunter2"}}, lock.Auth{}, "password"},
-		{konflux.ArtifactAuth{Basic: &konflux.ArtifactBasic{Username: "a$B", Password: "$P"}}, lock.Auth{}, "username"},
-		{konflux.ArtifactAuth{Bearer: &konflux.ArtifactBearer{Header: "Authorization", Value: "hunter2"}}, lock.Auth{}, "Bearer $TOKEN"},
-		{konflux.ArtifactAuth{Bearer: &konflux.ArtifactBearer{Header: "Authorization", Value: "Bearer hunter2"}}, lock.Auth{}, "one variable"},
-	} {
-		got, err := auth(&tt.in)
-		switch {
-		case tt.err == "" && (err != nil || !reflect.DeepEqual(*got, tt.want)):
-			t.Errorf("got %+v, %v, want %+v", got, err, tt.want)
-		case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err) || strings.Contains(err.Error(), "hunter2")):
-			t.Errorf("got %v, want %q", err, tt.err)
-		}
 	}
 }
 
@@ -168,73 +146,68 @@ func TestLinksOut(t *testing.T) {
 	}
 }
 
-func TestGit(t *testing.T) {
-	if _, err := exec.LookPath("git"); err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
+// TestToolchain: where the lock has a Go toolchain, the standard library's
+// packages are listed with what they import.
+func TestToolchain(t *testing.T) {
+	dir, s := t.TempDir(), newStore(t)
+	write(t, dir, map[string]string{"go.mod": "module m\n\ngo 1.26.0\n\ntoolchain go1.26.1\n", "m.go": "package main\n\nimport _ \"net\"\n"})
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for name, imports := range map[string]string{"net": "golang.org/x/net/dns", "vendor/golang.org/x/net/dns": "internal/abi", "internal/abi": "unsafe", "unsafe": "", "runtime": "internal/abi", "other": ""} {
+		w, err := z.Create("golang.org/toolchain@v0.0.1-go1.26.1.linux-amd64/src/" + name + "/x.go")
+		if err != nil {
 			t.Fatal(err)
 		}
-		t.Skip("git is not installed")
-	}
-	dir := t.TempDir()
-	write(t, dir, map[string]string{"sub/go.mod": "module example.org/x/sub\n", "go.mod": "module example.org/x/v2\n", "c/Cargo.toml": "[package]\nname = \"c\"\nversion.workspace = true\n\n[workspace.package]\nversion = \"3.0\"\n",
-		"c/Cargo.lock": "version = 3\n\n[[package]]\nname = \"g\"\nversion = \"0.1.0\"\nsource = \"git+https://h/g?branch=main#0123456789012345678901234567890123456789\"\n"})
-	for _, args := range [][]string{
-		{"init", "-q"}, {"remote", "add", "origin", "git@example.org:x/y.git"}, {"add", "."}, {"commit", "-q", "-m", "x"}, {"tag", "v2.1.0"}, {"tag", "v9.0.0"}, {"tag", "-a", "-m", "x", "v2.3.0"},
-	} {
-		c := exec.Command("git", args...)
-		c.Dir = dir
-		c.Env = append(os.Environ(), "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
-			"GIT_AUTHOR_DATE=1700000000 +0000", "GIT_COMMITTER_DATE=1700000000 +0000", "GIT_CONFIG_GLOBAL=/dev/null")
-		if out, err := c.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
+		text := "package x\n"
+		if imports != "" {
+			text += "\nimport _ \"" + imports + "\"\n"
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
 		}
 	}
-	r, err := readGit(dir + "/sub")
-	if err != nil || r == nil {
-		t.Fatal(r, err)
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
 	}
-	in, err := konflux.ReadPrefetchInput("in", []byte(`[{"type": "gomod"}, {"type": "gomod", "path": "sub"}, {"type": "cargo", "path": "c"}]`))
+	d, _, err := s.Put(&b, digest.Digest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string][]Component{}
-	p := &Plan{req: Request{Input: in, Source: dir}}
-	if err := p.mains(all); err != nil {
+	in, err := konflux.ReadPrefetchInput("in", []byte("gomod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lock.Lock{Arches: []string{"x86_64"}, Inputs: []lock.Input{
+		{Kind: lock.KindToolchain, Name: "t", SHA256: d, Go: &lock.Go{Module: "golang.org/toolchain", Version: "v0.0.1-go1.26.1.linux-amd64"}},
+	}}
+	p := &Plan{Lock: l, repos: map[string]*repository{}, req: Request{Input: in, Source: dir, Store: s}}
+	all, err := p.goComponents(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, c := range append(all["gomod"], all["cargo"]...) {
+	for _, c := range all {
 		got = append(got, c.PURL)
 	}
-	vcs := "vcs_url=git%2Bssh://git%40example.org/x/y.git%40" + r.commit
-	want := []string{
-		"pkg:golang/example.org/x/v2@v2.3.0?type=module&" + vcs,
-		"pkg:golang/example.org/x/sub@v0.0.0-20231114221320-" + r.commit[:12] + "?type=module&" + vcs,
-		"pkg:cargo/g@0.1.0?vcs_url=git%2Bhttps://h/g%400123456789012345678901234567890123456789",
-		"pkg:cargo/c@3.0?" + vcs + "#c",
+	want := []string{"pkg:golang/m?type=module"}
+	for _, name := range []string{"m", "net", "vendor/golang.org/x/net/dns", "internal/abi", "unsafe", "runtime"} {
+		want = append(want, "pkg:golang/"+name+"?type=package")
 	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-	if n, err := Commit(dir); err != nil || n != 1700000000 {
-		t.Errorf("got %d, %v", n, err)
-	}
-	if n, err := Commit(t.TempDir()); err != nil || n != 0 {
-		t.Errorf("outside git: got %d, %v", n, err)
-	}
-	for in, want := range map[string]string{
-		"https://me:secret@h/x": "https://h/x", "h:x/y": "ssh://h/x/y", "/a/b": "/a/b", "ssh://git@h/x": "ssh://git@h/x", "file:///x": "file:///x",
-	} {
-		if got := canonicalOrigin(in); got != want {
-			t.Errorf("%s: got %s, want %s", in, got, want)
-		}
-	}
+	same(t, got, want)
 }
 
 func TestPURL(t *testing.T) {
 	got := purl("rpm", "centos/x y", "libstdc++", "1~2^3+4", map[string]string{"b": "a&b=c", "a": "sha256:00", "none": ""}, "")
 	if want := "pkg:rpm/centos/x%20y/libstdc%2B%2B@1~2%5E3%2B4?a=sha256:00&b=a%26b%3Dc"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+	for in, want := range map[string]string{
+		"HTTPS://Example.com:443/a b?x=1 2#f": "https://example.com/a%20b?x=1%202#f", "https://h/%7e%2F": "https://h/%7e%2F", "http://h:80": "http://h/", "https://h:8443/x/../y": "https://h:8443/y",
+		"https://u:p@h/ä": "https://h/%C3%A4", "https://h?x": "https://h/?x", "file:///x": "file:///x", "https://h/a/./b//c?": "https://h/a/b//c?",
+	} {
+		if got := webURL(in); got != want {
+			t.Errorf("%s: got %s, want %s", in, got, want)
+		}
 	}
 	for vendor, want := range map[string]string{"Red Hat, Inc.": "redhat", "Fedora Project": "fedora", "SUSE LLC": "suse", "Rocky Enterprise Software Foundation": "rocky_enterprise_software_foundation", "": ""} {
 		if got := rpmNamespace(vendor); got != want {

@@ -43,7 +43,7 @@ func (p *Plan) Write(ctx context.Context, dir string, spdx bool) (view.Stats, er
 	for name, format := range map[string]func() ([]byte, error){
 		configName:     func() ([]byte, error) { return formatJSON(config) },
 		"caisson.lock": func() ([]byte, error) { return lock.Format(p.Lock) },
-		"bom.json":     func() ([]byte, error) { return p.sbom(spdx) },
+		"bom.json":     func() ([]byte, error) { return p.sbom(ctx, spdx) },
 	} {
 		b, err := format()
 		if err != nil {
@@ -72,6 +72,9 @@ func (p *Plan) crates(ctx context.Context, t *view.Tree, dir string) (crateSourc
 			continue
 		}
 		any = true
+		if _, _, err := p.read(pkg, "Cargo.lock"); err != nil { // no link may lead out
+			return out, err
+		}
 		l, err := cargo.Read(os.DirFS(filepath.Join(p.req.Source, filepath.FromSlash(pkg.Path))))
 		if err != nil {
 			return out, err
@@ -96,8 +99,8 @@ func (p *Plan) crates(ctx context.Context, t *view.Tree, dir string) (crateSourc
 	return out, t.CargoGit(ctx, "deps/cargo/git", path.Join(at, "deps/cargo/git"), p.Lock, out.repos)
 }
 
-func (p *Plan) sbom(spdx bool) ([]byte, error) {
-	b, err := p.bom()
+func (p *Plan) sbom(ctx context.Context, spdx bool) ([]byte, error) {
+	b, err := p.bom(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -122,5 +125,5 @@ func Of(l *lock.Lock, s *cas.Store, project string) *Plan {
 		}
 		in.Packages = append(in.Packages, konflux.PrefetchPackage{Type: typ, Path: p.Source})
 	}
-	return &Plan{Lock: l, req: Request{Input: in, Source: project, Epoch: l.Epoch, Store: s}}
+	return &Plan{Lock: l, alone: true, repos: map[string]*repository{}, req: Request{Input: in, Source: project, Epoch: l.Epoch, Store: s}}
 }

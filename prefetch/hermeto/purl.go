@@ -2,6 +2,7 @@ package hermeto
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -55,10 +56,30 @@ func quote(s string) string {
 func artifactPURL(a konflux.Artifact) string {
 	if m := a.Maven; m != nil {
 		return purl("maven", m.GroupID, m.ArtifactID, m.Version, map[string]string{
-			"type": m.Type, "repository_url": m.RepositoryURL, "checksum": a.Checksum, "classifier": m.Classifier,
+			"type": m.Type, "repository_url": webURL(m.RepositoryURL), "checksum": a.Checksum, "classifier": m.Classifier,
 		}, "")
 	}
-	return purl("generic", "", base(a.Filename), "", map[string]string{"download_url": a.URL, "checksum": a.Checksum}, "")
+	return purl("generic", "", base(a.Filename), "", map[string]string{"download_url": webURL(a.URL), "checksum": a.Checksum}, "")
+}
+
+// webURL is an address as the WHATWG's URL Standard writes it, which Hermeto
+// does, without a name and a password.
+func webURL(s string) string {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" {
+		return s
+	}
+	u.User = nil
+	u.Host = strings.ToLower(u.Host)
+	u.Host = strings.TrimSuffix(u.Host, map[string]string{"http": ":80", "https": ":443"}[u.Scheme])
+	u.RawQuery = strings.ReplaceAll(u.RawQuery, " ", "%20")
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	if strings.Contains(u.Path, "/.") {
+		u = u.ResolveReference(u)
+	}
+	return u.String()
 }
 
 // base is the last element of a slash-separated path.

@@ -124,8 +124,12 @@ func (c *Component) spdx(notes []Annotation, created string) (SPDXPackage, error
 	if c.Version != "" {
 		readable += "-" + c.Version
 	}
+	id, err := c.id()
+	if err != nil {
+		return SPDXPackage{}, err
+	}
 	p := SPDXPackage{
-		ID:   notInID.ReplaceAllString("SPDXRef-Package-"+readable+"-"+digest.Of([]byte(c.PURL)).Hex(), "-"),
+		ID:   notInID.ReplaceAllString("SPDXRef-Package-"+readable+"-"+id, "-"),
 		Name: c.Name, Version: c.Version, Location: noAssertion,
 		References: []SPDXReference{{Locator: c.PURL, Type: "purl", Category: "PACKAGE-MANAGER"}},
 	}
@@ -147,13 +151,48 @@ func (c *Component) spdx(notes []Annotation, created string) (SPDXPackage, error
 		p.Annotations = append(p.Annotations, SPDXAnnotation{Annotator: annotator, Date: a.Timestamp, Type: "OTHER", Comment: a.Text})
 	}
 	for _, prop := range c.Properties {
-		text, err := json.Marshal(prop)
+		text, err := prop.comment()
 		if err != nil {
 			return p, err
 		}
-		p.Annotations = append(p.Annotations, SPDXAnnotation{Annotator: annotatorJSON, Date: created, Type: "OTHER", Comment: string(text)})
+		p.Annotations = append(p.Annotations, SPDXAnnotation{Annotator: annotatorJSON, Date: created, Type: "OTHER", Comment: text})
 	}
 	return p, nil
+}
+
+// comment is a property as the text of an annotation.
+func (p Property) comment() (string, error) { return pythonJSON("name", p.Name, "value", p.Value) }
+
+// id tells a package from others of its name and version.
+func (c *Component) id() (string, error) {
+	text, err := pythonJSON("name", c.Name, "purl", c.PURL, "version", c.Version)
+	if c.Version == "" {
+		text = strings.TrimSuffix(text, `""}`) + "null}"
+	}
+	return digest.Of([]byte(text)).Hex(), err
+}
+
+// pythonJSON is an object of names and texts with the blanks that Python's
+// json.dumps puts: Hermeto's ids are made of such, and Konflux compares whole
+// annotations.
+func pythonJSON(pairs ...string) (string, error) {
+	var b strings.Builder
+	for i, s := range pairs {
+		var text strings.Builder
+		enc := json.NewEncoder(&text)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(s); err != nil {
+			return "", fmt.Errorf("writing JSON: %w", err)
+		}
+		switch {
+		case i%2 == 1:
+			b.WriteString(": ")
+		case i > 0:
+			b.WriteString(", ")
+		}
+		b.WriteString(strings.TrimSpace(text.String()))
+	}
+	return "{" + b.String() + "}", nil
 }
 
 // CycloneDX is the same document in the other format.

@@ -63,9 +63,13 @@ func (k Keyring) Check(p *Package) (Signature, error) {
 		return Signature{}, err
 	}
 	overHeader, overAll, err := k.checkEach(sigs)
-	switch {
-	case err != nil && overHeader == nil && overAll == nil:
+	if err != nil && overHeader == nil && overAll == nil {
 		return Signature{}, err
+	}
+	if err := p.checkHeaderDigest(); err != nil {
+		return Signature{}, err
+	}
+	switch {
 	case bound == payloadDiffers:
 		return Signature{}, fmt.Errorf("%w: its digest differs from the header's", ErrPayload)
 	case overHeader != nil && bound == payloadBound:
@@ -144,6 +148,34 @@ func (p *Package) signatures() ([]*rpmSig, error) {
 		}
 	}
 	return out, nil
+}
+
+// CheckDigests compares main header and payload with the digests that the
+// package has of them; ErrDigest where one differs. It proves nothing about who
+// made the package: see Keyring.Check.
+func (p *Package) CheckDigests() error {
+	if err := p.checkHeaderDigest(); err != nil {
+		return err
+	}
+	switch bound, err := p.hash(nil); {
+	case err != nil:
+		return err
+	case bound == payloadDiffers:
+		return fmt.Errorf("%w: the payload is another", ErrDigest)
+	}
+	return nil
+}
+
+func (p *Package) checkHeaderDigest() error {
+	want, err := p.sig.str(sigSHA256)
+	if err != nil || want == "" {
+		return err
+	}
+	got, err := p.HeaderDigest()
+	if err == nil && got.Hex() != want {
+		err = fmt.Errorf("%w: the header has sha256:%s, want %q", ErrDigest, got.Hex(), want)
+	}
+	return err
 }
 
 // How the header binds the payload.

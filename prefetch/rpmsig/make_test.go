@@ -198,6 +198,45 @@ func TestMadePackages(t *testing.T) {
 	}
 }
 
+// What a package says of itself has to be so, signed or not.
+func TestDigests(t *testing.T) {
+	payload := []byte("payload")
+	main, bare := mainHeader(sum(payload)), mainHeader("")
+	key := newKey(t, config(when))
+	k := public(t, key)
+	for _, c := range []struct {
+		name   string
+		digest string // of the header, in the signature header
+		main   []byte
+		err    error
+	}{
+		{"both", sum(main), main, nil},
+		{"header", sum(bare), bare, nil},
+		{"payload", "", main, nil},
+		{"neither", "", bare, nil},
+		{"another header", sum(bare), main, ErrDigest},
+		{"no digest", "none", main, ErrDigest},
+		{"another payload", "", mainHeader(sum([]byte("another"))), ErrDigest},
+	} {
+		sig := []tagged{text(999, "")}
+		if c.digest != "" {
+			sig = append(sig, text(sigSHA256, c.digest))
+		}
+		p := openBytes(t, makeRPM(makeHeader(sig...), c.main, payload))
+		if err := p.CheckDigests(); !errors.Is(err, c.err) {
+			t.Errorf("%s: got %v, want %v", c.name, err, c.err)
+		}
+		sig = append(sig, bin(sigGPG, sign(t, key.PrivateKey, crypto.SHA256, when, c.main, payload)))
+		if s, err := check(k, makeRPM(makeHeader(sig...), c.main, payload)); (err == nil) != (c.err == nil) {
+			t.Errorf("%s, signed: got %+v, %v, want %v", c.name, s, err, c.err)
+		}
+	}
+	large := makeHeader(text(sigSHA256, strings.Repeat("a", maxStringValue+1)))
+	if err := openBytes(t, makeRPM(large, main, payload)).CheckDigests(); err == nil {
+		t.Error("a digest without an end is taken")
+	}
+}
+
 func TestKeysInTime(t *testing.T) {
 	payload := []byte("payload")
 	main := mainHeader(sum(payload))
@@ -266,19 +305,27 @@ func TestKeysInTime(t *testing.T) {
 // signV3 makes a version 3 signature packet, as rpm before 4.14 did.
 func signV3(t testing.TB, key *packet.PrivateKey, id byte, h crypto.Hash, at time.Time, data []byte) []byte {
 	t.Helper()
-	suffix := binary.BigEndian.AppendUint32([]byte{byte(packet.SigTypeBinary)}, uint32(at.Unix()))
-	d := h.New()
-	d.Write(data)
-	d.Write(suffix)
-	digest := d.Sum(nil)
+	body, digest := v3Body(key, id, h, at, data)
 	sig, err := rsa.SignPKCS1v15(nil, key.PrivateKey.(*rsa.PrivateKey), h, digest)
 	if err != nil {
 		t.Fatal(err)
 	}
-	body := append([]byte{3, 5}, suffix...)
+	return v3Packet(append(binary.BigEndian.AppendUint16(body, uint16(8*len(sig))), sig...))
+}
+
+// v3Body is a version 3 signature up to its numbers, and what these sign.
+func v3Body(key *packet.PrivateKey, id byte, h crypto.Hash, at time.Time, data []byte) (body, digest []byte) {
+	suffix := binary.BigEndian.AppendUint32([]byte{byte(packet.SigTypeBinary)}, uint32(at.Unix()))
+	d := h.New()
+	d.Write(data)
+	d.Write(suffix)
+	digest = d.Sum(nil)
+	body = append([]byte{3, 5}, suffix...)
 	body = binary.BigEndian.AppendUint64(body, key.KeyId)
-	body = append(body, byte(packet.PubKeyAlgoRSA), id, digest[0], digest[1])
-	body = append(binary.BigEndian.AppendUint16(body, uint16(8*len(sig))), sig...)
+	return append(body, byte(key.PubKeyAlgo), id, digest[0], digest[1]), digest
+}
+
+func v3Packet(body []byte) []byte {
 	return append(binary.BigEndian.AppendUint16([]byte{0x89}, uint16(len(body))), body...) // RFC 4880, section 4.2.1
 }
 

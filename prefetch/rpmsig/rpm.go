@@ -13,6 +13,10 @@
 // or SHA-1 anywhere proves nothing here, and neither do digests of the
 // signature header, which no key signs. Signature.Covers says which it was.
 //
+// What a package says of itself has to be true all the same: its SHA-256 of the
+// main header and its digest of the payload, where it has them, are compared
+// whether or not it is signed (CheckDigests).
+//
 // # What a trusted key is
 //
 // A signature counts when it was made with a hash of the SHA-2 or SHA-3
@@ -20,7 +24,7 @@
 // bound to; by RSA with at least 2048 bits, DSA with at least 2048 bits,
 // ECDSA, EdDSA or a newer algorithm; and when key and subkey were neither
 // revoked at all nor, at the time that the signature names, expired or not
-// yet made. Signature packets of versions 3 (RSA only), 4 and 6 are read.
+// yet made. Signature packets of versions 3 (RSA and DSA), 4 and 6 are read.
 //
 // # Limits
 //
@@ -54,6 +58,7 @@ const (
 const (
 	sigDSAHeader = 267 // OpenPGP signature over the header
 	sigRSAHeader = 268
+	sigSHA256    = 273  // of the header, in hex
 	sigOpenPGP   = 278  // array of base64 signatures over the header
 	sigPGP       = 1002 // OpenPGP signature over header and payload
 	sigGPG       = 1005

@@ -84,6 +84,9 @@ func TestRealPackages(t *testing.T) {
 			if c.nevra != "" && p.NEVRA() != c.nevra {
 				t.Errorf("got %s, want %s", p.NEVRA(), c.nevra)
 			}
+			if err := p.CheckDigests(); err != nil {
+				t.Error(err)
+			}
 			s, err := k.Check(p)
 			if c.err != "" {
 				if err == nil || err.Error() != c.err {

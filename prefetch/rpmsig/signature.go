@@ -3,6 +3,7 @@ package rpmsig
 import (
 	"bytes"
 	"crypto"
+	"crypto/dsa" //nolint:staticcheck // what is signed with it is there
 	"crypto/rsa"
 	_ "crypto/sha256" // what hashes names has to be linked in
 	_ "crypto/sha3"
@@ -53,6 +54,7 @@ var (
 	ErrUnsigned = errors.New("not signed")
 	ErrBad      = errors.New("bad signature")
 	ErrPayload  = errors.New("the payload is not what was signed")
+	ErrDigest   = errors.New("the package is not what its own digests say")
 )
 
 // UnknownKeyError says that a file is signed, but by no trusted key.
@@ -136,7 +138,7 @@ func parsePacket(op *packet.OpaquePacket, text bool) (*sigPacket, error) {
 }
 
 // parseV3 reads a version 3 signature packet (RFC 4880, section 5.2.2): what
-// rpmsign wrote for RSA keys until rpm 4.13.
+// rpmsign wrote until rpm 4.13.
 func parseV3(b []byte) (*sigPacket, error) {
 	const fixed = 19 // up to the left 16 bits of the hash, included
 	if len(b) < fixed || b[1] != 5 {
@@ -282,14 +284,21 @@ func (p *sigPacket) verify(key *packet.PublicKey, h hash.Hash) error {
 	}
 	h.Write(p.suffix)
 	sum := h.Sum(nil)
-	pub, ok := key.PublicKey.(*rsa.PublicKey)
-	if !ok {
-		return errors.New("version 3 signature by a key that is not RSA")
+	switch pub := key.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if len(p.mpis) != 1 || len(p.mpis[0].Bytes()) > pub.Size() {
+			return errors.New("RSA verification failure")
+		}
+		return rsa.VerifyPKCS1v15(pub, p.hash, sum, p.mpis[0].FillBytes(make([]byte, pub.Size())))
+	case *dsa.PublicKey:
+		// The leftmost bits of the hash, as many as q has (FIPS 186-4, section 4.6).
+		sum = sum[:min(len(sum), pub.Q.BitLen()/8)]
+		if len(p.mpis) != 2 || !dsa.Verify(pub, sum, p.mpis[0], p.mpis[1]) {
+			return errors.New("DSA verification failure")
+		}
+		return nil
 	}
-	if len(p.mpis) != 1 || len(p.mpis[0].Bytes()) > pub.Size() {
-		return errors.New("RSA verification failure")
-	}
-	return rsa.VerifyPKCS1v15(pub, p.hash, sum, p.mpis[0].FillBytes(make([]byte, pub.Size())))
+	return errors.New("version 3 signature by a key that is neither RSA nor DSA")
 }
 
 // usable says why the key may not have made a signature at that time, or nil.

@@ -49,9 +49,9 @@ func (p *Package) Numbers(tag uint32) ([]uint64, error) {
 	if !ok {
 		return nil, nil
 	}
-	width := map[uint32]int64{typeInt8: 1, typeInt16: 2, typeInt32: 4, typeInt64: 8}[e.typ]
-	if width == 0 {
-		return nil, fmt.Errorf("tag %d: type %d is no number", tag, e.typ)
+	width, err := e.width(tag)
+	if err != nil {
+		return nil, err
 	}
 	if room := e.limit - e.offset; int64(e.count)*width > room {
 		return nil, fmt.Errorf("tag %d: %d numbers of %d bytes in %d bytes", tag, e.count, width, room)
@@ -68,6 +68,34 @@ func (p *Package) Numbers(tag uint32) ([]uint64, error) {
 		out = append(out, binary.BigEndian.Uint64(b[:]))
 	}
 	return out, nil
+}
+
+// width is how many bytes a number of the entry has.
+func (e entry) width(tag uint32) (int64, error) {
+	width, ok := map[uint32]int64{typeInt8: 1, typeInt16: 2, typeInt32: 4, typeInt64: 8}[e.typ]
+	if !ok {
+		return 0, fmt.Errorf("tag %d: type %d is no number", tag, e.typ)
+	}
+	return width, nil
+}
+
+// ArchiveSize is the length of the unpacked payload in bytes, as the signature
+// header has it: no key signs that. It is 0 where nothing is said.
+func (p *Package) ArchiveSize() (uint64, error) {
+	for _, tag := range []uint32{271, 1007} { // RPMTAG_LONGARCHIVESIZE, RPMSIGTAG_PAYLOADSIZE
+		e, ok := p.sig.entries[tag]
+		if !ok || e.count == 0 {
+			continue
+		}
+		width, err := e.width(tag)
+		if err != nil {
+			return 0, err
+		}
+		var b [8]byte
+		err = readAt(p.r, b[8-width:], e.offset, e.limit)
+		return binary.BigEndian.Uint64(b[:]), err
+	}
+	return 0, nil
 }
 
 // tagData is what lies from an entry to the end of the data.

@@ -15,6 +15,7 @@ const (
 	ArtifactType = "application/vnd.caisson.store.v1"
 	lockType     = "application/vnd.caisson.lock.v1+json"
 	inputType    = "application/vnd.caisson.input.v1"
+	leftOutType  = "application/vnd.caisson.left-out.v1+json"
 	manifestType = "application/vnd.oci.image.manifest.v1+json"
 	indexType    = "application/vnd.oci.image.index.v1+json"
 )
@@ -37,6 +38,7 @@ type descriptor struct {
 // annotations are those that are used; a struct, for its order is fixed.
 type annotations struct {
 	Kind  string `json:"dev.caisson.kind"`
+	Login string `json:"dev.caisson.login,omitempty"`
 	Title string `json:"org.opencontainers.image.title"`
 }
 
@@ -66,9 +68,28 @@ func write(m manifest) (written, error) {
 	return written{m.MediaType, b, digest.Of(b)}, nil
 }
 
-// describe makes a layer's descriptor.
-func describe(in *lock.Input, size int64) descriptor {
-	return descriptor{MediaType: inputType, Digest: in.SHA256, Size: size, Annotations: &annotations{Kind: in.Kind, Title: in.Name}}
+// describe makes a layer's descriptor. login is by what the input was logged in
+// for where it is restricted.
+func describe(in *lock.Input, size int64, login string) descriptor {
+	return descriptor{MediaType: inputType, Digest: in.SHA256, Size: size, Annotations: &annotations{Kind: in.Kind, Login: login, Title: in.Name}}
+}
+
+// listOf makes the list of what is left out.
+func listOf(left []Left) ([]byte, error) {
+	var all []digest.Digest
+	for _, in := range left {
+		all = append(all, in.SHA256)
+	}
+	return json.Marshal(all)
+}
+
+// readList reads such a list.
+func readList(b []byte) ([]digest.Digest, error) {
+	var all []digest.Digest
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, fmt.Errorf("it is not a list of digests: %w", err)
+	}
+	return all, nil
 }
 
 // manifests makes one manifest of layers, or, where that would exceed limit

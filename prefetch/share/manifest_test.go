@@ -15,7 +15,7 @@ func layers(n int) []descriptor {
 	var out []descriptor
 	for i := range n {
 		in := &lock.Input{Kind: lock.KindFile, Name: fmt.Sprintf("file <%d>", i), SHA256: digest.Of(fmt.Append(nil, i))}
-		out = append(out, describe(in, int64(i)))
+		out = append(out, describe(in, int64(i), ""))
 	}
 	return out
 }

@@ -30,12 +30,14 @@ type Pulled struct {
 // registry lacks is a *cas.MissingError each, and all else is in the store.
 // Only what may not be passed on is then taken from where the lock says.
 func Pull(ctx context.Context, ref string, l *lock.Lock, text []byte, s *cas.Store, o Options) (Pulled, error) {
-	o = o.withDefaults()
-	r, err := parse(ref, digest.Of(text))
+	r, o, err := begin(ref, text, o)
 	if err != nil {
 		return Pulled{}, err
 	}
-	p := &puller{ref: r, s: s, maxSize: cmp.Or(o.Config.MaxSize, 8<<30), restricted: restrictions(l)}
+	p := &puller{ref: r, s: s, maxSize: cmp.Or(o.Config.MaxSize, 8<<30), has: make(map[digest.Digest]layer), elsewhere: make(map[digest.Digest]bool)}
+	for d := range restrictions(l, s) {
+		p.elsewhere[d] = true
+	}
 	p.ready = sync.OnceValue(func() error {
 		err := p.connect(ctx, o)
 		if err == nil {
@@ -53,7 +55,7 @@ func Pull(ctx context.Context, ref string, l *lock.Lock, text []byte, s *cas.Sto
 		}
 	}
 	done.Stats, err = prefetch.Fill(ctx, l, s, prefetch.Options{Config: o.Config, Get: p.get, Progress: o.Progress})
-	done.OwnPlace = int(p.elsewhere.Load())
+	done.OwnPlace = int(p.taken.Load())
 	if p.client != nil {
 		done.Requests += p.client.Requests()
 		p.client.CloseIdle()
@@ -68,10 +70,16 @@ type puller struct {
 	maxSize int64        // bytes of a file whose size the lock does not have
 	ready   func() error // connects and lists, once; what follows is its result
 	client  *prefetch.Client
-	has     map[digest.Digest]int64 // sizes in bytes
+	has     map[digest.Digest]layer
 
-	restricted map[digest.Digest][]*lock.Input
-	elsewhere  atomic.Int64 // files that come from where the lock says
+	elsewhere map[digest.Digest]bool // what may be taken from where the lock says
+	taken     atomic.Int64           // how much of it was
+}
+
+// layer is what a repository says of a file that it has.
+type layer struct {
+	size  int64  // bytes
+	login string // by what it was logged in for where it is restricted
 }
 
 // connect logs in.
@@ -117,7 +125,6 @@ func (p *puller) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.has = make(map[digest.Digest]int64)
 	parts := []manifest{m}
 	for _, d := range m.Manifests {
 		if d.Size > maxManifest {
@@ -134,28 +141,59 @@ func (p *puller) list(ctx context.Context) error {
 	}
 	for _, m := range parts {
 		for _, d := range m.Layers {
-			p.has[d.Digest] = d.Size
+			if d.MediaType == leftOutType {
+				if err := p.leftOut(ctx, d); err != nil {
+					return err
+				}
+				continue
+			}
+			has := layer{size: d.Size}
+			if d.Annotations != nil {
+				has.login = d.Annotations.Login
+			}
+			p.has[d.Digest] = has
 		}
 	}
 	return nil
 }
 
+// leftOut learns what was not pushed.
+func (p *puller) leftOut(ctx context.Context, d descriptor) error {
+	if d.Size > maxManifest {
+		return fmt.Errorf("a list of %d bytes, want at most %d", d.Size, maxManifest)
+	}
+	b, err := p.small(ctx, prefetch.Request{URL: p.address("blobs", d.Digest.String()), Digest: d.Digest, Size: d.Size})
+	if err != nil {
+		return err
+	}
+	all, err := readList(b)
+	for _, d := range all {
+		p.elsewhere[d] = true
+	}
+	return err
+}
+
 // manifest fetches and reads one manifest.
 func (p *puller) manifest(ctx context.Context, req prefetch.Request) (manifest, error) {
-	to, err := p.s.Create()
-	if err != nil {
-		return manifest{}, err
-	}
-	defer to.Drop()
 	req.Accept = manifestType + ", " + indexType
-	if err := p.client.Get(ctx, req, to); err != nil {
-		return manifest{}, err
-	}
-	b, err := io.ReadAll(io.NewSectionReader(to, 0, to.Size()))
+	b, err := p.small(ctx, req)
 	if err != nil {
 		return manifest{}, err
 	}
 	return read(b)
+}
+
+// small fetches what fits into memory.
+func (p *puller) small(ctx context.Context, req prefetch.Request) ([]byte, error) {
+	to, err := p.s.Create()
+	if err != nil {
+		return nil, err
+	}
+	defer to.Drop()
+	if err := p.client.Get(ctx, req, to); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.NewSectionReader(to, 0, to.Size()))
 }
 
 // get is prefetch.Options' Get.
@@ -163,19 +201,22 @@ func (p *puller) get(ctx context.Context, in *lock.Input, req prefetch.Request, 
 	if err := p.ready(); err != nil {
 		return err
 	}
-	size, ok := p.has[in.SHA256]
+	has, ok := p.has[in.SHA256]
 	switch {
-	case !ok && p.restricted[in.SHA256] != nil:
-		p.elsewhere.Add(1)
+	case !ok && p.elsewhere[in.SHA256]:
+		p.taken.Add(1)
 		return prefetch.ErrOwnPlace
 	case !ok:
 		return fmt.Errorf("%s does not have it: %w", p.ref.Name(), &cas.MissingError{Digest: in.SHA256})
 	}
 	if req.Size == 0 {
-		if req.Size = size; size > p.maxSize {
-			return fmt.Errorf("%s: a file of %d bytes, want at most %d", p.ref.Name(), size, p.maxSize)
+		if req.Size = has.size; has.size > p.maxSize {
+			return fmt.Errorf("%s: a file of %d bytes, want at most %d", p.ref.Name(), has.size, p.maxSize)
 		}
 	}
 	req.URL, req.Immutable = p.address("blobs", in.SHA256.String()), true
-	return p.client.Get(ctx, req, to)
+	if err := p.client.Get(ctx, req, to); err != nil || has.login == "" {
+		return err
+	}
+	return prefetch.RememberLogin(p.s, in.SHA256, has.login)
 }

@@ -34,44 +34,42 @@ type Pushed struct {
 	Bytes     int64
 	// LeftOut are the files that may not be passed on, each as an input that
 	// says so.
-	LeftOut []*lock.Input
+	LeftOut []Left
 }
 
 // Push sends what a lock needs and may be passed on, and the lock's text, from
 // a store to REGISTRY/REPO[:TAG]. What the store does not have is in the error, one
 // *cas.MissingError each, and then nothing is sent.
 func Push(ctx context.Context, ref string, l *lock.Lock, text []byte, s *cas.Store, o Options) (Pushed, error) {
-	o = o.withDefaults()
+	r, o, err := begin(ref, text, o)
+	if err != nil {
+		return Pushed{}, err
+	}
 	p := &pusher{s: s, last: time.Now(), tell: o.Progress}
-	lockDigest := digest.Of(text)
-	r, err := parse(ref, lockDigest)
-	if err != nil {
-		return p.done, err
-	}
 	p.done.Ref = r.Name()
-	config := descriptor{MediaType: lockType, Digest: lockDigest, Size: int64(len(text))}
-	var all []*lock.Input
-	if all, p.done.LeftOut, err = split(l, o.Restricted); err != nil {
-		return p.done, err
-	}
-	layers, err := p.layers(all)
+	all, err := choose(l, s, o.Restricted)
 	if err != nil {
 		return p.done, err
 	}
-	docs, err := manifests(config, layers, o.MaxManifest)
+	p.done.LeftOut = all.leave
+	config := p.made(lockType, text)
+	if err := p.layers(all); err != nil {
+		return p.done, err
+	}
+	docs, err := manifests(config, p.described(), o.MaxManifest)
 	if err != nil {
 		return p.done, err
 	}
 	last := docs[len(docs)-1]
-	p.done.Digest, p.done.Files = last.digest, len(layers)+1
-	p.event.Total, p.event.TotalBytes = p.done.Files, p.event.TotalBytes+config.Size
+	p.done.Digest, p.done.Files = last.digest, len(p.files)
+	p.event.Total = p.done.Files
 	if p.done.Manifests = len(docs); last.mediaType == indexType {
 		p.done.Manifests--
 	}
 	if err := p.connect(r, o); err != nil {
 		return p.done, err
 	}
-	if err := p.send(ctx, r, config, text, layers, docs); err != nil {
+	if err := p.send(ctx, r, docs); err != nil {
 		if isStore(err) {
 			return p.done, err
 		}
@@ -90,6 +88,7 @@ func isStore(err error) bool {
 // pusher is one run of Push.
 type pusher struct {
 	s       *cas.Store
+	files   []source // the config first, then the layers
 	options []remote.Option
 	remote  *remote.Pusher
 	from    name.Reference // nil for none
@@ -102,26 +101,56 @@ type pusher struct {
 	tell  prefetch.Progress
 }
 
-// layers describes the files that are sent.
-func (p *pusher) layers(all []*lock.Input) ([]descriptor, error) {
-	if len(all) == 0 && len(p.done.LeftOut) > 0 {
-		return nil, errors.New("all inputs of the lock were fetched with a login, and none is asked for by name")
+// source is a file that is sent, and where it is.
+type source struct {
+	descriptor
+	open func() (io.ReadCloser, error)
+}
+
+// made adds a file that is in memory.
+func (p *pusher) made(mediaType string, b []byte) descriptor {
+	d := descriptor{MediaType: mediaType, Digest: digest.Of(b), Size: int64(len(b))}
+	p.add(d, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil })
+	return d
+}
+
+func (p *pusher) add(d descriptor, open func() (io.ReadCloser, error)) {
+	p.files = append(p.files, source{d, open})
+	p.event.TotalBytes += d.Size
+}
+
+// layers adds the files of the store, and the list of what is left out.
+func (p *pusher) layers(all chosen) error {
+	switch {
+	case len(all.send) == 0 && len(all.leave) > 0:
+		return errors.New("all inputs of the lock were fetched with a login, and none is asked for by name")
+	case len(all.send) == 0:
+		return errors.New("the lock has no inputs")
 	}
-	if len(all) == 0 {
-		return nil, errors.New("the lock has no inputs")
-	}
-	var layers []descriptor
 	var errs []error
-	for _, in := range all {
+	for _, in := range all.send {
 		size, ok := p.s.Size(in.SHA256)
 		if !ok {
 			errs = append(errs, &cas.MissingError{Digest: in.SHA256, Name: in.Kind + " " + in.Name})
 			continue
 		}
-		layers = append(layers, describe(in, size))
-		p.event.TotalBytes += size
+		p.add(describe(in, size, all.login[in.SHA256]), func() (io.ReadCloser, error) { return p.s.Open(in.SHA256) })
 	}
-	return layers, errors.Join(errs...)
+	if len(all.leave) > 0 {
+		list, err := listOf(all.leave)
+		errs = append(errs, err)
+		p.made(leftOutType, list)
+	}
+	return errors.Join(errs...)
+}
+
+// described are the layers.
+func (p *pusher) described() []descriptor {
+	var out []descriptor
+	for _, f := range p.files[1:] {
+		out = append(out, f.descriptor)
+	}
+	return out
 }
 
 func (p *pusher) connect(r name.Reference, o Options) error {
@@ -148,7 +177,7 @@ func (p *pusher) connect(r name.Reference, o Options) error {
 }
 
 // send sends the files, then what names them.
-func (p *pusher) send(ctx context.Context, r name.Reference, config descriptor, text []byte, layers []descriptor, docs []written) error {
+func (p *pusher) send(ctx context.Context, r name.Reference, docs []written) error {
 	last := docs[len(docs)-1]
 	if !p.all {
 		have, err := remote.Head(r, append(p.options, remote.WithContext(ctx))...)
@@ -158,13 +187,8 @@ func (p *pusher) send(ctx context.Context, r name.Reference, config descriptor, 
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
-	g.Go(func() error {
-		return p.file(gctx, r, config, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil })
-	})
-	for _, d := range layers {
-		g.Go(func() error {
-			return p.file(gctx, r, d, func() (io.ReadCloser, error) { return p.s.Open(d.Digest) })
-		})
+	for _, f := range p.files {
+		g.Go(func() error { return p.file(gctx, r, f) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -178,11 +202,11 @@ func (p *pusher) send(ctx context.Context, r name.Reference, config descriptor, 
 }
 
 // file sends one file, unless it is there or can be mounted.
-func (p *pusher) file(ctx context.Context, r name.Reference, d descriptor, open func() (io.ReadCloser, error)) error {
+func (p *pusher) file(ctx context.Context, r name.Reference, f source) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	b := &blob{descriptor: d, open: open, p: p}
+	b := &blob{source: f, p: p}
 	var layer v1.Layer = b
 	if p.from != nil {
 		layer = &remote.MountableLayer{Layer: b, Reference: p.from}
@@ -199,9 +223,9 @@ func (p *pusher) file(ctx context.Context, r name.Reference, d descriptor, open 
 	p.event.Done++
 	if b.opened {
 		p.done.Sent++
-		p.done.Bytes += d.Size
+		p.done.Bytes += f.Size
 	} else {
-		p.event.Bytes += d.Size
+		p.event.Bytes += f.Size
 	}
 	p.report()
 	return nil
@@ -217,8 +241,7 @@ func (p *pusher) report() {
 
 // blob is a file on its way to a registry: a v1.Layer.
 type blob struct {
-	descriptor
-	open   func() (io.ReadCloser, error)
+	source
 	p      *pusher
 	opened bool
 	sent   int64 // by this try

@@ -73,7 +73,7 @@ func restrictedWorld(t *testing.T) (l *lock.Lock, text []byte, s *cas.Store, fet
 	return l, text, s, fetched
 }
 
-func names(inputs []*lock.Input) string {
+func names(inputs []Left) string {
 	var out []string
 	for _, in := range inputs {
 		out = append(out, in.Name)
@@ -108,7 +108,11 @@ func TestPushRestricted(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || names(p.LeftOut) != c.left || p.Sent != p.Files || p.Files != 1+len(l.Inputs)-len(p.LeftOut) {
+		sent := 1 + len(l.Inputs) - len(p.LeftOut) // the lock besides
+		if len(p.LeftOut) > 0 {
+			sent++ // the list of them
+		}
+		if err != nil || names(p.LeftOut) != c.left || p.Sent != p.Files || p.Files != sent {
 			t.Errorf("%q: got %+v, left out %q, want %q; %v", c.restricted, p, names(p.LeftOut), c.left, err)
 		}
 		for _, in := range l.Inputs {
@@ -138,7 +142,7 @@ func TestPushRestrictedShared(t *testing.T) {
 	}
 	_, host := newServer(t)
 	p, err := Push(context.Background(), host+"/aa", &two, text, empty, options())
-	if err != nil || p.Sent != 3 || len(p.LeftOut) != 4 {
+	if err != nil || p.Sent != 4 || len(p.LeftOut) != 4 {
 		t.Errorf("got %+v, %v", p, err)
 	}
 	two.Inputs = slices.Clone(l.Inputs[2:3])
@@ -190,5 +194,60 @@ func TestPullRestricted(t *testing.T) {
 	}
 	if missing := prefetch.Missing(l, to); len(missing) != 3 {
 		t.Errorf("without the login %d are missing", len(missing))
+	}
+}
+
+// What came into the store by a login of the site is restricted as well: its
+// list tells the puller, who has no mark, and what is sent all the same takes
+// its mark along.
+func TestPushMarked(t *testing.T) {
+	l, text, s := world(t)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "one") }))
+	defer srv.Close()
+	for i := range l.Inputs {
+		if strings.HasPrefix(l.Inputs[i].Name, "one") {
+			l.Inputs[i].URL = srv.URL
+		}
+	}
+	one := l.Inputs[2].SHA256
+	if err := prefetch.RememberLogin(s, one, ".netrc"); err != nil {
+		t.Fatal(err)
+	}
+	_, host := newServer(t)
+	p := push(t, host+"/aa", l, text, s, options())
+	if len(p.LeftOut) != 1 || p.LeftOut[0].Name != "one" || p.LeftOut[0].By != ".netrc" {
+		t.Fatalf("left out: %+v", p.LeftOut)
+	}
+	to := newStore(t)
+	if p, err := Pull(context.Background(), host+"/aa", l, text, to, options()); err != nil || p.OwnPlace != 1 || prefetch.LoginOf(to, one) != "" {
+		t.Errorf("got %+v, %v, %q", p, err, prefetch.LoginOf(to, one))
+	}
+	same(t, l, to)
+
+	o := options()
+	o.Restricted = []string{"one"}
+	if p := push(t, host+"/bb", l, text, s, o); len(p.LeftOut) != 0 {
+		t.Errorf("left out: %+v", p.LeftOut)
+	}
+	to = newStore(t)
+	if p, err := Pull(context.Background(), host+"/bb", l, text, to, options()); err != nil || p.OwnPlace != 0 || prefetch.LoginOf(to, one) != ".netrc" {
+		t.Errorf("got %+v, %v, %q", p, err, prefetch.LoginOf(to, one))
+	}
+	if p := push(t, host+"/cc", l, text, to, options()); len(p.LeftOut) != 1 {
+		t.Errorf("passed on unawares: %+v", p)
+	}
+
+	// An image that came by a login restricts what lies in it.
+	dvd, dvdText, ds, _ := restrictedWorld(t)
+	for i := range dvd.Inputs {
+		if dvd.Inputs[i].Auth = nil; dvd.Inputs[i].Name == "dvd.iso" {
+			if err := prefetch.RememberLogin(ds, dvd.Inputs[i].SHA256, "an SSH key"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	dvd.Repos[2].Auth = nil
+	if p := push(t, host+"/dvd", dvd, dvdText, ds, options()); names(p.LeftOut) != "dvd.iso dvd-x86_64/repomd.xml" {
+		t.Errorf("left out: %s", names(p.LeftOut))
 	}
 }

@@ -11,7 +11,10 @@
 //	config         application/vnd.caisson.lock.v1+json: the lock itself
 //	layers         application/vnd.caisson.input.v1, in the order of the lock's inputs;
 //	               annotations: org.opencontainers.image.title, the name of the first
-//	               input that is that file, and dev.caisson.kind, its kind
+//	               input that is that file, dev.caisson.kind, its kind, and, where it is
+//	               restricted, dev.caisson.login, by what it was logged in for.
+//	               Where files are left out, a last one,
+//	               application/vnd.caisson.left-out.v1+json: a JSON array of their digests
 //
 // Where the manifest would exceed a limit (2 MiB; registries refuse them from
 // 4 MiB on) the layers are spread, in order, over several such manifests under
@@ -31,16 +34,18 @@
 // where an earlier run was ended.
 //
 // What the lock has a login for, a client certificate, a password or a token of
-// the input or of its repository, may not be the reader's to pass on. So are the
-// packages in an ISO image that has one. Push leaves these files out unless they
-// are asked for by name, and Pull takes those that the registry does not have
-// from where the lock says, with the reader's own login.
+// the input or of its repository, may not be the reader's to pass on; nor may
+// what came into the store by a login of the site: of .netrc, of an address, of
+// cargo, of git or SSH, of another registry (see prefetch.LoginOf). So are the
+// packages in an ISO image that came so. Push leaves these files out unless they
+// are asked for by name, and Pull takes them from where the lock says, with the
+// reader's own login. What was sent all the same is marked, so that whoever
+// pulls it does not pass it on unawares either. The login at the registry that
+// the store is shared by does not restrict anything.
 //
 // # Limits
 //
-// Only the lock's own logins count: that a file came by a login of .netrc, of
-// cargo, of ssh or of a registry is not in the lock, and it is pushed. What an
-// earlier push has sent stays there. Logins at the registry are those of docker
+// What an earlier push has sent stays there. Logins at the registry are those of docker
 // and podman, credential helpers included. Without TLS only a registry on this machine is spoken to.
 // An upload that stalls is ended by the context only.
 package share
@@ -66,7 +71,7 @@ import (
 type Options struct {
 	// Config is where proxies, certificates and limits come from.
 	Config prefetch.Config
-	// Keychain has the logins; nil for those of docker and podman.
+	// Keychain has the logins; nil for Config's, and those of docker and podman.
 	Keychain authn.Keychain
 	// From is another repository of the same registry, whose files need not be
 	// sent again; Push's alone, and empty for none.
@@ -82,14 +87,20 @@ type Options struct {
 	Progress    prefetch.Progress
 }
 
-func (o Options) withDefaults() Options {
+// begin reads what Push and Pull are asked for: the place that a reference
+// names for a lock, and what is not given.
+func begin(ref string, text []byte, o Options) (name.Reference, Options, error) {
+	if o.Keychain == nil {
+		o.Keychain = o.Config.Keychain
+	}
 	if o.Keychain == nil {
 		o.Keychain = authn.DefaultKeychain
 	}
 	if o.MaxManifest <= 0 {
 		o.MaxManifest = 2 << 20
 	}
-	return o
+	r, err := parse(ref, digest.Of(text))
+	return r, o, err
 }
 
 // Error is an answer of a registry that was not what was asked for.

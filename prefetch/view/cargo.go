@@ -3,7 +3,6 @@ package view
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -99,7 +98,7 @@ func (t *Tree) CargoConfig(dir, at string, sources []string, repos []cargo.Git) 
 
 func (t *Tree) cargoRegistry(ctx context.Context, dir string, crates []*lock.Input) error {
 	key := strings.Builder{}
-	key.WriteString("view-index-1")
+	key.WriteString("view-index-2")
 	for _, in := range crates {
 		c, err := crateOf(in)
 		if err != nil {
@@ -114,26 +113,23 @@ func (t *Tree) cargoRegistry(ctx context.Context, dir string, crates []*lock.Inp
 	if err != nil {
 		return err
 	}
+	if len(lines) == 0 {
+		return t.File(path.Join(dir, "index/config.json"), []byte("{}\n")) // cargo wants the folder
+	}
 	files := map[string][]byte{}
 	for line := range bytes.Lines(lines) {
-		var head struct {
-			Name string `json:"name"`
+		name, text, ok := strings.Cut(string(line), " ")
+		if !ok {
+			return fmt.Errorf("reading the index: the line %q has no name", name)
 		}
-		if err := json.Unmarshal(line, &head); err != nil {
-			return fmt.Errorf("reading a line of the index: %w", err)
-		}
-		p := cargo.IndexPath(head.Name)
-		files[p] = append(files[p], line...)
+		files[name] = append(files[name], text...)
 	}
-	for p, b := range files {
-		if err := t.File(path.Join(dir, "index", p), b); err != nil {
+	for name, b := range files {
+		if err := t.File(path.Join(dir, "index", name), b); err != nil {
 			return err
 		}
 	}
-	if len(files) > 0 {
-		return nil
-	}
-	return t.File(path.Join(dir, "index/config.json"), []byte("{}\n")) // cargo wants the folder
+	return nil
 }
 
 // crateOf is the crate of an input: its address is NAME/VERSION.
@@ -180,8 +176,8 @@ func gitInput(l *lock.Lock, g cargo.Git) *lock.Input {
 	return nil
 }
 
-// indexLines is the sorted lines of an index: those that the store remembers,
-// or new ones.
+// indexLines is the sorted lines of an index, each after the name of its file
+// and a space: those that the store remembers, or new ones.
 func (t *Tree) indexLines(ctx context.Context, key string, crates []*lock.Input) ([]byte, error) {
 	if d, ok := t.recall(key); ok {
 		if b, err := t.read(d); err == nil {
@@ -201,7 +197,7 @@ func (t *Tree) indexLines(ctx context.Context, key string, crates []*lock.Input)
 				return err
 			}
 			line, err := cargo.IndexLine(c, t.store.Path(in.SHA256))
-			lines[i] = append(line, '\n')
+			lines[i] = fmt.Appendf(nil, "%s %s\n", cargo.IndexPath(c.Name), line)
 			return err
 		})
 	}

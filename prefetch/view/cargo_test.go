@@ -26,6 +26,7 @@ func crate(t *testing.T, s *cas.Store, source, name, version, more, body string)
 	for _, f := range []struct{ name, content string }{
 		{"Cargo.toml", "[package]\nedition = \"2021\"\nname = \"" + name + "\"\nversion = \"" + version + "\"\n" + more},
 		{"src/lib.rs", body},
+		{"make.rs", "fn main() { println!(\"cargo:rustc-env=HELPED={}\", helper::name()); }\n"},
 	} {
 		if err := tw.WriteHeader(&tar.Header{Name: name + "-" + version + "/" + f.name, Size: int64(len(f.content)), Mode: 0o644}); err != nil {
 			t.Fatal(err)
@@ -63,17 +64,8 @@ func cargoWorld(t *testing.T, s *cas.Store) (l *lock.Lock, source string) {
 		crate(t, s, cargo.CratesIO, "two", "1.0.1", "", "pub fn name() -> &'static str { \"two\" }\n"),
 		crate(t, s, alt, "other", "0.1.0", "", "pub fn name() -> &'static str { \"other\" }\n"),
 	}}
-	text := "version = 3\n\n[[package]]\nname = \"app\"\nversion = \"0.1.0\"\ndependencies = [\n \"one\",\n \"other\",\n]\n"
-	for i, in := range l.Inputs {
-		if i == 1 {
-			continue // not the one that is used
-		}
-		name, version, _ := strings.Cut(in.URL, "/")
-		text += "\n[[package]]\nname = \"" + name + "\"\nversion = \"" + version + "\"\nsource = \"" + in.Registry + "\"\nchecksum = \"" + in.SHA256.Hex() + "\"\n"
-		if name == "one" {
-			text += "dependencies = [\n \"two\",\n]\n"
-		}
-	}
+	used := append(l.Inputs[:1:1], l.Inputs[2:]...) // not the old one
+	text := cargoLock(used, map[string][]string{"app": {"one", "other"}, "one": {"two"}})
 	source = t.TempDir()
 	for name, content := range map[string]string{
 		"Cargo.toml": "[package]\nname = \"app\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[dependencies]\n" +
@@ -117,7 +109,7 @@ func TestCargo(t *testing.T) {
 	}
 	build := func() (string, error) {
 		return run(t, source, []string{"CARGO_HOME=" + t.TempDir(), "PATH=" + filepath.Dir(cargoTool) + ":" + os.Getenv("PATH")},
-			cargoTool, "run", "--quiet", "--locked", "--offline", "--config", dir+"/config.toml", "--target-dir", t.TempDir())
+			append(offline(t), cargoTool, "run", "--quiet", "--locked", "--offline", "--config", dir+"/config.toml", "--target-dir", t.TempDir())...)
 	}
 	if out, err := build(); err != nil || out != "one two other\n" {
 		t.Errorf("%v\n%s", err, out)

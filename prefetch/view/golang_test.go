@@ -117,32 +117,46 @@ func TestGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := write(t, tree)
+	goRun := func(env []string, args ...string) (string, error) {
+		return run(t, source, env, append(append(offline(t), goTool), args...)...)
+	}
 	for _, tt := range []struct {
 		name, cache string
 		env         []string
 	}{
 		{"proxy", t.TempDir(), nil},
+		{"proxy, read-only", t.TempDir(), []string{"GOFLAGS=-mod=readonly -modcacherw"}},
+		{"proxy, with the checksum database", t.TempDir(), []string{"GOSUMDB=sum.golang.org", "GOFLAGS=-modcacherw"}},
 		{"cache and proxy", dir, nil},
 		{"cache", dir, []string{"GOPROXY=off"}},
+		{"cache, read-only", dir, []string{"GOPROXY=off", "GOFLAGS=-mod=readonly"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			env := append(goEnv(dir, tt.cache), tt.env...)
 			for _, args := range [][]string{
-				{"mod", "download"}, {"mod", "verify"}, {"build", "-o", filepath.Join(t.TempDir(), "app"), "."}, {"list", "-deps", "all"},
+				{"mod", "download"}, {"mod", "verify"}, {"build", "-o", filepath.Join(t.TempDir(), "app"), "."}, {"list", "-deps", "all"}, {"mod", "vendor", "-o", t.TempDir() + "/v"},
 			} {
-				if out, err := run(t, source, env, append([]string{goTool}, args...)...); err != nil {
+				if out, err := goRun(env, args...); err != nil {
 					t.Errorf("go %s: %v\n%s", strings.Join(args, " "), err, out)
 				}
 			}
 		})
 	}
 	// A version by its name, for which go asks the .info.
-	if out, err := run(t, source, goEnv(dir, t.TempDir()), goTool, "mod", "download", "-json", "example.com/Lib@v1.2.3"); err != nil || !strings.Contains(out, `"Version": "v1.2.3"`) {
+	if out, err := goRun(goEnv(dir, t.TempDir()), "mod", "download", "-json", "example.com/Lib@v1.2.3"); err != nil || !strings.Contains(out, `"Version": "v1.2.3"`) {
 		t.Errorf("%v\n%s", err, out)
 	}
-	// Another toolchain.
-	out, err := run(t, source, append(goEnv(dir, t.TempDir()), "GOTOOLCHAIN=go1.99.1", "GOFLAGS=-modcacherw"), goTool, "env", "GOROOT")
+	// Another toolchain, by its name and as go.mod asks for it.
+	out, err := goRun(append(goEnv(dir, t.TempDir()), "GOTOOLCHAIN=go1.99.1", "GOFLAGS=-modcacherw"), "env", "GOROOT")
 	if err != nil || !strings.Contains(out, "I am go1.99.1: env GOROOT") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	newer := filepath.Join(t.TempDir(), "go.mod")
+	if err := os.WriteFile(newer, []byte("module newer\n\ngo 1.22\n\ntoolchain go1.99.1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err = run(t, filepath.Dir(newer), append(goEnv(dir, t.TempDir()), "GOTOOLCHAIN=auto", "GOFLAGS=-modcacherw"), append(offline(t), goTool, "build")...)
+	if err != nil || !strings.Contains(out, "I am go1.99.1: build") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	// go has written into the view, and it is made anew all the same.
@@ -151,6 +165,50 @@ func TestGo(t *testing.T) {
 	}
 	if _, err := os.Stat(dir + "/example.com"); !os.IsNotExist(err) {
 		t.Errorf("what go unpacked is still there: %v", err)
+	}
+}
+
+// TestGoWorkspace builds a workspace of two modules, one of which uses the
+// other, from the proxy and from the cache.
+func TestGoWorkspace(t *testing.T) {
+	goTool := tool(t, "go")
+	s := newStore(t)
+	l, source := goWorld(t, s)
+	sum, err := os.ReadFile(source + "/go.sum")
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := t.TempDir()
+	for name, content := range map[string]string{
+		"go.work":     "go 1.21\n\nuse (\n\t./app\n\t./own\n)\n",
+		"go.work.sum": string(sum),
+		"own/go.mod":  "module example.net/own\n\ngo 1.21\n\nrequire example.com/Lib v1.2.3\n\nrequire example.org/base/v2 v2.0.1-0.20240102030405-abcdefabcdef // indirect\n",
+		"own/own.go":  "package own\n\nimport \"example.com/Lib\"\n\nfunc Text() string { return lib.Text() }\n",
+		"app/go.mod":  "module app\n\ngo 1.21\n",
+		"app/main.go": "package main\n\nimport \"example.net/own\"\n\nfunc main() { println(own.Text()) }\n",
+	} {
+		name = filepath.Join(work, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree := New(s)
+	if err := tree.Go("", l); err != nil {
+		t.Fatal(err)
+	}
+	dir := write(t, tree)
+	for _, env := range [][]string{goEnv(dir, t.TempDir()), append(goEnv(dir, dir), "GOPROXY=off")} {
+		app := filepath.Join(t.TempDir(), "app")
+		env = append(env, "GOWORK="+work+"/go.work", "GOFLAGS=-modcacherw")
+		if out, err := run(t, work, env, append(offline(t), goTool, "build", "-o", app, "./app")...); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if out, err := run(t, work, nil, app); err != nil || out != "lib and base\n" {
+			t.Errorf("got %q, %v", out, err)
+		}
 	}
 }
 

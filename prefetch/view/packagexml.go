@@ -181,8 +181,15 @@ func primary(t *tags, files []packageFile, sum digest.Digest, size int64, file s
 	if installed == 0 {
 		installed = t.number(tagSize)
 	}
+	archive, err := p.ArchiveSize()
+	if t.err == nil {
+		t.err = err
+	}
+	if archive == 0 {
+		archive = t.number(tagArchiveSize)
+	}
 	fmt.Fprintf(&b, "  <time file=\"%d\" build=\"%d\"/>\n  <size package=\"%d\" installed=\"%d\" archive=\"%d\"/>\n  <location href=\"%s\"/>\n  <format>\n",
-		p.BuildTime, p.BuildTime, size, installed, t.number(tagArchiveSize), escape(file))
+		p.BuildTime, p.BuildTime, size, installed, archive, escape(file))
 	for _, e := range []struct {
 		name string
 		tag  uint32
@@ -320,7 +327,7 @@ func other(t *tags, sum digest.Digest) []byte {
 		if same++; times[i] != last {
 			last, same = times[i], 0
 		}
-		fmt.Fprintf(&b, "  <changelog author=\"%s\" date=\"%d\">%s</changelog>\n", escape(names[i]), times[i]+same, escape(texts[i]))
+		fmt.Fprintf(&b, "  <changelog author=\"%s\" date=\"%d\">%s</changelog>\n", escape(strings.TrimRight(names[i], " ")), times[i]+same, escape(texts[i]))
 	}
 	b.WriteString("</package>\n")
 	return b.Bytes()

@@ -50,7 +50,7 @@ var parts = []struct{ typ, element, space string }{
 func (r *repository) write(ctx context.Context) error {
 	slices.SortFunc(r.packages, func(a, b *lock.Input) int { return strings.Compare(a.Name, b.Name) })
 	key := strings.Builder{}
-	key.WriteString("view-repodata-1")
+	key.WriteString("view-repodata-2")
 	for _, in := range r.packages {
 		name, err := RPMFile(in)
 		if err != nil {

@@ -46,6 +46,20 @@ func run(t *testing.T, dir string, env []string, args ...string) (string, error)
 	return string(out), err
 }
 
+// offline is what a command begins with that is to have no network. Where this
+// user may not take that away, it is nothing.
+func offline(t *testing.T) []string {
+	t.Helper()
+	without := []string{tool(t, "unshare"), "--net", "--"}
+	if os.Geteuid() != 0 {
+		without = []string{tool(t, "unshare"), "--map-root-user", "--net", "--"}
+	}
+	if exec.Command(without[0], append(without[1:], "true")...).Run() != nil {
+		return nil
+	}
+	return without
+}
+
 func newStore(t *testing.T) *cas.Store {
 	t.Helper()
 	s, err := cas.Open(filepath.Join(t.TempDir(), "store"))

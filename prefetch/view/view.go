@@ -6,19 +6,20 @@
 //
 // What has a digest is linked from the store: hard links where the file
 // system and the owner allow it, else reflinks, else copies (see
-// cas.Store.Link); or symbolic links, where the store will be mounted beside
-// the view. All files are read-only, and a hard link is the store's own file:
-// who makes one writable and writes to it damages the store, which the next
-// build notices and the next prefetch mends. Folders may be written to, as go
-// does with a module cache. What is not in the store (indexes, repodata) is
-// made here, and is a function of the lock and of the packages.
+// cas.Store.Link). All files are read-only, and a hard link is the store's own
+// file: who makes one writable and writes to it damages the store, which the
+// next build notices and the next prefetch mends. Folders may be written to, as
+// go does with a module cache. What is not in the store (indexes, repodata) is
+// made here, and is a function of the lock and of the packages; short files of
+// the same bytes are links to one.
 //
 // # Folder
 //
 // A view is written under a temporary name beside its folder, which is then
 // renamed, or exchanged for the view that was there. So a reader sees the old
-// view or the new one. Where the folder is a mount point, or nobody may write
-// beside it, its entries are exchanged one after the other. At its top lies
+// view or the new one; and one that is what it should be, to the last file, is
+// left alone. Where the folder is a mount point, or nobody may write beside it,
+// its entries are exchanged one after the other. At its top lies
 // .caisson-view, by which the next run knows that it may replace the folder;
 // any other folder that is not empty is refused.
 //
@@ -44,9 +45,7 @@ import (
 
 // Tree is a view that is being put together: which file lies where.
 type Tree struct {
-	store *cas.Store
-	// mounted is where the store will be, if files are to be symbolic links.
-	mounted string
+	store   *cas.Store
 	entries map[string]entry
 	folders []folder
 }
@@ -59,17 +58,15 @@ type folder struct {
 
 // entry is one file: of the store, or with these bytes.
 type entry struct {
-	digest digest.Digest
-	what   string // the input's name, for errors
-	data   []byte
+	digest digest.Digest // of the store's file; zero where there are bytes
+	what   string        // the input's name, for errors
+	data   []byte        // not nil where there is no digest
 }
+
+func (e entry) equal(o entry) bool { return e.digest == o.digest && bytes.Equal(e.data, o.data) }
 
 // New is an empty view of what a store has.
 func New(s *cas.Store) *Tree { return &Tree{store: s, entries: make(map[string]entry)} }
-
-// Mounted makes the view's links symbolic ones below dir, where the store's
-// top layer will be seen by who reads the view.
-func (t *Tree) Mounted(dir string) { t.mounted = dir }
 
 // Len is the number of files.
 func (t *Tree) Len() int { return len(t.entries) }
@@ -79,9 +76,13 @@ func (t *Tree) Link(name string, in *lock.Input) error {
 	return t.add(name, entry{digest: in.SHA256, what: in.Kind + " " + in.Name})
 }
 
-// File puts these bytes at a slash-separated path.
+// File puts these bytes, which may not change from now on, at a slash-separated
+// path.
 func (t *Tree) File(name string, b []byte) error {
-	return t.add(name, entry{digest: digest.Of(b), what: path.Base(name), data: append([]byte{}, b...)})
+	if b == nil {
+		b = []byte{}
+	}
+	return t.add(name, entry{what: path.Base(name), data: b})
 }
 
 // add refuses two files under one name, and names that leave the view.
@@ -89,7 +90,7 @@ func (t *Tree) add(name string, e entry) error {
 	if !fs.ValidPath(name) || name == "." || strings.ContainsAny(name, "\\\x00\n") || path.Base(name) == marker {
 		return fmt.Errorf("laying out a view: %s cannot be called %q", e.what, name)
 	}
-	if old, ok := t.entries[name]; ok && old.digest != e.digest {
+	if old, ok := t.entries[name]; ok && !old.equal(e) {
 		return fmt.Errorf("laying out a view: %s and %s would both be %s", old.what, e.what, name)
 	}
 	t.entries[name] = e

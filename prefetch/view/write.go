@@ -5,16 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"caisson/lock/digest"
 	"caisson/prefetch/cas"
 )
 
@@ -37,9 +34,10 @@ func (e *ForeignError) Error() string {
 
 // Stats says of what a view was made: numbers of files.
 type Stats struct {
-	Linked  map[cas.Linked]int // files of the store, by how
-	Symlink int                // files of the store, as symbolic links
-	Made    int                // files that are not in the store
+	// Kept: dir was this view already, and nothing was written.
+	Kept   bool
+	Linked map[cas.Linked]int // files of the store, by how
+	Made   int                // files that are not in the store
 }
 
 // Write makes dir the view, in place of an earlier one. The error is a
@@ -61,15 +59,31 @@ func (t *Tree) write(ctx context.Context, dir string) (Stats, error) {
 	if err := checkOurs(dir); err != nil {
 		return Stats{}, err
 	}
+	t.reserve()
+	places := t.places()
+	if st, ok := t.isAt(ctx, dir, places); ok {
+		return st, nil
+	}
 	parent, base := filepath.Split(dir)
 	if err := os.MkdirAll(parent, 0o777); err != nil {
 		return Stats{}, err
 	}
-	st, err := t.writeVia(ctx, parent, "."+base+tempMark, func(tmp string) error { return exchange(tmp, dir) })
+	var st Stats
+	err = error(unix.EBUSY)
+	if !isMount(dir) {
+		st, err = t.writeVia(ctx, places, parent, "."+base+tempMark, func(tmp string) error { return exchange(tmp, dir) })
+	}
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EXDEV) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-		st, err = t.writeVia(ctx, dir, tempMark, func(tmp string) error { return exchangeEntries(tmp, dir) })
+		st, err = t.writeVia(ctx, places, dir, tempMark, func(tmp string) error { return exchangeEntries(tmp, dir) })
 	}
 	return st, err
+}
+
+// isMount tells whether a folder is a mount point, as far as the kernel tells:
+// such a one cannot be renamed.
+func isMount(dir string) bool {
+	var st unix.Statx_t
+	return unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW, 0, &st) == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
 
 // checkOurs refuses a folder that Write may not replace.
@@ -96,25 +110,25 @@ func checkOurs(dir string) error {
 
 // writeVia fills a temporary folder in parent and calls place with it. What
 // is left of it then, and of those of processes that have died, is removed.
-func (t *Tree) writeVia(ctx context.Context, parent, prefix string, place func(tmp string) error) (Stats, error) {
+func (t *Tree) writeVia(ctx context.Context, places []place, parent, prefix string, place func(tmp string) error) (Stats, error) {
 	removeStale(parent, prefix)
 	tmp, err := os.MkdirTemp(parent, prefix)
 	if err != nil {
 		return Stats{}, err
 	}
 	defer removeAll(tmp)
-	lock, err := os.Open(tmp)
+	root, err := os.Open(tmp)
 	if err != nil {
 		return Stats{}, err
 	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+	defer root.Close()
+	if err := unix.Flock(int(root.Fd()), unix.LOCK_EX); err != nil {
 		return Stats{}, err
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil { //nolint:gosec // a view is for others to read
 		return Stats{}, err
 	}
-	st, err := t.fill(ctx, tmp)
+	st, err := t.fill(ctx, root, places)
 	if err != nil {
 		return Stats{}, err
 	}
@@ -154,101 +168,6 @@ func removeAll(dir string) {
 		return nil
 	})
 	_ = os.RemoveAll(dir)
-}
-
-func (t *Tree) fill(ctx context.Context, dir string) (Stats, error) {
-	digests := make([]digest.Digest, 0, len(t.entries))
-	for _, e := range t.entries {
-		if e.data == nil {
-			digests = append(digests, e.digest)
-		}
-	}
-	t.store.Reserve(digests)
-	st := Stats{Linked: make(map[cas.Linked]int)}
-	made := map[string]bool{".": true}
-	for _, name := range slices.Sorted(maps.Keys(t.entries)) {
-		if err := ctx.Err(); err != nil {
-			return st, err
-		}
-		if err := makeDirs(dir, path.Dir(name), made); err != nil {
-			return st, err
-		}
-		if err := t.put(filepath.Join(dir, name), t.entries[name], &st); err != nil {
-			return st, err
-		}
-	}
-	for _, f := range t.folders {
-		if err := makeDirs(dir, path.Dir(f.name), made); err != nil {
-			return st, err
-		}
-		n, err := f.fill(filepath.Join(dir, f.name))
-		if err != nil {
-			return st, err
-		}
-		st.Made += n
-	}
-	return st, writeReadOnly(filepath.Join(dir, marker), []byte(markerText))
-}
-
-// fill makes the folder and its files read-only, and returns their number.
-func (f *folder) fill(dir string) (files int, err error) {
-	if err := f.make(dir); err != nil {
-		return 0, err
-	}
-	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		files++
-		return os.Chmod(p, 0o444)
-	})
-	return files, err
-}
-
-// makeDirs makes a folder below dir, and those above it, that are not made.
-func makeDirs(dir, name string, made map[string]bool) error {
-	if made[name] {
-		return nil
-	}
-	if err := makeDirs(dir, path.Dir(name), made); err != nil {
-		return err
-	}
-	made[name] = true
-	return os.Mkdir(filepath.Join(dir, name), 0o755) //nolint:gosec // as above
-}
-
-func (t *Tree) put(name string, e entry, st *Stats) error {
-	switch {
-	case e.data != nil:
-		st.Made++
-		return writeReadOnly(name, e.data)
-	case t.mounted != "":
-		rel, err := filepath.Rel(t.store.Dir(), t.store.Path(e.digest))
-		if err != nil || !filepath.IsLocal(rel) {
-			return fmt.Errorf("%s: it is in a lower layer of the store, which is not mounted", e.what)
-		}
-		if !t.store.Has(e.digest) {
-			return &cas.MissingError{Digest: e.digest, Name: e.what}
-		}
-		st.Symlink++
-		return os.Symlink(filepath.Join(t.mounted, rel), name)
-	}
-	how, err := t.store.Link(e.digest, name)
-	var missing *cas.MissingError
-	if errors.As(err, &missing) {
-		return &cas.MissingError{Digest: e.digest, Name: e.what}
-	}
-	st.Linked[how]++
-	return err
-}
-
-func writeReadOnly(name string, b []byte) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Chmod(0o444), f.Close())
 }
 
 // exchange renames tmp to dir; what was dir is tmp then.

@@ -3,9 +3,7 @@ package view
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,8 +16,15 @@ import (
 
 func sample(t *testing.T, s *cas.Store, content string) *Tree {
 	t.Helper()
+	put(t, s, []byte(content))
+	return stored(t, s, content)
+}
+
+// stored is a view with a file that the store has, or should have.
+func stored(t *testing.T, s *cas.Store, content string) *Tree {
+	t.Helper()
 	tree := New(s)
-	in := &lock.Input{Kind: lock.KindFile, Name: "x", SHA256: put(t, s, []byte(content))}
+	in := &lock.Input{Kind: lock.KindFile, Name: "x", SHA256: digest.Of([]byte(content))}
 	if err := tree.Link("a/b/linked", in); err != nil {
 		t.Fatal(err)
 	}
@@ -62,8 +67,8 @@ func TestWrite(t *testing.T) {
 		t.Errorf("not the store's file, or not read-only: %v", a.Mode())
 	}
 	one := listing(t, dir)
-	if _, err := sample(t, s, "one").Write(t.Context(), dir); err != nil || listing(t, dir) != one {
-		t.Errorf("again: %v\n%s", err, listing(t, dir))
+	if st, err := sample(t, s, "one").Write(t.Context(), dir); err != nil || listing(t, dir) != one || !st.Kept || st.Linked[cas.HardLink] != 1 || st.Made != 1 {
+		t.Errorf("again: %+v, %v\n%s", st, err, listing(t, dir))
 	}
 	// Another one in its place, with what somebody put into it gone.
 	if err := os.WriteFile(dir+"/a/more", nil, 0o600); err != nil {
@@ -157,10 +162,10 @@ func TestWriteMountPoint(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for _, content := range []string{"one", "two", "two"} {
+	for i, content := range []string{"one", "two", "two"} {
 		tree := sample(t, s, content)
 		st, err := tree.Write(t.Context(), dir)
-		if err != nil || st.Linked[cas.Copy] != 1 {
+		if err != nil || st.Linked[cas.Copy] != 1 || st.Kept != (i == 2) {
 			t.Fatalf("%+v, %v", st, err)
 		}
 		b, err := os.ReadFile(dir + "/a/b/linked")
@@ -177,17 +182,6 @@ func TestWriteMountPoint(t *testing.T) {
 	var foreign *ForeignError
 	if _, err := sample(t, s, "x").Write(t.Context(), dir); !errors.As(err, &foreign) {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestMounted(t *testing.T) {
-	s := newStore(t)
-	tree := sample(t, s, "one")
-	tree.Mounted("/store")
-	dir := write(t, tree)
-	h := digest.Of([]byte("one")).Hex()
-	if got, err := os.Readlink(dir + "/a/b/linked"); err != nil || got != "/store/sha256/"+h[:2]+"/"+h {
-		t.Errorf("got %q, %v", got, err)
 	}
 }
 
@@ -209,41 +203,115 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// BenchmarkView makes a view of 2,000 inputs in place of the same one. Beside
-// it, in the same run, rm and cp -l do that work.
-func BenchmarkView(b *testing.B) {
-	s, err := cas.Open(filepath.Join(b.TempDir(), "store"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	l := &lock.Lock{}
-	for i := range 1000 {
-		m, v := fmt.Sprintf("example.com/group%d/module%d", i%40, i), "v1.2.3"
-		for _, ext := range []string{".mod", ".zip"} {
-			d, _, err := s.Put(strings.NewReader(strings.Repeat(m, 200)+ext), digest.Digest{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			l.Inputs = append(l.Inputs, lock.Input{Kind: lock.KindGo, Name: m + "@" + v + ext, SHA256: d, Go: &lock.Go{Module: m, Version: v}})
+// TestKept writes a view anew for whatever is not as it should be, and only
+// then.
+func TestKept(t *testing.T) {
+	s := newStore(t)
+	dir := filepath.Join(t.TempDir(), "view")
+	linked, made, store := dir+"/a/b/linked", dir+"/.hidden", s.Path(digest.Of([]byte("one")))
+	write := func(want bool) {
+		t.Helper()
+		if st, err := sample(t, s, "one").Write(t.Context(), dir); err != nil || st.Kept != want {
+			t.Fatalf("%+v, %v, want %v", st, err, want)
+		}
+		if got := listing(t, dir); strings.Count(got, "\n") != 3 || !strings.Contains(got, "linked "+digest.Of([]byte("one")).Hex()) {
+			t.Fatalf("got\n%s", got)
 		}
 	}
-	dir := filepath.Join(b.TempDir(), "view")
-	b.Run("view", func(b *testing.B) {
-		for range b.N {
-			tree := New(s)
-			if err := tree.Go("", l); err != nil {
-				b.Fatal(err)
+	write(false)
+	write(true)
+	replace := func(name, content string, mode os.FileMode) error {
+		return errors.Join(os.Remove(name), os.WriteFile(name, []byte(content), 0o600), os.Chmod(name, mode))
+	}
+	for name, change := range map[string]func() error{
+		"another file":       func() error { return os.WriteFile(dir+"/a/more", nil, 0o600) },
+		"another folder":     func() error { return os.Mkdir(dir+"/a/more", 0o700) },
+		"a file less":        func() error { return os.Remove(linked) },
+		"a folder less":      func() error { return os.RemoveAll(dir + "/a") },
+		"other bytes":        func() error { return replace(linked, "eno", 0o444) },
+		"other bytes, made":  func() error { return replace(made, "made eno", 0o444) },
+		"more bytes, made":   func() error { return replace(made, "made one!", 0o444) },
+		"another mode, made": func() error { return os.Chmod(made, 0o600) },
+		"a link out":         func() error { return errors.Join(os.Remove(linked), os.Symlink(store, linked)) },
+		"a folder that is elsewhere": func() error {
+			return errors.Join(os.Rename(dir+"/a", dir+"-a"), os.Symlink(dir+"-a", dir+"/a"))
+		},
+		"no marker": func() error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := change(); err != nil {
+				t.Fatal(err)
 			}
-			if _, err := tree.Write(b.Context(), dir); err != nil {
-				b.Fatal(err)
-			}
+			write(false)
+			write(true)
+		})
+	}
+	// A copy of the same bytes is as good as a link.
+	if err := replace(linked, "one", 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := sample(t, s, "one").Write(t.Context(), dir); err != nil || !st.Kept || st.Linked[cas.Copy] != 1 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if err := s.Verify(digest.Of([]byte("one"))); err != nil {
+		t.Error(err)
+	}
+	// What the store has lost is missed, though the view has it.
+	if err := os.Remove(store); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stored(t, s, "one").Write(t.Context(), dir); !errors.As(err, new(*cas.MissingError)) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestWriteThrough: who writes to a hard link in spite of its mode damages the
+// store, which notices as soon as it reads, and once it is mended so is the
+// view.
+func TestWriteThrough(t *testing.T) {
+	s := newStore(t)
+	dir := filepath.Join(t.TempDir(), "view")
+	if _, err := sample(t, s, "one").Write(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	d, linked := digest.Of([]byte("one")), dir+"/a/b/linked"
+	if os.Geteuid() != 0 {
+		if err := os.WriteFile(linked, []byte("eno"), 0o600); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("a file of the view was written to: %v", err)
 		}
-	})
-	b.Run("cp", func(b *testing.B) {
-		for range b.N {
-			if out, err := exec.Command("sh", "-c", `rm -rf "$0-2" && cp -rl "$0" "$0-2"`, dir).CombinedOutput(); err != nil {
-				b.Fatalf("%v %s", err, out)
-			}
+	}
+	if err := errors.Join(os.Chmod(linked, 0o600), os.WriteFile(linked, []byte("eno"), 0o600), os.Chmod(linked, 0o444)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Verify(d); !errors.As(err, new(*cas.DamagedError)) {
+		t.Errorf("got %v", err)
+	}
+	if st, err := sample(t, s, "one").Write(t.Context(), dir); err != nil || st.Kept {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if b, err := os.ReadFile(linked); err != nil || string(b) != "one" {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if err := s.Verify(d); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUmask: a view is for others to read, whatever the umask.
+func TestUmask(t *testing.T) {
+	s := newStore(t)
+	tree := sample(t, s, "one")
+	defer syscall.Umask(syscall.Umask(0o277))
+	dir := filepath.Join(t.TempDir(), "view")
+	if err := os.Chmod(filepath.Dir(dir), 0o700); err != nil { //nolint:gosec // a folder
+		t.Fatal(err)
+	}
+	if _, err := tree.Write(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]os.FileMode{"": 0o755, "a": 0o755, "a/b": 0o755, ".hidden": 0o444, marker: 0o444, "a/b/linked": 0o444} {
+		if fi, err := os.Stat(filepath.Join(dir, name)); err != nil || fi.Mode().Perm() != want {
+			t.Errorf("%q: got %v, %v, want %v", name, fi.Mode(), err, want)
 		}
-	})
+	}
 }

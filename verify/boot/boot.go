@@ -30,16 +30,16 @@ import (
 // Options is the machine, and what to wait for.
 type Options struct {
 	Disk    string        // a file
-	Format  string        // "qcow2" or "raw"
+	Format  string        // "qcow2", "vhd" or "raw"
 	Memory  int           // MiB; 0 for 1024
 	CPUs    int           // 0 for 2
 	Timeout time.Duration // 0 for 5 minutes
 	// Code and Vars are the firmware's two files. Where they are empty, the
 	// places are searched where distributions have OVMF.
 	Code, Vars string
-	// SMM gives the machine system management mode, which firmware needs that
-	// was built with Secure Boot, and protects its variables by it.
-	SMM bool
+	// Secure are the machine's keys: Secure Boot is on, by firmware that was built
+	// with it, whose variables are to be empty ones. nil for a machine without.
+	Secure *measure.Platform
 	// Resets lets the machine start again where the firmware asks for it, as
 	// shim's fallback does; what was measured before is forgotten then, as the
 	// TPM forgets it. Else a reset ends the machine.
@@ -235,6 +235,17 @@ func exitBootServices() map[string]string {
 	}
 }
 
+// Check tells whether what Run needs is there: the error is a *MissingError.
+func Check() error {
+	for _, t := range tools() {
+		if _, err := t.find(); err != nil {
+			return err
+		}
+	}
+	_, err := findFirmware(Options{})
+	return err
+}
+
 // firmware is a pair of files, where a distribution installs them.
 type firmware struct{ code, vars string }
 
@@ -245,13 +256,23 @@ func findFirmware(o Options) (firmware, error) {
 		}
 		return firmware{o.Code, o.Vars}, nil
 	}
-	for _, f := range []firmware{
+	all := []firmware{
 		{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},           // Debian
 		{"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"},                 // Debian, older
 		{"/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"},       // Fedora
 		{"/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"},   // Arch
 		{"/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"}, // SUSE
-	} {
+	}
+	if o.Secure != nil {
+		all = []firmware{
+			{"/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
+			{"/usr/share/OVMF/OVMF_CODE.secboot.fd", "/usr/share/OVMF/OVMF_VARS.fd"},
+			{"/usr/share/edk2/ovmf/OVMF_CODE.secboot.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"},
+			{"/usr/share/edk2/x64/OVMF_CODE.secboot.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"},
+			{"/usr/share/qemu/ovmf-x86_64-smm-code.bin", "/usr/share/qemu/ovmf-x86_64-smm-vars.bin"},
+		}
+	}
+	for _, f := range all {
 		_, codeErr := os.Stat(f.code)
 		_, varsErr := os.Stat(f.vars)
 		if codeErr == nil && varsErr == nil {

@@ -58,7 +58,7 @@ func TestBootImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := Run(context.Background(), Options{Disk: name, Format: format, WaitFor: []*regexp.Regexp{regexp.MustCompile("login:")}})
+	got, err := Run(context.Background(), Options{Disk: name, Format: format, Resets: predicted.Resets, WaitFor: []*regexp.Regexp{regexp.MustCompile("login:")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestRunRefuses(t *testing.T) {
 	disk := emptyDisk(t)
 	for want, o := range map[string]Options{
 		"no such file":       {Disk: disk + "x", Format: "raw"},
-		`disk format "vhd"`:  {Disk: disk, Format: "vhd"},
+		`disk format "vmdk"`: {Disk: disk, Format: "vmdk"},
 		"want both files":    {Disk: disk, Format: "raw", Code: "code"},
 		"copying the firmwa": {Disk: disk, Format: "raw", Code: "code", Vars: "/nonexistent"},
 	} {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/build/image/uki"
 	"caisson/verify/measure"
 )
 
@@ -47,6 +48,20 @@ func (k *kit) addon(version, cmdline string) []byte {
 	return peImage(k.t, k.parts["addon stub "+version], ".cmdline", cmdline, ".sbat", "sbat,1,SBAT Version,sbat,1,x\n")
 }
 
+// ownAddon is an addon with the stub that package uki makes.
+func (k *kit) ownAddon(cmdline string) []byte {
+	k.t.Helper()
+	stub, err := uki.AddonStub(uki.MachineAMD64)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	b, err := uki.Addon(stub, uki.AddonOptions{Cmdline: cmdline})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return b
+}
+
 func chains() []chain {
 	var all []chain
 	for _, v := range []string{"252", "254", "257"} {
@@ -72,6 +87,19 @@ func chains() []chain {
 				"EFI/Linux/chain.efi":                     k.ukiWith(v, consoleArgs+"first"),
 				"EFI/Linux/chain.efi.extra.d/b.addon.efi": k.addon(v, "roothash="+k.rootHash),
 				"loader/addons/z.addon.efi":               k.addon(v, "global.z"),
+			}
+		}})
+	}
+	for _, v := range []string{"254", "257"} {
+		all = append(all, chain{name: "own addon " + v, files: func(k *kit) map[string][]byte {
+			return map[string][]byte{
+				"EFI/BOOT/BOOTX64.EFI":                          k.ukiWith(v, consoleArgs+"first"),
+				"EFI/BOOT/BOOTX64.EFI.extra.d/verity.addon.efi": k.ownAddon("roothash=" + k.rootHash),
+			}
+		}}, chain{name: "Secure Boot, own addon " + v, secure: true, files: func(k *kit) map[string][]byte {
+			return map[string][]byte{
+				"EFI/BOOT/BOOTX64.EFI":                          k.key.sign(k.t, k.ukiWith(v, consoleArgs+"first")),
+				"EFI/BOOT/BOOTX64.EFI.extra.d/verity.addon.efi": k.key.sign(k.t, k.ownAddon("roothash="+k.rootHash)),
 			}
 		}})
 	}
@@ -145,24 +173,15 @@ func TestChains(t *testing.T) {
 			o.WaitFor = []*regexp.Regexp{regexp.MustCompile("^" + logEnd)}
 			var platform measure.Platform
 			if c.secure {
-				platform = k.key.platform()
-				o.Code, o.SMM = secureFirmware, true
-				o.Vars = filepath.Join(t.TempDir(), "vars.fd")
-				if err := os.WriteFile(o.Vars, k.key.vars(t, platform), 0o600); err != nil {
-					t.Fatal(err)
-				}
+				platform = measure.Owned(k.key.cert)
+				o.Secure = &platform
 			}
 			r, err := Run(context.Background(), o)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Logf("booted in %v", r.Time)
-			disk, err := os.Open(o.Disk)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer disk.Close()
-			predicted, err := measure.DiskOn(platform, disk, chainDiskSize)
+			predicted, err := predict(t, platform, o.Disk)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -187,6 +206,16 @@ func TestChains(t *testing.T) {
 			}
 		})
 	}
+}
+
+func predict(t *testing.T, platform measure.Platform, name string) (*measure.Result, error) {
+	t.Helper()
+	disk, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	return measure.DiskOn(platform, disk, chainDiskSize)
 }
 
 // eventLog is the log of the firmware's events that the machine printed.

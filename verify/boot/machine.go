@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"caisson/verify/measure"
 )
 
 const (
@@ -31,12 +33,13 @@ type machine struct {
 	disk, format string
 	memory, cpus int
 	timeout      time.Duration
-	smm, resets  bool
+	secure       *measure.Platform
+	resets       bool
 	dir          string
 }
 
 func newMachine(o Options) (*machine, error) {
-	m := &machine{format: o.Format, memory: o.Memory, cpus: o.CPUs, timeout: o.Timeout, smm: o.SMM, resets: o.Resets}
+	m := &machine{format: o.Format, memory: o.Memory, cpus: o.CPUs, timeout: o.Timeout, secure: o.Secure, resets: o.Resets}
 	if m.memory == 0 {
 		m.memory = 1024
 	}
@@ -46,8 +49,12 @@ func newMachine(o Options) (*machine, error) {
 	if m.timeout == 0 {
 		m.timeout = 5 * time.Minute
 	}
-	if m.format != "qcow2" && m.format != "raw" {
-		return nil, fmt.Errorf("disk format %q: want qcow2 or raw", m.format)
+	switch m.format {
+	case "qcow2", "raw":
+	case "vhd":
+		m.format = "vpc" // as QEMU calls it
+	default:
+		return nil, fmt.Errorf("disk format %q: want qcow2, vhd or raw", m.format)
 	}
 	var err error
 	if m.disk, err = filepath.Abs(o.Disk); err != nil {
@@ -56,11 +63,10 @@ func newMachine(o Options) (*machine, error) {
 	if _, err := os.Stat(m.disk); err != nil {
 		return nil, err
 	}
-	if m.qemu, err = findTool("qemu-system-x86_64", "qemu-system-x86"); err != nil {
-		return nil, err
-	}
-	if m.swtpm, err = findTool("swtpm", "swtpm"); err != nil {
-		return nil, err
+	for i, path := range []*string{&m.qemu, &m.swtpm} {
+		if *path, err = tools()[i].find(); err != nil {
+			return nil, err
+		}
 	}
 	if m.firmware, err = findFirmware(o); err != nil {
 		return nil, err
@@ -68,10 +74,18 @@ func newMachine(o Options) (*machine, error) {
 	return m, nil
 }
 
-func findTool(name, debian string) (string, error) {
-	path, err := exec.LookPath(name)
+// tool is a program and Debian's package that has it.
+type tool struct{ name, debian string }
+
+// tools are QEMU and the TPM.
+func tools() [2]tool {
+	return [2]tool{{"qemu-system-x86_64", "qemu-system-x86"}, {"swtpm", "swtpm"}}
+}
+
+func (t tool) find() (string, error) {
+	path, err := exec.LookPath(t.name)
 	if err != nil {
-		return "", &MissingError{What: name, Package: debian}
+		return "", &MissingError{What: t.name, Package: t.debian}
 	}
 	return filepath.Abs(path)
 }
@@ -117,11 +131,11 @@ func (m *machine) startTPM(ctx context.Context) (*process, error) {
 // before the disk's would be measured into PCR 4.
 func (m *machine) startVM(ctx context.Context, console io.Writer) (*process, error) {
 	vars := filepath.Join(m.dir, varsName)
-	if err := copyFile(vars, m.firmware.vars); err != nil {
+	if err := m.writeVars(vars); err != nil {
 		return nil, fmt.Errorf("copying the firmware's variables: %w", err)
 	}
 	args := []string{"-machine", "q35,accel=tcg,smm=off"}
-	if m.smm {
+	if m.secure != nil { // the firmware protects its variables by SMM
 		args = []string{"-machine", "q35,accel=tcg,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"}
 	}
 	if !m.resets {
@@ -194,6 +208,21 @@ func (p *process) exit() string {
 		text += ": " + said
 	}
 	return text
+}
+
+// writeVars copies the firmware's variables, with the machine's keys.
+func (m *machine) writeVars(to string) error {
+	if m.secure == nil {
+		return copyFile(to, m.firmware.vars)
+	}
+	b, err := os.ReadFile(m.firmware.vars)
+	if err != nil {
+		return err
+	}
+	if b, err = measure.Enroll(b, *m.secure); err != nil {
+		return fmt.Errorf("%s: %w", m.firmware.vars, err)
+	}
+	return os.WriteFile(to, b, 0o600)
 }
 
 func copyFile(to, from string) error {

@@ -46,6 +46,7 @@ type spec struct {
 	stubTime, checksum uint32
 	size               int64
 	moved              int64 // how far root and hash tree lie behind their place
+	appended           bool  // the hash tree is in the root's partition
 }
 
 type member2 struct {
@@ -137,11 +138,16 @@ func (s *spec) build(t testing.TB) mem {
 	part := func(typ gpt.GUID, id byte, name string, at, length int64) gpt.Partition {
 		return gpt.Partition{Type: typ, ID: gpt.GUID{id}, Name: name, First: uint64(at / sector), Last: uint64((at+length)/sector - 1)}
 	}
-	check(gpt.Write(m, s.size, gpt.Table{DiskID: gpt.GUID{9, s.diskID}, Partitions: []gpt.Partition{
+	parts := []gpt.Partition{
 		part(gpt.TypeESP, 1, "esp", espAt, espLen),
 		part(gpt.TypeRootX86_64, 2, s.rootName, root, mib),
 		part(gpt.TypeRootVerityX86_64, 3, "root-verity", hash, mib),
-	}}))
+	}
+	if s.appended {
+		parts = parts[:2]
+		parts[1] = part(gpt.TypeRootX86_64, 2, s.rootName, root, 2*mib)
+	}
+	check(gpt.Write(m, s.size, gpt.Table{DiskID: gpt.GUID{9, s.diskID}, Partitions: parts}))
 	return m
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"caisson/build/image/fsimage"
 	"caisson/build/image/gpt"
 )
 
@@ -118,19 +119,20 @@ func (d *differ) partition(top *Node, a, b part, changed spans) {
 	if a.Start() != b.Start() {
 		n.comment(fmt.Sprintf("starts at %s and %s", place(a.Start()), place(b.Start())))
 	}
-	v := volume{name: a.name(), a: x, b: y, changed: inside}
-	switch kind := v.kind(a, b); kind {
-	case "fat":
+	v := d.split(n, volume{name: a.name(), a: x, b: y, changed: inside}, a, b)
+	switch kind := v.kind(a, b); {
+	case len(v.changed) == 0 && a.Size() == b.Size():
+	case kind == "fat":
 		d.fat(n, v)
-	case "erofs":
-		d.erofs(n, v)
-	case "verity":
+	case kind == fsimage.EROFS, kind == fsimage.Squashfs:
+		d.root(n, v, kind)
+	case kind == "verity":
 		d.verity(n, v)
 	default:
 		if kind != "" {
 			n.comment("holds " + kind + ", which is not looked into")
 		}
-		d.raw(n, x, y, 0, inside, nil)
+		d.raw(n, v.a, v.b, 0, v.changed, nil)
 	}
 	if n != nil && len(n.Details) == 0 && n.UnifiedDiff == nil {
 		d.raw(n, x, y, 0, inside, nil)
@@ -151,9 +153,9 @@ func (v volume) kind(a, b part) string {
 		off   int64
 		magic string
 	}{
-		{"erofs", 1024, "\xe2\xe1\xf5\xe0"},
+		{fsimage.EROFS, 1024, "\xe2\xe1\xf5\xe0"},
 		{"verity", 0, "verity\x00\x00"},
-		{"a squashfs file system", 0, "hsqs"},
+		{fsimage.Squashfs, 0, "hsqs"},
 		{"an ext4 file system", 1024 + 56, "\x53\xef"},
 		{"an XFS file system", 0, "XFSB"},
 		{"a btrfs file system", 65536 + 64, "_BHRfS_M"},

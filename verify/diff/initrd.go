@@ -174,7 +174,7 @@ func windows(r io.Reader, list []wanted) map[string][]byte {
 	}
 	out := map[string][]byte{}
 	names := map[string]int{}
-	err := walkInitrd(r, func(h *cpio.Header, content io.Reader) error {
+	err := WalkInitrd(r, func(h *cpio.Header, content io.Reader) error {
 		p := unique(names, h.Name)
 		part, ok := at[p]
 		if !ok {
@@ -209,7 +209,7 @@ func unique(seen map[string]int, name string) string {
 func readArchive(r io.Reader) archive {
 	a := archive{byPath: map[string]*member{}}
 	names, held := map[string]int{}, 0
-	a.err = walkInitrd(r, func(h *cpio.Header, content io.Reader) error {
+	a.err = WalkInitrd(r, func(h *cpio.Header, content io.Reader) error {
 		if held += len(h.Name); held > maxNames || len(a.order) >= maxMembers {
 			return fmt.Errorf("more than %d members or %d bytes of names", maxMembers, maxNames)
 		}
@@ -269,10 +269,10 @@ func (a archive) tree() *tree {
 	return t
 }
 
-// walkInitrd calls fn for each member of an initrd: cpio archives one after
+// WalkInitrd calls fn for each member of an initrd: cpio archives one after
 // the other, each as it is or compressed (Linux,
 // Documentation/driver-api/early-userspace/buffer-format.rst).
-func walkInitrd(r io.Reader, fn func(h *cpio.Header, content io.Reader) error) error {
+func WalkInitrd(r io.Reader, fn func(h *cpio.Header, content io.Reader) error) error {
 	return walkSegments(bufio.NewReaderSize(r, window), fn, false)
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"caisson/build/image/uki"
 )
 
 // Programs on the way to the kernel.
@@ -88,14 +90,14 @@ func (b *boot) startLoader(im *image) error {
 	if err := b.loaderConf(rules, name); err != nil {
 		return err
 	}
-	uki, err := b.esp.open(kernel)
+	next, err := b.esp.open(kernel)
 	if err != nil {
 		return err
 	}
-	if uki.name != stubName {
-		return fmt.Errorf("%s: %s %s, want %s", uki.path, uki.name, uki.version, stubName)
+	if next.name != stubName {
+		return fmt.Errorf("%s: %s %s, want %s", next.path, next.name, next.version, stubName)
 	}
-	return b.startUKI(uki, rules.passes)
+	return b.startUKI(next, rules.passes)
 }
 
 // loaderConf reads systemd-boot's settings, refuses those by which another
@@ -221,7 +223,7 @@ func (b *boot) addonGroup(im *image, rules rules, names []string) ([]string, err
 		if err != nil {
 			return nil, err
 		}
-		if addon.name != addonName {
+		if !uki.IsAddon(addon.name) {
 			return nil, fmt.Errorf("%s: %s %s, want %s", name, addon.name, addon.version, addonName)
 		}
 		text, err := addon.addonCmdline(im, rules)
@@ -237,12 +239,12 @@ func (b *boot) addonGroup(im *image, rules rules, names []string) ([]string, err
 }
 
 // addonCmdline is what an addon adds to the command line of the image.
-func (im *image) addonCmdline(uki *image, rules rules) (string, error) {
+func (im *image) addonCmdline(kernel *image, rules rules) (string, error) {
 	for _, s := range im.Sections {
 		switch s.Name {
 		case ".text", ".rodata", ".data", ".reloc", ".sdmagic", ".sbat", ".cmdline":
 		case ".uname":
-			same, err := sameSection(im, uki, s.Name)
+			same, err := sameSection(im, kernel, s.Name)
 			if err != nil {
 				return "", err
 			}

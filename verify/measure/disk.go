@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"caisson/build/image/gpt"
@@ -32,109 +33,205 @@ func arches() []arch {
 
 // parts are the partitions that a boot depends on.
 type parts struct {
-	arch           arch
-	esp            *io.SectionReader
-	root, tree     *io.SectionReader
-	rootID, treeID gpt.GUID
+	arch       arch
+	esp        *io.SectionReader
+	root, tree *partition // of the types that these have; tree is nil where there is none
+	all        []partition
+}
+
+// partition is one of the disk's, with what is in it.
+type partition struct {
+	gpt.Partition
+	data *io.SectionReader
 }
 
 // findParts finds the one partition of each kind.
 func findParts(disk io.ReaderAt, t *gpt.Table) (*parts, error) {
-	only := func(kind string, guid gpt.GUID) (*io.SectionReader, gpt.GUID, error) {
-		var found *gpt.Partition
-		for i, p := range t.Partitions {
-			if p.Type != guid {
-				continue
-			}
-			if found != nil {
-				return nil, gpt.GUID{}, fmt.Errorf("two %s partitions", kind)
-			}
-			found = &t.Partitions[i]
-		}
-		if found == nil {
-			return nil, gpt.GUID{}, fmt.Errorf("no %s partition (type %s)", kind, guid)
-		}
-		return io.NewSectionReader(disk, found.Start(), found.Size()), found.ID, nil
-	}
 	p := &parts{arch: arches()[0]}
-	for _, a := range arches() {
-		for _, part := range t.Partitions {
+	for _, part := range t.Partitions {
+		p.all = append(p.all, partition{part, io.NewSectionReader(disk, part.Start(), part.Size())})
+		for _, a := range arches() {
 			if part.Type == a.root {
 				p.arch = a
 			}
 		}
 	}
-	var err error
-	if p.esp, _, err = only("EFI system", gpt.TypeESP); err != nil {
-		return nil, err
+	only := func(kind string, guid gpt.GUID) (found *partition, err error) {
+		for i, part := range p.all {
+			if part.Type != guid {
+				continue
+			}
+			if found != nil {
+				return nil, fmt.Errorf("two %s partitions", kind)
+			}
+			found = &p.all[i]
+		}
+		return found, nil
 	}
-	if p.root, p.rootID, err = only("root", p.arch.root); err != nil {
-		return nil, err
+	var esp *partition
+	for _, want := range []struct {
+		kind string
+		guid gpt.GUID
+		to   **partition
+	}{{"EFI system", gpt.TypeESP, &esp}, {"root", p.arch.root, &p.root}, {"root-verity", p.arch.verity, &p.tree}} {
+		var err error
+		if *want.to, err = only(want.kind, want.guid); err != nil {
+			return nil, err
+		}
+		if *want.to == nil && want.to != &p.tree {
+			return nil, fmt.Errorf("no %s partition (type %s)", want.kind, want.guid)
+		}
 	}
-	if p.tree, p.treeID, err = only("root-verity", p.arch.verity); err != nil {
-		return nil, err
-	}
+	p.esp = esp.data
 	return p, nil
 }
 
 // checkRoot derives the root hash from the root partition's data, and checks
-// that the command line, the hash tree and the ids of both partitions have
-// the same one. It returns it in hex.
+// that the command line, the hash tree and the ids of the partitions that the
+// command line leads to have the same one. It returns it in hex.
 func (p *parts) checkRoot(cmdline string) (string, error) {
-	want, err := cmdlineHash(cmdline)
+	args, err := readRootArgs(cmdline)
 	if err != nil {
 		return "", err
 	}
-	sb, err := verity.ReadSuperblock(p.tree)
+	want := args.hash
+	data, err := p.device("root", args.data, p.root)
 	if err != nil {
-		return "", fmt.Errorf("root-verity partition: %w", err)
+		return "", err
 	}
-	if sb.DataBlocks > p.root.Size()/verity.BlockSize {
-		return "", fmt.Errorf("root-verity partition: %d data blocks, the root partition has %d", sb.DataBlocks, p.root.Size()/verity.BlockSize)
+	tree, err := p.device("root-verity", args.tree, p.tree)
+	if err != nil {
+		return "", err
+	}
+	if data != p.root {
+		return "", fmt.Errorf("the command line says that the root's data is in partition %q, which has not the type of a root", data.Name)
+	}
+	limit := data.Size()
+	if tree == data {
+		limit = args.offset
+	}
+	if args.offset < 0 || args.offset >= tree.Size() || args.offset%512 != 0 {
+		return "", fmt.Errorf("the command line says that the hash tree is at %d of a partition of %d bytes", args.offset, tree.Size())
+	}
+	area, kind := io.NewSectionReader(tree.data, args.offset, tree.Size()-args.offset), tree.kind(p)
+	sb, err := verity.ReadSuperblock(area)
+	if err != nil {
+		return "", fmt.Errorf("%s partition: %w", kind, err)
+	}
+	if sb.DataBlocks > limit/verity.BlockSize {
+		return "", fmt.Errorf("%s partition: %d data blocks, the root partition has %d", kind, sb.DataBlocks, limit/verity.BlockSize)
 	}
 	size := sb.DataBlocks * verity.BlockSize
-	got, err := verity.Root(p.root, size, sb.Salt)
+	got, err := verity.Root(data.data, size, sb.Salt)
 	if err != nil {
 		return "", fmt.Errorf("root partition: %w", err)
 	}
 	if got != want {
 		return "", fmt.Errorf("the root partition has the root hash %x, the command line says %x", got, want)
 	}
-	if err := verity.Verify(p.root, size, p.tree, got); err != nil {
-		return "", fmt.Errorf("root-verity partition: %w", err)
+	if err := verity.Verify(data.data, size, area, got); err != nil {
+		return "", fmt.Errorf("%s partition: %w", kind, err)
 	}
-	for _, id := range []struct {
-		kind      string
-		got, want gpt.GUID
-	}{
-		{"root", p.rootID, gpt.FromBytes([16]byte(got[:16]))},
-		{"root-verity", p.treeID, gpt.FromBytes([16]byte(got[16:]))},
-	} {
-		if id.got != id.want {
-			return "", fmt.Errorf("the %s partition has the id %s, by the root hash it is %s", id.kind, id.got, id.want)
+	for _, by := range []struct {
+		kind, named string
+		part        *partition
+		half        []byte
+	}{{"root", args.data, data, got[:16]}, {"root-verity", args.tree, tree, got[16:]}} {
+		if id := gpt.FromBytes([16]byte(by.half)); by.named == "" && by.part.ID != id {
+			return "", fmt.Errorf("the %s partition has the id %s, by the root hash it is %s", by.kind, by.part.ID, id)
 		}
 	}
 	return hex.EncodeToString(got[:]), nil
 }
 
-// cmdlineHash is the one root hash that a command line has.
-func cmdlineHash(cmdline string) ([32]byte, error) {
-	var found string
+func (part *partition) kind(p *parts) string {
+	if part == p.root {
+		return "root"
+	}
+	return "root-verity"
+}
+
+// device is the partition that the command line names by its id, or else the
+// only one of its type: systemd takes the one whose id is a half of the root
+// hash.
+func (p *parts) device(kind, named string, usual *partition) (*partition, error) {
+	if named == "" {
+		if usual == nil {
+			return nil, fmt.Errorf("no %s partition (type %s)", kind, p.arch.verity)
+		}
+		return usual, nil
+	}
+	text, ok := strings.CutPrefix(named, "PARTUUID=")
+	if !ok {
+		text, ok = strings.CutPrefix(named, "/dev/disk/by-partuuid/")
+	}
+	id, err := gpt.ParseGUID(text)
+	if !ok || err != nil {
+		return nil, fmt.Errorf("the command line names the %s partition %q: only ids are supported", kind, named)
+	}
+	for i := range p.all {
+		if p.all[i].ID == id { // no two partitions have one
+			return &p.all[i], nil
+		}
+	}
+	return nil, fmt.Errorf("the command line names the %s partition %s, which there is not", kind, id)
+}
+
+// rootArgs are what a command line says of the root: its hash, the devices of
+// data and hash tree, and where on its device the tree begins.
+type rootArgs struct {
+	hash       [32]byte
+	data, tree string
+	offset     int64
+}
+
+// readRootArgs reads them (systemd-veritysetup-generator(8)). Of words that
+// are there several times the last counts; but two root hashes are refused.
+func readRootArgs(cmdline string) (rootArgs, error) {
+	var a rootArgs
+	var hash string
 	for _, word := range strings.Fields(cmdline) {
-		value, ok := strings.CutPrefix(word, "roothash=")
-		if !ok {
-			continue
+		name, value, _ := strings.Cut(word, "=")
+		switch name {
+		case "roothash":
+			if hash != "" {
+				return a, fmt.Errorf("command line %q has two root hashes", cmdline)
+			}
+			hash = value
+		case "systemd.verity_root_data":
+			a.data = value
+		case "systemd.verity_root_hash":
+			a.tree = value
+		case "systemd.verity_root_options":
+			var err error
+			if a.offset, err = hashOffset(value); err != nil {
+				return a, err
+			}
 		}
-		if found != "" {
-			return [32]byte{}, fmt.Errorf("command line %q has two root hashes", cmdline)
+	}
+	b, err := hex.DecodeString(hash)
+	if err != nil || len(b) != len(a.hash) {
+		return a, fmt.Errorf("command line %q: want roothash= and 64 hex digits", cmdline)
+	}
+	a.hash = [32]byte(b)
+	return a, nil
+}
+
+// hashOffset finds in options (veritytab(5)) where the hash tree begins. Those
+// that say otherwise than the tree's superblock what it is are refused.
+func hashOffset(options string) (offset int64, err error) {
+	for _, o := range strings.Split(options, ",") {
+		name, value, _ := strings.Cut(o, "=")
+		switch name {
+		case "hash-offset":
+			if offset, err = strconv.ParseInt(value, 10, 64); err != nil {
+				return 0, fmt.Errorf("the command line has the hash tree at %q: want bytes", value)
+			}
+		case "superblock", "format", "data-block-size", "hash-block-size", "data-blocks", "salt", "uuid", "hash":
+			return 0, fmt.Errorf("the command line has the option %q for the root, which is not supported", o)
 		}
-		found = value
 	}
-	b, err := hex.DecodeString(found)
-	if err != nil || len(b) != 32 {
-		return [32]byte{}, fmt.Errorf("command line %q: want roothash= and 64 hex digits", cmdline)
-	}
-	return [32]byte(b), nil
+	return offset, nil
 }
 
 // hashPartitions lists the partitions with their digests.

@@ -43,6 +43,9 @@ type Result struct {
 	// addons, in order: their paths, names and versions.
 	Chain []string `json:"chain"`
 	UKI   string   `json:"uki"` // its path on the EFI system partition
+	// Resets tells whether the machine is reset once on its way, as by shim's
+	// fallback; what was measured before is forgotten.
+	Resets bool `json:"resets,omitempty"`
 	// PCRs are the values when the kernel takes over: bank, number, hex.
 	PCRs map[string]map[string]string `json:"pcrs"`
 	// Phases are the values of PCR 11 after each boot phase, by its name, if

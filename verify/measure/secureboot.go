@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 
+	"caisson/build/image/authenticode"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
 )
@@ -155,7 +156,7 @@ func (b *boot) authorize(im *image) error {
 }
 
 // signature is the image's only signature; nil if it has none.
-func (im *image) signature(hash []byte) (*signature, error) {
+func (im *image) signature(hash []byte) (*authenticode.Signature, error) {
 	ders, err := uki.Signatures(im.file, im.file.Size())
 	if err != nil || len(ders) == 0 {
 		return nil, err
@@ -163,12 +164,12 @@ func (im *image) signature(hash []byte) (*signature, error) {
 	if len(ders) > 1 {
 		return nil, fmt.Errorf("%d signatures: which of them is measured is not known", len(ders))
 	}
-	return openSignature(ders[0], hash)
+	return authenticode.Open(ders[0], hash)
 }
 
 // allows tells whether an entry of db allows an image with the hash and the
 // signature, which is nil where it has none.
-func allows(e entry, hash []byte, s *signature) (bool, error) {
+func allows(e entry, hash []byte, s *authenticode.Signature) (bool, error) {
 	switch {
 	case e.kind == certSHA256():
 		return bytes.Equal(e.data(), hash), nil
@@ -177,7 +178,7 @@ func allows(e entry, hash []byte, s *signature) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		return s.trusts(anchor), nil
+		return s.TrustedBy(anchor), nil
 	}
 	return false, nil
 }
@@ -192,7 +193,7 @@ func (b *boot) record(e entry) {
 }
 
 // forbidden is the error where an entry of dbx forbids an image.
-func forbidden(e entry, hash []byte, s *signature) error {
+func forbidden(e entry, hash []byte, s *authenticode.Signature) error {
 	switch e.kind {
 	case certSHA256():
 		if bytes.Equal(e.data(), hash) {
@@ -204,13 +205,13 @@ func forbidden(e entry, hash []byte, s *signature) error {
 		if err != nil {
 			return fmt.Errorf("dbx: %w", err)
 		}
-		if s != nil && s.trusts(c) {
+		if s != nil && s.TrustedBy(c) {
 			return fmt.Errorf("dbx forbids the certificate of %q", c.Subject)
 		}
 		return nil
 	case revokedSHA256():
 		if s != nil {
-			for _, c := range append([]*x509.Certificate{s.signer}, s.others...) {
+			for _, c := range append([]*x509.Certificate{s.Signer}, s.Others...) {
 				if tbs := sha256.Sum256(c.RawTBSCertificate); len(e.data()) >= len(tbs) && bytes.Equal(e.data()[:len(tbs)], tbs[:]) {
 					return fmt.Errorf("dbx forbids the certificate of %q", c.Subject)
 				}

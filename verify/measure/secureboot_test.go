@@ -6,18 +6,21 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/binary"
 	"encoding/pem"
 	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
 
+	"caisson/build/image/authenticode"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
 )
@@ -204,19 +207,23 @@ func TestSignature(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err := openSignature(ders[0], hash[:]); err != nil || !s.trusts(leaf) {
+	if s, err := authenticode.Open(ders[0], hash[:]); err != nil || !s.TrustedBy(leaf) {
 		t.Fatalf("the signature itself: %v", err)
 	}
-	der := bytes.TrimRight(ders[0], "\x00")
+	var whole asn1.RawValue // without the padding behind it
+	if _, err := asn1.Unmarshal(ders[0], &whole); err != nil {
+		t.Fatal(err)
+	}
+	der := whole.FullBytes
 	spc := bytes.Index(der, hash[:])
 	for _, at := range []int{0, 5, spc, spc + 31, bytes.Index(der, k.tbs) + 20, len(der) - 1, len(der) - 200, len(der) - 300} {
 		b := bytes.Clone(der)
 		b[at] ^= 1
-		if s, err := openSignature(b, hash[:]); err == nil && s.trusts(leaf) {
+		if s, err := authenticode.Open(b, hash[:]); err == nil && s.TrustedBy(leaf) {
 			t.Errorf("byte %d of %d may change", at, len(der))
 		}
 	}
-	if _, err := openSignature(der, make([]byte, 32)); err == nil || !strings.Contains(err.Error(), "signature over the image hash") {
+	if _, err := authenticode.Open(der, make([]byte, 32)); err == nil || !strings.Contains(err.Error(), "signature over the image hash") {
 		t.Errorf("another image: got %v", err)
 	}
 }
@@ -299,6 +306,27 @@ func TestReadVariables(t *testing.T) {
 	}
 }
 
+func TestEnroll(t *testing.T) {
+	want := Owned([]byte("certificate"))
+	b, err := Enroll(volume(), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadVariables(bytes.NewReader(b))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	for text, f := range map[string]func() ([]byte, error){
+		"the file of variables has 5, want none":                 func() ([]byte, error) { return Enroll(b, want) },
+		"the file of variables has no room for PK of 5044 bytes": func() ([]byte, error) { return Enroll(volume(), Owned(make([]byte, 5000))) },
+		"no firmware volume: no signature \"_FVH\" at byte 40":   func() ([]byte, error) { return Enroll(nil, want) },
+	} {
+		if _, err := f(); err == nil || err.Error() != text {
+			t.Errorf("got %v, want %s", err, text)
+		}
+	}
+}
+
 func FuzzReadVariables(f *testing.F) {
 	f.Add(volume(stored(stateAdded, globalVariable(), "PK", "pk")))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -307,7 +335,7 @@ func FuzzReadVariables(f *testing.F) {
 				_, _ = readLists(l)
 			}
 		}
-		_, _ = openSignature(b, nil)
+		_, _ = authenticode.Open(b, nil)
 		_, _, _ = csvEntry(b)
 	})
 }

@@ -33,6 +33,7 @@ func (b *boot) startShim(im *image) error {
 		if im, second, err = b.bootOption(im); err != nil {
 			return err
 		}
+		b.Resets = true
 		b.Assumptions = append(b.Assumptions, "PCR 4: the machine keeps the boot option that shim's fallback makes, and is reset once")
 	}
 	if !slices.Contains(knownShims(), im.version) {

@@ -100,3 +100,70 @@ func readStore(b []byte) (map[string][]byte, error) {
 	}
 	return values, nil
 }
+
+// Owned is a machine whose owner has one certificate, in DER, as PK, KEK and db:
+// with Secure Boot it starts what that has signed. Its dbx forbids the hash of
+// nothing that there is.
+func Owned(cert []byte) Platform {
+	certs := signatureList(certX509(), owner(), cert)
+	return Platform{
+		SecureBoot: true, PK: certs, KEK: certs, DB: certs,
+		DBX: signatureList(certSHA256(), owner(), bytes.Repeat([]byte{1}, 32)),
+	}
+}
+
+// owner is who enters certificates, by a made-up id.
+func owner() gpt.GUID { return gpt.GUID{0xca, 0x15} }
+
+// attrSigned are the attributes of the keys' variables: non-volatile, for boot
+// services and at run time, changed by who can sign with a time.
+const attrSigned = 0x27
+
+// Enroll writes the settings of a machine into a file of OVMF's variables that
+// has none yet.
+func Enroll(vars []byte, p Platform) ([]byte, error) {
+	store, err := findStore(vars)
+	if err != nil {
+		return nil, err
+	}
+	values, err := readStore(store)
+	if err != nil {
+		return nil, err
+	}
+	if len(values) > 0 {
+		return nil, fmt.Errorf("the file of variables has %d, want none", len(values))
+	}
+	out := bytes.Clone(vars)
+	at := int(binary.LittleEndian.Uint16(out[48:])) + storeHeader
+	end := at + len(store)
+	on := byte(0)
+	if p.SecureBoot {
+		on = 1
+	}
+	for _, v := range []struct {
+		efiVariable
+		attributes uint32
+	}{
+		{efiVariable{globalVariable(), "PK", p.PK}, attrSigned},
+		{efiVariable{globalVariable(), "KEK", p.KEK}, attrSigned},
+		{efiVariable{securityDatabase(), "db", p.DB}, attrSigned},
+		{efiVariable{securityDatabase(), "dbx", p.DBX}, attrSigned},
+		{efiVariable{secureBootEnable(), "SecureBootEnable", []byte{on}}, 3},
+	} {
+		h := make([]byte, variableHeader)
+		binary.LittleEndian.PutUint16(h, variableStart)
+		h[2] = stateAdded
+		binary.LittleEndian.PutUint32(h[4:], v.attributes)
+		name := wide(v.name)
+		binary.LittleEndian.PutUint32(h[36:], uint32(len(name)))
+		binary.LittleEndian.PutUint32(h[40:], uint32(len(v.data)))
+		copy(h[44:], v.guid[:])
+		h = append(append(h, name...), v.data...)
+		if at+len(h) > end {
+			return nil, fmt.Errorf("the file of variables has no room for %s of %d bytes", v.name, len(v.data))
+		}
+		at += copy(out[at:], h)
+		at = (at + 3) &^ 3
+	}
+	return out, nil
+}

@@ -2,9 +2,11 @@ package policy
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"caisson/lock"
+	"caisson/lock/digest"
 	"caisson/verify"
 )
 
@@ -21,9 +23,11 @@ type exception struct {
 	Rule     string `yaml:"rule"`
 	Function string `yaml:"function"`
 	Match    string `yaml:"match"`
-	Who      string `yaml:"who"`
-	Why      string `yaml:"why"`
-	Until    string `yaml:"until"`
+	// Certificate may be left out, but not be empty.
+	Certificate *string `yaml:"certificate"`
+	Who         string  `yaml:"who"`
+	Why         string  `yaml:"why"`
+	Until       string  `yaml:"until"`
 }
 
 // ParseExceptions reads a file of exceptions. Whether it is signed is for the
@@ -56,10 +60,23 @@ func ParseExceptions(name string, b []byte) ([]verify.Exception, error) {
 		case e.Who == "" || e.Why == "":
 			return nil, errorf(at("who"), "want who made the exception, and why")
 		}
+		certificate := ""
+		if e.Certificate != nil {
+			sum, err := digest.ParseHex(strings.ToLower(strings.ReplaceAll(*e.Certificate, ":", "")))
+			switch {
+			case e.Function != verify.SecureBootSignature:
+				return nil, errorf(at("certificate"), "it belongs to the function %s", verify.SecureBootSignature)
+			case err != nil:
+				return nil, errorf(at("certificate"), "got %q, want the SHA-256 of a certificate, as openssl x509 -fingerprint -sha256 prints it", *e.Certificate)
+			}
+			certificate = sum.Hex()
+		}
 		if _, err := time.Parse(time.DateOnly, e.Until); err != nil {
 			return nil, errorf(at("until"), "got %q, want the last day, as 2026-12-31", e.Until)
 		}
-		out = append(out, verify.Exception(e))
+		out = append(out, verify.Exception{
+			Rule: e.Rule, Function: e.Function, Match: e.Match, Certificate: certificate, Who: e.Who, Why: e.Why, Until: e.Until,
+		})
 	}
 	return out, nil
 }

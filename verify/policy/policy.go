@@ -41,6 +41,7 @@
 //	    until: 2026-12-31                 # the last day, in UTC
 //	  - function: secure-boot-signature   # applied to both sides before the disks are compared
 //	    match: esp:/EFI/BOOT/BOOTX64.EFI  # this file alone
+//	    certificate: SHA-256              # signed with this certificate (openssl x509 -fingerprint -sha256) and no other; any where it is left out
 //	    …
 //
 // Exceptions with a function make the verdict "equivalent" at best.

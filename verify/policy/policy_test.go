@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -72,9 +73,22 @@ func TestParseExceptions(t *testing.T) {
 		{"why: not reachable, ", "", "and why"},
 		{"2026-12-31", "never", "want the last day"},
 		{"who:", "whom:", `unknown key "whom"`},
+		{"who:", "certificate: " + strings.Repeat("ab", 32) + ", who:", "certificate: it belongs to the function secure-boot-signature"},
+		{"rule: advisories, ", "function: secure-boot-signature, certificate: ab, ", `certificate: got "ab", want the SHA-256 of a certificate`},
+		{"rule: advisories, ", "function: secure-boot-signature, certificate: '', ", `certificate: got "", want the SHA-256 of a certificate`},
 	} {
 		if _, err := ParseExceptions("e.yaml", []byte(strings.Replace(whole, tt.old, tt.with, 1))); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.with, err, tt.want)
+		}
+	}
+}
+
+func TestExceptionCertificate(t *testing.T) {
+	const text = "version: 1\nexceptions:\n  - {function: secure-boot-signature, match: 'esp:/a.efi', certificate: '%s', who: jane, why: ours, until: 2026-12-31}\n"
+	for _, given := range []string{strings.Repeat("ab", 32), strings.Repeat("AB:", 31) + "AB"} {
+		list, err := ParseExceptions("e.yaml", fmt.Appendf(nil, text, given))
+		if err != nil || len(list) != 1 || list[0].Certificate != strings.Repeat("ab", 32) {
+			t.Errorf("%s: got %+v, %v", given, list, err)
 		}
 	}
 }

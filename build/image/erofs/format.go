@@ -1,10 +1,13 @@
-// Package erofs writes and reads EROFS file systems, uncompressed, of blocks
-// of 4096 bytes: what Linux 5.4 and erofs-utils 1.0 and later read.
+// Package erofs writes EROFS file systems, uncompressed, of blocks of 4096
+// bytes, which Linux 5.4 and erofs-utils 1.0 and later read, and reads these and
+// compressed ones.
 //
 // An image has at most 16 TiB, a name 255 bytes, the target of a symbolic
 // link 4095, the name of an extended attribute 255 behind its prefix and its
-// value 65535. Times are whole seconds. [Open] refuses compressed and
-// chunk-based files, other block sizes, and every incompatible feature.
+// value 65535. Times are whole seconds. [Open] refuses chunk-based files, other
+// block sizes, and every incompatible feature but those of compressed files. Of
+// these it gives the content where it is compressed by LZ4, and lies neither
+// behind inodes nor in fragments.
 //
 // [Write] lays an image out so:
 //
@@ -55,8 +58,9 @@ const (
 const (
 	compatChecksum       = 1 << 0
 	compatMtime          = 1 << 1
-	incompatZeroPadding  = 1 << 0 // says something of compressed files only
-	supportedIncompat    = incompatZeroPadding
+	incompatZeroPadding  = 1 << 0 // these say something of compressed files only
+	incompatBigClusters  = 1 << 1
+	supportedIncompat    = incompatZeroPadding | incompatBigClusters
 	blockSizeBits        = 12
 	inodeCompactSize     = 32
 	inodeExtendedSize    = 64
@@ -130,6 +134,8 @@ type super struct {
 	blocks    uint32
 	metaBlock uint32 // where nid 0 is
 	xattrs    uint32 // block where shared extended attributes begin
+	// zeroPadded is set where compressed bytes stand at the end of their blocks.
+	zeroPadded bool
 }
 
 // Offsets within the superblock.
@@ -202,6 +208,8 @@ func parseSuper(block []byte) (super, error) {
 		blocks:    le.Uint32(b[sbBlocks:]),
 		metaBlock: le.Uint32(b[sbMetaBlock:]),
 		xattrs:    le.Uint32(b[sbXattrBlock:]),
+
+		zeroPadded: le.Uint32(b[sbIncompat:])&incompatZeroPadding != 0,
 	}
 	s.BuildTime = int64(le.Uint64(b[sbBuildTime:]))
 	copy(s.UUID[:], b[sbUUID:])
@@ -302,9 +310,7 @@ func parseInode(b []byte, buildTime int64) (inode, error) {
 		i.links = le.Uint32(b[44:])
 	}
 	switch i.layout {
-	case layoutPlain, layoutInline:
-	case layoutCompressedFull, layoutCompressed:
-		return inode{}, fmt.Errorf("compressed data is not supported")
+	case layoutPlain, layoutInline, layoutCompressedFull, layoutCompressed:
 	case layoutChunked:
 		return inode{}, fmt.Errorf("chunk-based data is not supported")
 	default:

@@ -98,7 +98,12 @@ func (f *FS) readInode(nid uint64) (*file, error) {
 	return &file{inode: i, nid: nid, at: at}, nil
 }
 
-// extents returns where the data of a file is: in blocks, and behind its
+// isCompressed tells whether a file's data is compressed.
+func (i *inode) isCompressed() bool {
+	return i.layout == layoutCompressed || i.layout == layoutCompressedFull
+}
+
+// extents returns where the data of a file is that is not compressed: in blocks, and behind its
 // inode. Both are within the image.
 func (f *FS) extents(i *file) (blocks, tail *io.SectionReader, err error) {
 	start := int64(i.start) * BlockSize
@@ -124,6 +129,10 @@ func (f *FS) extents(i *file) (blocks, tail *io.SectionReader, err error) {
 // content returns a reader of a file's data, which fails where that is cut
 // off.
 func (f *FS) content(i *file) (io.Reader, error) {
+	if i.isCompressed() {
+		r, err := f.decompressed(i)
+		return &exactReader{r: r, left: i.size}, err
+	}
 	blocks, tail, err := f.extents(i)
 	if err != nil {
 		return nil, err

@@ -76,7 +76,7 @@ func (w *walker) entry(path string, i *file) (Entry, error) {
 	}
 	switch i.mode & typeMask {
 	case typeRegular:
-		if _, _, err := w.extents(i); err != nil {
+		if e.Extents, err = w.places(i); err != nil {
 			return e, err
 		}
 		e.Size = i.size
@@ -101,6 +101,33 @@ func (w *walker) entry(path string, i *file) (Entry, error) {
 		}
 	}
 	return e, nil
+}
+
+// places are the bytes of the image that a file's data is in.
+func (w *walker) places(i *file) (out []Extent, err error) {
+	add := func(off, size int64) {
+		if n := len(out); n > 0 && out[n-1].Off+out[n-1].Size == off {
+			out[n-1].Size += size
+		} else if size > 0 {
+			out = append(out, Extent{off, size})
+		}
+	}
+	if i.isCompressed() {
+		extents, err := w.compressed(i)
+		for _, x := range extents {
+			add(x.at, x.size)
+		}
+		return out, err
+	}
+	blocks, tail, err := w.extents(i)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range []*io.SectionReader{blocks, tail} {
+		_, off, size := r.Outer()
+		add(off, size)
+	}
+	return out, nil
 }
 
 // visitDir visits what is in a directory. It holds one block of it.

@@ -1,6 +1,6 @@
 // Package fat writes a FAT32 file system, as an EFI system partition has it,
-// and reads FAT32 and FAT16: Microsoft's "FAT: General Overview of On-Disk
-// Format", version 1.03.
+// and reads FAT32, FAT16 and FAT12 and adds files to them: Microsoft's "FAT:
+// General Overview of On-Disk Format", version 1.03.
 //
 // Limits first: Write makes file systems of 33 MiB to 2 GiB, with sectors of
 // 512 bytes and clusters of 512 bytes up to 260 MiB and of 4096 above, so
@@ -47,6 +47,10 @@ const (
 type File struct {
 	Path string
 	Size int64
+	// Room is for how many bytes clusters are set aside, so that the file can
+	// grow to them without moving another: those behind Size are free. Less
+	// than Size is as much as that.
+	Room int64
 	Open func() (io.ReadCloser, error)
 }
 
@@ -163,7 +167,8 @@ func (g geometry) write(w io.WriterAt, root *node, o Options, label [11]byte) er
 // table is the file allocation table.
 type table struct {
 	bytes []byte
-	next  int64 // the first free cluster
+	next  int64 // the first cluster behind all files and their room
+	used  int64 // clusters of files and folders
 }
 
 func newTable(g geometry) *table {
@@ -181,6 +186,7 @@ func (t *table) chain(n int64) int64 {
 	}
 	first := t.next
 	t.next += n
+	t.used += n
 	for c := first; c < t.next-1; c++ {
 		binary.LittleEndian.PutUint32(t.bytes[4*c:], uint32(c+1))
 	}
@@ -222,12 +228,11 @@ func infoSector(g geometry, t *table) []byte {
 	b := make([]byte, sector)
 	copy(b, "RRaA")
 	copy(b[484:], "rrAa")
-	used := t.next - rootCluster
 	next := int64(0xffffffff)
-	if used < g.clusters {
+	if t.next-rootCluster < g.clusters {
 		next = t.next
 	}
-	binary.LittleEndian.PutUint32(b[488:], uint32(g.clusters-used))
+	binary.LittleEndian.PutUint32(b[488:], uint32(g.clusters-t.used))
 	binary.LittleEndian.PutUint32(b[492:], uint32(next))
 	b[510], b[511] = 0x55, 0xaa
 	return b

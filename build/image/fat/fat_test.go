@@ -202,7 +202,7 @@ func TestReadOthers(t *testing.T) {
 			t.Fatalf("%s %q: %v\n%s", name, args, err, out)
 		}
 	}
-	for _, bits := range []string{"16", "32"} {
+	for _, bits := range []string{"12", "16", "32"} {
 		image := filepath.Join(dir, "fat"+bits)
 		if err := os.WriteFile(image, nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -210,7 +210,7 @@ func TestReadOthers(t *testing.T) {
 		if err := os.Truncate(image, 40<<20); err != nil {
 			t.Fatal(err)
 		}
-		run(mkfs, "-F", bits, "-n", "OTHER", "-i", "00c0ffee", "-s", map[string]string{"16": "2", "32": "1"}[bits], image)
+		run(mkfs, "-F", bits, "-n", "OTHER", "-i", "00c0ffee", "-s", map[string]string{"12": "32", "16": "2", "32": "1"}[bits], image)
 		run(mmd, "-i", image, "::EFI", "::EFI/BOOT")
 		want := map[string]string{}
 		add := func(path, data string) {

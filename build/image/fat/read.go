@@ -7,6 +7,7 @@ import (
 	"io"
 	"sort"
 	"strings"
+	"time"
 )
 
 // Bounds for foreign file systems, far above what an EFI system partition
@@ -15,7 +16,7 @@ const (
 	maxDepth   = 64
 	maxEntries = 1 << 20 // files and folders in all
 	maxExtents = 1 << 18 // of one file
-	fat16Min   = 4085    // fewer clusters make a FAT12
+	fat16Min   = 4085    // fewer clusters make a FAT12 ("FAT Type Determination")
 )
 
 // FS is a file system that was opened.
@@ -23,21 +24,23 @@ type FS struct {
 	Serial uint32
 	Label  string // of the boot sector, without padding
 
-	r            io.ReaderAt
-	size         int64
-	cluster      int64 // bytes
-	clusters     int64
-	data         int64 // offset of cluster 2
-	table        int64 // offset of the first table
-	wide         bool  // FAT32
-	root         int64 // first cluster (FAT32)
-	rootOffset   int64 // the root's place and length (FAT16)
-	rootLength   int64
-	tableSectors int64
+	r           io.ReaderAt
+	size        int64
+	cluster     int64 // bytes
+	clusters    int64
+	data        int64 // offset of cluster 2
+	table       int64 // offset of the first table
+	tables      int64 // how many tables there are
+	tableLength int64 // of one, in bytes
+	bits        int64 // of an entry of the table: 12, 16 or 32
+	root        int64 // first cluster (FAT32)
+	rootOffset  int64 // the root's place and length (FAT12, FAT16)
+	rootLength  int64
+	info        int64 // offset of the information sector (FAT32); 0 for none
+	mirrored    bool  // all tables are in use
 }
 
-// Open reads the boot sector of a FAT32 or FAT16 file system of at most size
-// bytes.
+// Open reads the boot sector of a file system of at most size bytes.
 func Open(r io.ReaderAt, size int64) (*FS, error) {
 	b := make([]byte, sector)
 	if size < sector {
@@ -55,48 +58,70 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 	if bytesPer < 512 || bytesPer > 4096 || bytesPer&(bytesPer-1) != 0 || perCluster == 0 || perCluster&(perCluster-1) != 0 || tables == 0 || tables > 2 {
 		return nil, fmt.Errorf("no FAT file system: sectors of %d bytes, clusters of %d sectors, %d tables", bytesPer, perCluster, tables)
 	}
-	f := &FS{r: r, cluster: bytesPer * perCluster, table: u16(14) * bytesPer}
+	f := &FS{r: r, cluster: bytesPer * perCluster, table: u16(14) * bytesPer, tables: tables, mirrored: true}
 	total := u16(19)
 	if total == 0 {
 		total = u32(32)
 	}
 	f.size = total * bytesPer
-	f.tableSectors = u16(22)
-	serialAt := 39
-	if f.tableSectors == 0 {
-		f.wide, f.tableSectors, serialAt = true, u32(36), 67
-		f.root = u32(44)
+	tableSectors, serialAt := u16(22), 39
+	if tableSectors == 0 {
+		f.bits, tableSectors, serialAt = 32, u32(36), 67
+		f.root, f.mirrored = u32(44), b[40]&0x80 == 0
+		if at := u16(48); at > 0 && at < u16(14) {
+			f.info = at * bytesPer
+		}
 	}
-	f.rootOffset = f.table + tables*f.tableSectors*bytesPer
+	f.tableLength = tableSectors * bytesPer
+	f.rootOffset = f.table + tables*f.tableLength
 	f.rootLength = u16(17) * entrySize
 	f.data = f.rootOffset + (f.rootLength+bytesPer-1)/bytesPer*bytesPer
 	f.clusters = (f.size - f.data) / f.cluster
+	switch {
+	case f.bits == 32:
+	case f.clusters < fat16Min:
+		f.bits = 12
+	default:
+		f.bits = 16
+	}
 	f.Serial = uint32(u32(serialAt))
 	f.Label = strings.TrimRight(string(b[serialAt+4:serialAt+15]), " ")
-	return f, f.check(size, bytesPer)
+	return f, f.check(size)
 }
 
 // check refuses geometries that contradict themselves.
-func (f *FS) check(size, bytesPer int64) error {
-	width := int64(2)
-	if f.wide {
-		width = 4
-	}
+func (f *FS) check(size int64) error {
+	wide := f.bits == 32
 	switch {
 	case f.size > size:
 		return fmt.Errorf("the FAT file system has %d bytes, its partition %d", f.size, size)
 	case f.table == 0 || f.data >= f.size || f.clusters < 1:
 		return fmt.Errorf("the FAT file system of %d bytes has its clusters at %d", f.size, f.data)
-	case !f.wide && f.clusters < fat16Min:
-		return fmt.Errorf("the file system has %d clusters: FAT12 is not supported", f.clusters)
-	case f.wide && f.rootLength != 0:
+	case !wide && f.clusters >= minClusters:
+		return fmt.Errorf("the file system has %d clusters, more than a FAT16 can have", f.clusters)
+	case wide && f.rootLength != 0:
 		return errors.New("the FAT32 file system has a root folder of fixed length")
-	case (f.clusters+rootCluster)*width > f.tableSectors*bytesPer:
-		return fmt.Errorf("the FAT has %d bytes, too few for %d clusters", f.tableSectors*bytesPer, f.clusters)
-	case f.wide && !f.valid(f.root):
+	case ((f.clusters+rootCluster)*f.bits+7)/8 > f.tableLength:
+		return fmt.Errorf("the FAT has %d bytes, too few for %d clusters", f.tableLength, f.clusters)
+	case wide && !f.valid(f.root):
 		return fmt.Errorf("the root folder starts in cluster %d of %d", f.root, f.clusters)
 	}
 	return nil
+}
+
+// Time is that of the volume's label, in seconds since 1970, UTC, which is that
+// of all that Write wrote; 0 of a file system without one.
+func (f *FS) Time() int64 {
+	at := f.rootOffset
+	if f.bits == 32 {
+		at = f.data + (f.root-rootCluster)*f.cluster
+	}
+	e := make([]byte, entrySize)
+	if err := readAt(f.r, e, at); err != nil || e[11] != attrLabel {
+		return 0
+	}
+	clock, date := int(binary.LittleEndian.Uint16(e[14:])), int(binary.LittleEndian.Uint16(e[16:]))
+	return time.Date(1980+date>>9, time.Month(date>>5&15), date&31, clock>>11, clock>>5&63, clock&31*2+int(e[13])/100, 0, time.UTC).Unix()
 }
 
 func (f *FS) valid(cluster int64) bool {
@@ -154,25 +179,22 @@ type tableWindow struct {
 
 // next is the cluster behind c, or end.
 func (w *tableWindow) next(c int64) (next int64, end bool, err error) {
-	width := int64(2)
-	if w.f.wide {
-		width = 4
-	}
-	off := w.f.table + c*width
+	next, err = w.entry(c)
+	return next, next >= endFrom(w.f.bits), err
+}
+
+// entry is the table's entry of a cluster.
+func (w *tableWindow) entry(c int64) (int64, error) {
+	off := w.f.table + c*w.f.bits/8
+	width := (w.f.bits + 7) / 8
 	if w.data == nil || off < w.at || off+width > w.at+int64(len(w.data)) {
 		w.at = off / 4096 * 4096
-		w.data = make([]byte, min(4096, w.f.size-w.at))
+		w.data = make([]byte, min(4096+width, w.f.size-w.at)) // an entry of 12 bits may begin with the last byte
 		if err := readAt(w.f.r, w.data, w.at); err != nil {
-			return 0, false, fmt.Errorf("reading the FAT: %w", err)
+			return 0, fmt.Errorf("reading the FAT: %w", err)
 		}
 	}
-	b := w.data[off-w.at:]
-	if w.f.wide {
-		next = int64(binary.LittleEndian.Uint32(b) & 0x0fffffff)
-		return next, next >= 0x0ffffff8, nil
-	}
-	next = int64(binary.LittleEndian.Uint16(b))
-	return next, next >= 0xfff8, nil
+	return decodeEntry(w.data[off-w.at:], c, w.f.bits), nil
 }
 
 // extents reads a file that lies in runs.

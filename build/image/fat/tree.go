@@ -17,6 +17,8 @@ const (
 	attrFolder  = 0x10
 	attrArchive = 0x20
 	attrLong    = 0x0f
+
+	deleted = 0xe5 // the first byte of an entry that is free
 )
 
 // node is a file or a folder.
@@ -48,8 +50,8 @@ func newTree(files []File) (*node, error) {
 	sorted := slices.Clone(files)
 	slices.SortStableFunc(sorted, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	for _, f := range sorted {
-		if f.Size < 0 || f.Size > maxFile {
-			return nil, fmt.Errorf("%q has %d bytes, at most %d fit a file", f.Path, f.Size, int64(maxFile))
+		if f.Size < 0 || max(f.Size, f.Room) > maxFile {
+			return nil, fmt.Errorf("%q has %d bytes, at most %d fit a file", f.Path, max(f.Size, f.Room), int64(maxFile))
 		}
 		if err := root.add(f); err != nil {
 			return nil, err
@@ -142,10 +144,10 @@ func (n *node) folderLength(label bool) int64 {
 	return count * entrySize
 }
 
-// clusters is how many clusters n and all below it take.
+// clusters is how many clusters n and all below it take, or have set aside.
 func (n *node) clusters(size int64, label bool) int64 {
 	if !n.isFolder() {
-		return (n.file.Size + size - 1) / size
+		return (max(n.file.Size, n.file.Room) + size - 1) / size
 	}
 	sum := max(1, (n.folderLength(label)+size-1)/size)
 	for _, c := range n.sorted {
@@ -170,7 +172,9 @@ func (n *node) place(t *table, size int64, label bool) (folders, files []*node) 
 	for _, f := range folders {
 		for _, c := range f.sorted {
 			if !c.isFolder() {
+				end := t.next + c.clusters(size, label)
 				c.cluster = t.chain((c.file.Size + size - 1) / size)
+				t.next = end
 				files = append(files, c)
 			}
 		}

@@ -80,7 +80,7 @@ func (f *FS) open(e found) (*io.SectionReader, error) {
 
 func (f *FS) walk(visit func(found) error) error {
 	w := &walker{f: f, seen: map[int64]bool{}, visit: visit}
-	if f.wide {
+	if f.bits == 32 {
 		return w.folder("", f.root, 0)
 	}
 	return w.read("", []extent{{off: f.rootOffset, length: f.rootLength}}, 0)
@@ -111,18 +111,23 @@ func (w *walker) read(path string, runs []extent, depth int) error {
 	if _, err := (extents{w.f.r, runs}).ReadAt(b, 0); err != nil && err != io.EOF {
 		return fmt.Errorf("reading folder %q: %w", path, err)
 	}
+	return eachEntry(b, func(name string, e []byte) error { return w.entry(path, name, e, depth) })
+}
+
+// eachEntry calls visit for each short entry of a folder, with its name.
+func eachEntry(b []byte, visit func(name string, e []byte) error) error {
 	var long longName
 	for ; len(b) >= entrySize && b[0] != 0; b = b[entrySize:] {
 		e := b[:entrySize]
 		switch {
-		case e[0] == 0xe5:
+		case e[0] == deleted:
 			long = longName{}
 		case e[11]&0x3f == attrLong:
 			long.add(e)
 		default:
 			name := long.take(e)
 			long = longName{}
-			if err := w.entry(path, name, e, depth); err != nil {
+			if err := visit(name, e); err != nil {
 				return err
 			}
 		}
@@ -130,9 +135,24 @@ func (w *walker) read(path string, runs []extent, depth int) error {
 	return nil
 }
 
+// isNamed tells whether an entry is a file's or a folder's, and not the
+// label, nor one that every folder has.
+func isNamed(e []byte) bool {
+	return e[11]&attrLabel == 0 && string(e[:2]) != ". " && string(e[:3]) != ".. "
+}
+
+// firstCluster is where an entry's file or folder begins.
+func (f *FS) firstCluster(e []byte) int64 {
+	cluster := int64(binary.LittleEndian.Uint16(e[26:]))
+	if f.bits == 32 {
+		cluster |= int64(binary.LittleEndian.Uint16(e[20:])) << 16
+	}
+	return cluster
+}
+
 // entry handles a short entry with the name that it has.
 func (w *walker) entry(path, name string, e []byte, depth int) error {
-	if e[11]&attrLabel != 0 || string(e[:2]) == ". " || string(e[:3]) == ".. " {
+	if !isNamed(e) {
 		return nil
 	}
 	if w.entries++; w.entries > maxEntries {
@@ -144,10 +164,7 @@ func (w *walker) entry(path, name string, e []byte, depth int) error {
 	if path != "" {
 		name = path + "/" + name
 	}
-	cluster := int64(binary.LittleEndian.Uint16(e[26:]))
-	if w.f.wide {
-		cluster |= int64(binary.LittleEndian.Uint16(e[20:])) << 16
-	}
+	cluster := w.f.firstCluster(e)
 	if e[11]&attrFolder != 0 {
 		return w.folder(name, cluster, depth+1)
 	}

@@ -35,6 +35,8 @@ type memory []byte
 
 func (m memory) WriteAt(p []byte, off int64) (int, error) { return copy(m[off:], p), nil }
 
+func (m memory) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReader(m).ReadAt(p, off) }
+
 func written(t *testing.T, table Table) memory {
 	t.Helper()
 	m := make(memory, testSize)

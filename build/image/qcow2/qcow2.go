@@ -4,9 +4,10 @@
 // data as it is or compressed with Zstandard, each cluster a frame; clusters
 // of zeros are left out. A disk may have up to [MaxSize] bytes, a multiple
 // of 512. It reads versions 2 and 3 with clusters of any size, uncompressed,
-// compressed with Deflate or Zstandard, or zero. It refuses images that have
-// a backing file, encryption, an external data file, snapshots, subclusters,
-// or the mark of being corrupt; it does not look at reference counts.
+// compressed with Deflate or Zstandard, or zero, and what lies in a backing
+// file where the caller has that opened. It refuses images that have
+// encryption, an external data file, snapshots, subclusters, or the mark of
+// being corrupt; it does not look at reference counts.
 //
 // A written image is
 //
@@ -41,6 +42,7 @@ const (
 const (
 	hdrVersion       = 4   // u32
 	hdrBackingOffset = 8   // u64
+	hdrBackingLength = 16  // u32
 	hdrClusterBits   = 20  // u32
 	hdrSize          = 24  // u64
 	hdrCrypt         = 32  // u32
@@ -65,6 +67,14 @@ const (
 	featureDataFile    = 1 << 2
 	featureCompression = 1 << 3 // the compression type is not Deflate
 	featureSubclusters = 1 << 4
+)
+
+// Header extensions: a type and a length of 32 bits each, then the data,
+// padded to 8 bytes.
+const (
+	extensionEnd           = 0
+	extensionBackingFormat = 0xe2792aca
+	maxBackingName         = 1023 // bytes
 )
 
 // Compression types.

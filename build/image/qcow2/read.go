@@ -16,6 +16,13 @@ type Image struct {
 	clusterSize int64
 	unpack      func(dst, src []byte) error // a compressed cluster
 	cache       cache
+	backing     Disk // of what the image has nothing of; nil for zeros
+}
+
+// Disk is the content of a disk.
+type Disk interface {
+	io.ReaderAt
+	Size() int64 // bytes
 }
 
 // header is what a header says of how the disk is read.
@@ -26,10 +33,22 @@ type header struct {
 	l1Entries   int64
 	l1          int64 // offset
 	compression byte
+	// backing is the name of the backing file, "" for none.
+	backing, backingFormat string
 }
 
-// Open reads the header of an image.
+// Open reads the header of an image, which has no backing file.
 func Open(r io.ReaderAt) (*Image, error) {
+	return OpenBacked(r, func(string, string) (Disk, error) {
+		return nil, errors.New("images with a backing file are not supported")
+	})
+}
+
+// OpenBacked reads the header of an image. If it has a backing file, open is
+// asked for the disk in it. The name is as the image has it: whoever made the
+// image chose it, so open decides whether that file may be read. The format is
+// that of the backing file, such as "raw"; "" where the image does not say.
+func OpenBacked(r io.ReaderAt, open func(name, format string) (Disk, error)) (*Image, error) {
 	h, err := readHeader(r)
 	if err != nil {
 		return nil, fmt.Errorf("qcow2: %w", err)
@@ -41,6 +60,11 @@ func Open(r io.ReaderAt) (*Image, error) {
 	case compressionZstd:
 		if img.unpack, err = newUnpackZstd(int(img.clusterSize)); err != nil {
 			return nil, fmt.Errorf("qcow2: %w", err)
+		}
+	}
+	if h.backing != "" {
+		if img.backing, err = open(h.backing, h.backingFormat); err != nil {
+			return nil, fmt.Errorf("qcow2: backing file %q: %w", h.backing, err)
 		}
 	}
 	return img, nil
@@ -75,16 +99,16 @@ func readHeader(r io.ReaderAt) (header, error) {
 	default:
 		return header{}, fmt.Errorf("version %d is not supported, only 2 and 3", h.version)
 	}
-	if at := be.Uint64(b[hdrBackingOffset:]); at != 0 {
-		return header{}, errors.New("images with a backing file are not supported")
-	}
 	if method := be.Uint32(b[hdrCrypt:]); method != 0 {
 		return header{}, fmt.Errorf("encrypted images are not supported (method %d)", method)
 	}
 	if n := be.Uint32(b[hdrSnapshots:]); n != 0 {
 		return header{}, fmt.Errorf("images with snapshots are not supported: there are %d", n)
 	}
-	return h, h.readGeometry(b)
+	if err := h.readGeometry(b); err != nil {
+		return header{}, err
+	}
+	return h, h.readBacking(r, b)
 }
 
 // readFeatures reads what only version 3 has.
@@ -185,11 +209,29 @@ func (img *Image) readPart(p []byte, cluster, within int64) error {
 	switch {
 	case entry&entryZero != 0 && img.header.version < 3:
 		return fmt.Errorf("L2 entry %#x has reserved bits set", entry)
-	case entry&entryZero != 0 || at == 0:
+	case entry&entryZero != 0:
 		clear(p)
 		return nil
+	case at == 0:
+		return img.readBacking(p, cluster+within)
 	}
 	return img.readFull(p, at+within)
+}
+
+// readBacking reads what the image has nothing of.
+func (img *Image) readBacking(p []byte, off int64) error {
+	n := int64(0)
+	if img.backing != nil && off < img.backing.Size() {
+		n = min(int64(len(p)), img.backing.Size()-off)
+		if got, err := img.backing.ReadAt(p[:n], off); int64(got) < n {
+			if err == nil || err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("backing file %q: %w", img.header.backing, err)
+		}
+	}
+	clear(p[n:])
+	return nil
 }
 
 // lookup returns the L2 entry of a cluster, 0 where there is no L2 table.

@@ -11,6 +11,10 @@
 // that fill them use the clock. The same stub and sections give the same
 // bytes.
 //
+// A .sbat that is added takes the place of the stub's (see SBAT), which is still
+// there as .oldsbat: where a stub has no room to let its own grow, as ukify has
+// it do, that always works.
+//
 // The added sections lie at addresses behind the stub's last section, each
 // aligned to the larger of SectionAlignment and a page, and in the file
 // aligned to FileAlignment. SizeOfRawData is aligned, VirtualSize is the
@@ -21,6 +25,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -35,7 +40,16 @@ type Section struct {
 	Name string
 	Size int64
 	Open func() (io.ReadCloser, error)
+	// NoNX takes the mark NX_COMPAT from the image: it is a kernel that has not
+	// got it.
+	NoNX bool
 }
+
+// The section with revocation levels, and what a stub's own becomes.
+const (
+	sectionSBAT    = ".sbat"
+	sectionOldSBAT = ".oldsbat"
+)
 
 // Size is the length in bytes of the image that Write would write.
 func Size(stub io.ReaderAt, stubSize int64, sections []Section) (int64, error) {
@@ -133,6 +147,10 @@ func newPlan(stub io.ReaderAt, stubSize int64, sections []Section) (*plan, error
 	}
 	p.size = offset
 	p.headers = h.extend(table, shift, added, alignUp(address, sectionAlign))
+	if slices.ContainsFunc(sections, func(s Section) bool { return s.NoNX }) {
+		at := h.opt + optDLLCharacteristics
+		binary.LittleEndian.PutUint16(p.headers[at:], h.u16(at)&^nxCompat)
+	}
 	return p, nil
 }
 
@@ -167,7 +185,11 @@ func (h *headers) extend(added []sectionHeader, shift, rawSize, imageSize int64)
 	if h.dirs > dirSecurity {
 		clear(b[h.opt+optionalFixed+8*dirSecurity:][:8])
 	}
+	replaced := slices.ContainsFunc(added, func(s sectionHeader) bool { return s.Name == sectionSBAT })
 	for i, s := range h.sections {
+		if replaced && s.Name == sectionSBAT {
+			copy(b[h.table+i*sectionHeaderSize:][:8], sectionOldSBAT)
+		}
 		if s.SizeOfRawData > 0 {
 			put32(h.table+i*sectionHeaderSize+20, int64(s.Offset)+shift)
 		}
@@ -200,12 +222,15 @@ func checkNames(old []sectionHeader, added []Section) error {
 		switch {
 		case len(s.Name) < 2 || len(s.Name) > 8 || s.Name[0] != '.' || strings.ContainsFunc(s.Name, notPrintable):
 			return fmt.Errorf("section name %q: want a dot and 1 to 7 printable characters", s.Name)
-		case seen[s.Name]:
+		case seen[s.Name] && (s.Name != sectionSBAT || seen[sectionOldSBAT]):
 			return fmt.Errorf("two sections %q", s.Name)
 		case s.Size <= 0:
 			return fmt.Errorf("section %q has %d bytes", s.Name, s.Size)
 		}
 		seen[s.Name] = true
+		if s.Name == sectionSBAT {
+			seen[sectionOldSBAT] = true // and a second one is too much
+		}
 	}
 	return nil
 }

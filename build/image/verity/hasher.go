@@ -1,6 +1,7 @@
 package verity
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"hash"
@@ -18,6 +19,7 @@ type hasher struct {
 	h    hash.Hash
 	data []byte // a chunk
 	tree []byte // a hash block
+	zero []byte // the hash block of a chunk of zeros; nil until there was one
 }
 
 func newHasher(salt []byte) *hasher {
@@ -59,6 +61,10 @@ func (h *hasher) hashChunk(data io.ReaderAt, l layout, i int64) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
+	if len(b) == chunkSize && isZero(b) {
+		copy(h.tree, h.zeroBlock(b[:BlockSize]))
+		return h.tree, nil
+	}
 	clear(h.tree)
 	for n := 0; len(b) > 0; n += digestSize {
 		d := h.sum(b[:BlockSize])
@@ -66,6 +72,26 @@ func (h *hasher) hashChunk(data io.ReaderAt, l layout, i int64) ([]byte, error) 
 		b = b[BlockSize:]
 	}
 	return h.tree, nil
+}
+
+// zeroBlock is the hash block of a chunk of zeros, of which sparse disks have
+// many.
+func (h *hasher) zeroBlock(block []byte) []byte {
+	if h.zero == nil {
+		d := h.sum(block)
+		h.zero = bytes.Repeat(d[:], perBlock)
+	}
+	return h.zero
+}
+
+func isZero(b []byte) bool {
+	var zeros [BlockSize]byte
+	for ; len(b) > 0; b = b[BlockSize:] {
+		if !bytes.Equal(b[:BlockSize], zeros[:]) {
+			return false
+		}
+	}
+	return true
 }
 
 // parallel calls do for 0 to n-1, several at a time, until one fails. It

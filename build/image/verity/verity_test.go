@@ -125,6 +125,11 @@ func TestVeritysetup(t *testing.T) {
 			compareVeritysetup(t, veritysetup, testData(n), p)
 		})
 	}
+	t.Run("zeros", func(t *testing.T) { // chunks of them, and some with a single byte
+		data := make([]byte, 10*chunkSize+BlockSize)
+		data[3*chunkSize], data[5*chunkSize-1], data[7*chunkSize+12345] = 1, 2, 3
+		compareVeritysetup(t, veritysetup, data, p)
+	})
 	for _, salt := range [][]byte{nil, p.Salt[:1], bytes.Repeat(p.Salt, 8)} {
 		t.Run(fmt.Sprintf("salt=%d", len(salt)), func(t *testing.T) {
 			compareVeritysetup(t, veritysetup, testData(130), Params{UUID: p.UUID, Salt: salt})

@@ -1,0 +1,76 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"caisson/lock"
+)
+
+// TestAppended assembles a disk whose hash tree is in the root's partition, and
+// has veritysetup verify it there.
+func TestAppended(t *testing.T) {
+	assembled := func(change func(l *lock.Lock)) (*disk, string) {
+		t.Helper()
+		l := testLock()
+		l.Image.Tree = lock.TreeAppended
+		change(l)
+		dir := t.TempDir()
+		b, err := testBuilder(dir, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.log.Close() })
+		if err := layStub(b); err != nil {
+			t.Fatal(err)
+		}
+		root, initrd, err := testRoots(b, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := finish(context.Background(), b, root, initrd); err != nil {
+			t.Fatal(err)
+		}
+		d, err := b.assemble(context.Background(), root, initrd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d, b.work
+	}
+	d, work := assembled(func(l *lock.Lock) {
+		l.Image.Cmdline = "console=ttyS0 systemd.verity_root_options=panic-on-corruption quiet"
+	})
+	parts := d.describe().Partitions
+	if len(parts) != 2 || parts[1].Name != "root" || parts[1].Size != d.data.size+d.hash.size {
+		t.Fatalf("got %+v", parts)
+	}
+	raw := filepath.Join(work, "small.raw")
+	runTool(t, "sgdisk", "-v", raw)
+	root := filepath.Join(work, "small.root")
+	hash := fmt.Sprintf("%x", d.root)
+	runTool(t, "veritysetup", "verify", fmt.Sprintf("--hash-offset=%d", d.data.size), root, root, hash)
+	runTool(t, "fsck.erofs", root)
+	if _, err := os.Stat(filepath.Join(work, "small.verity")); err == nil {
+		t.Error("there is a hash tree by itself")
+	}
+	id := "PARTUUID=" + hash[:8] + "-" + hash[8:12] + "-" + hash[12:16] + "-" + hash[16:20] + "-" + hash[20:32]
+	want := fmt.Sprintf("console=ttyS0 quiet ro rootfstype=erofs roothash=%s systemd.verity_root_data=%s systemd.verity_root_hash=%s systemd.verity_root_options=panic-on-corruption,hash-offset=%013d",
+		hash, id, id, d.data.size)
+	if got := d.describe().Cmdline; got != want {
+		t.Errorf("the command line is\n%s, want\n%s", got, want)
+	}
+	if got, err := os.ReadFile(filepath.Join(work, "small.cmdline")); err != nil || strings.TrimSpace(string(got)) != want {
+		t.Errorf("small.cmdline has %q, %v", got, err)
+	}
+	// The disk is as long, and the data the same, as with a partition of its
+	// own for the tree.
+	other, otherWork := assembled(func(l *lock.Lock) { l.Image.Tree = "" })
+	if other.root != d.root || other.hash != d.hash || parts[1].ID != other.describe().Partitions[1].ID {
+		t.Errorf("another root hash or place: %x at %+v, %x at %+v", other.root, other.hash, d.root, d.hash)
+	}
+	runTool(t, "sh", "-c", fmt.Sprintf("cat %[1]s.root %[1]s.verity | cmp - %[2]s", filepath.Join(otherWork, "small"), root))
+}

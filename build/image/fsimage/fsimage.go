@@ -1,0 +1,52 @@
+// Package fsimage reads the file systems that a root can be in.
+package fsimage
+
+import (
+	"errors"
+	"io"
+
+	"caisson/build/image/erofs"
+	"caisson/build/image/squashfs"
+)
+
+// Kinds of file systems.
+const (
+	EROFS    = "erofs"
+	Squashfs = "squashfs"
+)
+
+// FS is a file system in an image.
+type FS interface {
+	// Walk calls fn for every entry, as [erofs.FS.Walk] does.
+	Walk(fn func(e erofs.Entry) error) error
+	// Size is the size of the image in bytes.
+	Size() int64
+}
+
+// Kind tells by its magic number what an image holds; "" where it is neither.
+func Kind(r io.ReaderAt) string {
+	for _, k := range []struct {
+		kind, magic string
+		at          int64
+	}{{EROFS, "\xe2\xe1\xf5\xe0", 1024}, {Squashfs, "hsqs", 0}} {
+		b := make([]byte, len(k.magic))
+		if n, _ := r.ReadAt(b, k.at); n == len(b) && string(b) == k.magic {
+			return k.kind
+		}
+	}
+	return ""
+}
+
+// Open reads the superblock of an image that r has from its beginning.
+func Open(r io.ReaderAt) (FS, error) { return OpenKind(r, Kind(r)) }
+
+// OpenKind is Open of what is, or should be, of a kind.
+func OpenKind(r io.ReaderAt, kind string) (FS, error) {
+	switch kind {
+	case EROFS:
+		return erofs.Open(r)
+	case Squashfs:
+		return squashfs.Open(r)
+	}
+	return nil, errors.New("neither EROFS nor squashfs")
+}
