@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -131,7 +132,7 @@ func (g *goForge) download(t *testing.T, mod module.Version) (sum, modSum string
 	t.Helper()
 	cmd := exec.Command(tool(t, "go"), "mod", "download", "-json", mod.String())
 	cmd.Dir = t.TempDir()
-	cmd.Env = append(g.env, "GOMODCACHE="+t.TempDir(), "GOPATH="+t.TempDir(), "GOCACHE="+t.TempDir())
+	cmd.Env = append(slices.Clip(g.env), "GOMODCACHE="+t.TempDir(), "GOPATH="+t.TempDir(), "GOCACHE="+t.TempDir())
 	out, _ := cmd.Output()
 	var said struct{ Sum, GoModSum, Error string }
 	if err := json.Unmarshal(out, &said); err != nil {
