@@ -6,10 +6,10 @@ import (
 	"path"
 	"strings"
 
+	"caisson/build/fsimage"
 	"caisson/build/image/cpio"
 	"caisson/build/image/erofs"
 	"caisson/build/image/fat"
-	"caisson/build/image/fsimage"
 	"caisson/build/image/gpt"
 	"caisson/build/image/uki"
 	"caisson/verify/diff"

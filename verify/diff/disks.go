@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"caisson/build/image/fsimage"
+	"caisson/build/fsimage"
 	"caisson/build/image/gpt"
 )
 

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"caisson/build/fsimage"
 	"caisson/build/image/erofs"
-	"caisson/build/image/fsimage"
 )
 
 // superblock is where a file system's is, what it says, and where in it a
@@ -128,7 +128,7 @@ func readRoot(r *io.SectionReader, kind string) *tree {
 		if e.HardLink == "" {
 			x.open = e.Open
 			for _, s := range e.Extents {
-				x.data = append(x.data, span{s.Off, s.Off + s.Size})
+				x.data = append(x.data, span{s[0], s[0] + s[1]})
 			}
 		}
 		t.add(x)

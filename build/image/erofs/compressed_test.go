@@ -101,7 +101,7 @@ func TestReadCompressed(t *testing.T) {
 				}
 				files++
 				for _, x := range e.Extents {
-					stored += x.Size
+					stored += x[1]
 				}
 				r, err := e.Open()
 				if err != nil {

@@ -34,13 +34,10 @@ type Entry struct {
 	Rdev uint32
 	// Xattrs are extended attributes by their full name.
 	Xattrs map[string][]byte
-	// Extents are where the content lies in the image; readers of compressed ones
-	// give them, Write takes no notice.
-	Extents []Extent
+	// Extents are where the content lies in the image, each an offset and a
+	// number of bytes. Walk gives them, Write takes no notice.
+	Extents [][2]int64
 }
-
-// Extent is a part of an image, in bytes.
-type Extent struct{ Off, Size int64 }
 
 // node is an inode: an entry without the entries that are hard links to it.
 type node struct {

@@ -104,12 +104,12 @@ func (w *walker) entry(path string, i *file) (Entry, error) {
 }
 
 // places are the bytes of the image that a file's data is in.
-func (w *walker) places(i *file) (out []Extent, err error) {
+func (w *walker) places(i *file) (out [][2]int64, err error) {
 	add := func(off, size int64) {
-		if n := len(out); n > 0 && out[n-1].Off+out[n-1].Size == off {
-			out[n-1].Size += size
+		if n := len(out); n > 0 && out[n-1][0]+out[n-1][1] == off {
+			out[n-1][1] += size
 		} else if size > 0 {
-			out = append(out, Extent{off, size})
+			out = append(out, [2]int64{off, size})
 		}
 	}
 	if i.isCompressed() {

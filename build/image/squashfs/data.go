@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-
-	"caisson/build/image/erofs"
 )
 
 // fragmentEntry is the size of an entry of the fragment table.
@@ -56,7 +54,7 @@ func (f *FS) places(i *inode) (blocks []stored, fragment *stored, err error) {
 }
 
 // extents are the bytes of the image that a file's content is in.
-func (f *FS) extents(i *inode) ([]erofs.Extent, error) {
+func (f *FS) extents(i *inode) ([][2]int64, error) {
 	blocks, fragment, err := f.places(i)
 	if err != nil {
 		return nil, err
@@ -64,16 +62,16 @@ func (f *FS) extents(i *inode) ([]erofs.Extent, error) {
 	if fragment != nil {
 		blocks = append(blocks, *fragment)
 	}
-	var out []erofs.Extent
+	var out [][2]int64
 	for _, s := range blocks {
 		if s.size == 0 {
 			continue
 		}
-		if n := len(out); n > 0 && out[n-1].Off+out[n-1].Size == s.at {
-			out[n-1].Size += s.size
+		if n := len(out); n > 0 && out[n-1][0]+out[n-1][1] == s.at {
+			out[n-1][1] += s.size
 			continue
 		}
-		out = append(out, erofs.Extent{Off: s.at, Size: s.size})
+		out = append(out, [2]int64{s.at, s.size})
 	}
 	return out, nil
 }

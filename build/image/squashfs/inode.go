@@ -148,7 +148,7 @@ func (f *FS) readFile(r *fields, i *inode, isExtended bool) error {
 		n = (i.size + uint64(f.sb.BlockSize) - 1) / uint64(f.sb.BlockSize)
 	}
 	// Each block has four bytes in the table of inodes.
-	if i.start < 0 || i.size > 1<<62 || n > uint64(f.sb.Folders-f.sb.InodeTable)*metadataSize/4 {
+	if i.start < 0 || i.size > 1<<62 || n > (f.sb.Folders-f.sb.InodeTable)*metadataSize/4 {
 		return fmt.Errorf("a file of %d bytes from %d on", i.size, i.start)
 	}
 	for range n {

@@ -6,25 +6,48 @@ import (
 	"io"
 	"path"
 	"strings"
-
-	"caisson/build/image/erofs"
 )
 
+// Entry is a name in a file system, and what it is the name of.
+type Entry struct {
+	// Path is "" for the root. Others have no slash in front.
+	Path string
+	// Mode is the file type (S_IFMT) and the permissions, with setuid,
+	// setgid and sticky.
+	Mode     uint32
+	UID, GID uint32
+	Mtime    int64 // seconds since 1970
+	Size     int64 // of a regular file in bytes
+	// Open opens the content of a regular file.
+	Open func() (io.ReadCloser, error)
+	// Target is what a symbolic link points to.
+	Target string
+	// HardLink is the path of the entry that this one is another name of.
+	HardLink string
+	// Rdev is the number of a device as st_rdev of Linux has it.
+	Rdev uint32
+	// Xattrs are extended attributes by their full name.
+	Xattrs map[string][]byte
+	// Extents are where the content lies in the image, each an offset and a
+	// number of bytes.
+	Extents [][2]int64
+}
+
 // Walk calls fn for every entry, a directory before what is in it, in the order
-// of their names, as [erofs.FS.Walk] does: the first name of an inode that has
+// of their names: the first name of an inode that has
 // several comes with all there is to say, the others are hard links to it and
 // have in addition the same.
 //
 // It refuses folders with two names, names that are not in order, and more than
 // four million entries.
-func (f *FS) Walk(fn func(e erofs.Entry) error) error {
+func (f *FS) Walk(fn func(e Entry) error) error {
 	w := &walker{f: f, fn: fn, first: map[uint32]string{}, folders: map[uint64]bool{}}
 	return w.entry("", f.sb.Root)
 }
 
 type walker struct {
 	f       *FS
-	fn      func(erofs.Entry) error
+	fn      func(Entry) error
 	n       int
 	first   map[uint32]string // by inode number
 	folders map[uint64]bool   // by reference
@@ -39,7 +62,7 @@ func (w *walker) entry(name string, ref uint64) error {
 	if err != nil {
 		return fmt.Errorf("/%s: %w", name, err)
 	}
-	e := erofs.Entry{Path: name, Mode: i.mode, UID: i.uid, GID: i.gid, Mtime: i.mtime, Target: i.target, Rdev: i.rdev}
+	e := Entry{Path: name, Mode: i.mode, UID: i.uid, GID: i.gid, Mtime: i.mtime, Target: i.target, Rdev: i.rdev}
 	if e.Xattrs, err = w.f.xattrs(i.xattr); err != nil {
 		return fmt.Errorf("/%s: %w", name, err)
 	}

@@ -15,10 +15,13 @@ const (
 	Squashfs = "squashfs"
 )
 
+// Entry is a name in a file system, and what it is the name of.
+type Entry = erofs.Entry
+
 // FS is a file system in an image.
 type FS interface {
 	// Walk calls fn for every entry, as [erofs.FS.Walk] does.
-	Walk(fn func(e erofs.Entry) error) error
+	Walk(fn func(e Entry) error) error
 	// Size is the size of the image in bytes.
 	Size() int64
 }
@@ -46,7 +49,15 @@ func OpenKind(r io.ReaderAt, kind string) (FS, error) {
 	case EROFS:
 		return erofs.Open(r)
 	case Squashfs:
-		return squashfs.Open(r)
+		f, err := squashfs.Open(r)
+		return squashed{f}, err
 	}
 	return nil, errors.New("neither EROFS nor squashfs")
+}
+
+// squashed gives a squashfs's entries in the common form.
+type squashed struct{ *squashfs.FS }
+
+func (s squashed) Walk(fn func(e Entry) error) error {
+	return s.FS.Walk(func(e squashfs.Entry) error { return fn(Entry(e)) })
 }
