@@ -58,7 +58,7 @@ func TestAppended(t *testing.T) {
 		t.Error("there is a hash tree by itself")
 	}
 	id := "PARTUUID=" + hash[:8] + "-" + hash[8:12] + "-" + hash[12:16] + "-" + hash[16:20] + "-" + hash[20:32]
-	want := fmt.Sprintf("console=ttyS0 quiet ro rootfstype=erofs roothash=%s systemd.verity_root_data=%s systemd.verity_root_hash=%s systemd.verity_root_options=panic-on-corruption,hash-offset=%013d",
+	want := fmt.Sprintf("console=ttyS0 quiet ro rootfstype=erofs roothash=%s systemd.verity_root_data=%s systemd.verity_root_hash=%s systemd.verity_root_options=panic-on-corruption,hash-offset=%d",
 		hash, id, id, d.data.size)
 	if got := d.describe().Cmdline; got != want {
 		t.Errorf("the command line is\n%s, want\n%s", got, want)

@@ -241,7 +241,8 @@ func (d *disk) splitCmdline() (words []string, options string) {
 // rootHash is what the kernel's command line says of the root: its hash, by
 // which systemd finds the partitions of data and hash tree, or where these are
 // one, which it is and from where on the tree is in it. It has the same length
-// whatever these are.
+// whatever these are, by blanks at its end: zeros before a number would make it
+// an octal one for some versions of systemd.
 func (d *disk) rootHash() string {
 	hash := fmt.Sprintf("roothash=%x", d.root)
 	if d.image.Tree != lock.TreeAppended {
@@ -252,7 +253,7 @@ func (d *disk) rootHash() string {
 		options += ","
 	}
 	part := "PARTUUID=" + gpt.FromBytes([16]byte(d.root[:16])).String()
-	return fmt.Sprintf("%s systemd.verity_root_data=%s systemd.verity_root_hash=%s %s%shash-offset=%013d", hash, part, part, verityOptions, options, d.data.size)
+	return fmt.Sprintf("%s systemd.verity_root_data=%s systemd.verity_root_hash=%s %s%shash-offset=%-13d", hash, part, part, verityOptions, options, d.data.size)
 }
 
 // ukiCmdline is the command line in our UKI.
@@ -273,8 +274,9 @@ func (d *disk) addonCmdline() string {
 
 // cmdline is the command line as the kernel gets it.
 func (d *disk) cmdline() string {
+	own := d.wanted() + " " + d.rootHash()
 	if d.boots().UKI == lock.UKIVendor {
-		return strings.TrimSpace(d.vendorCmdline + " " + d.addonCmdline())
+		own = d.vendorCmdline + " " + d.addonCmdline()
 	}
-	return d.wanted() + " " + d.rootHash()
+	return strings.TrimSpace(own)
 }

@@ -10,6 +10,9 @@ import (
 type fileSystem struct {
 	name string // "" where it is not known
 	size int64  // bytes; 0 where it is not known
+	// block is the smallest that it reads and writes, in bytes: it cannot be
+	// mounted from a device with larger sectors. 0 where it is not known.
+	block int64
 	// dirty says why the file system cannot be mounted from a device that
 	// cannot be written, as the root of a sealed disk is: "" where it can.
 	dirty   string
@@ -92,7 +95,7 @@ func probeExt(b []byte) (*fileSystem, error) {
 	if incompatible&ext64bit != 0 {
 		blocks |= uint64(le.Uint32(b[0x150:])) << 32
 	}
-	f := &fileSystem{name: "ext2", size: int64(min(blocks, 1<<40) << (10 + shift))} //nolint:gosec // below 2^56
+	f := &fileSystem{name: "ext2", block: 1 << (10 + shift), size: int64(min(blocks, 1<<40) << (10 + shift))} //nolint:gosec // below 2^56
 	switch {
 	case incompatible&(extExtents|ext64bit) != 0:
 		f.name = "ext4"

@@ -6,7 +6,9 @@
 //
 // Limits first: disks with a GUID partition table, sectors of 512 bytes, one
 // EFI system partition, and a root file system in a partition of its own, of
-// any kind. One that would have to be recovered before it can be mounted is
+// any kind. Blocks of the data have 4096 bytes, or as few as the file system's,
+// down to 512: the kernel mounts none with smaller blocks than its device's. A
+// root that would have to be recovered before it can be mounted is
 // refused: from a sealed disk nothing can be recovered. Of ext4, XFS and btrfs
 // that is known; of others it is not looked at.
 //
@@ -88,6 +90,9 @@ type Options struct {
 type Result struct {
 	RootHash string `json:"rootHash"` // 64 hex digits
 	Salt     string `json:"salt"`     // hex
+	// BlockSize is that of the root's data for dm-verity, in bytes: 4096, or less
+	// where its file system has smaller ones.
+	BlockSize int `json:"blockSize"`
 	// Cmdline is what has to be added to the kernel's command line; the addon
 	// does.
 	Cmdline    string    `json:"cmdline"`
@@ -141,6 +146,7 @@ type sealing struct {
 	root  gpt.Numbered
 	arch  arch
 	data  int64 // bytes of the root that are hashed
+	block int   // bytes of a block of it
 	salt  []byte
 
 	esp    gpt.Numbered
@@ -258,12 +264,16 @@ func (s *sealing) checkRoot() error {
 	fail := func(format string, args ...any) error {
 		return fmt.Errorf("root partition %d %q: "+format, append([]any{s.root.Number, s.root.Name}, args...)...)
 	}
-	s.data = s.root.Size() / verity.BlockSize * verity.BlockSize
 	root := part{s.disk, s.root.Start(), s.root.Size()}
 	f, err := probe(root, root.size)
 	if err != nil {
 		return fail("%w", err)
 	}
+	s.block = verity.BlockSize
+	if f.block > 0 {
+		s.block = int(min(f.block, verity.BlockSize))
+	}
+	s.data = root.size / int64(s.block) * int64(s.block)
 	switch {
 	case s.data == 0:
 		return fail("it has %d bytes, less than a block", s.root.Size())
@@ -297,7 +307,7 @@ func (s *sealing) place() error {
 	for _, p := range s.parts {
 		end = max(end, p.Start()+p.Size())
 	}
-	length := verity.HashSize(s.data)
+	length := verity.Params{DataBlock: s.block}.HashSize(s.data)
 	start := roundUp(end)
 	end = start + roundUp(length)
 	size := max(roundUp(s.Size), end+roundUp(s.Free)+align)
@@ -341,9 +351,10 @@ func (s *sealing) hashRoot() error {
 		s.salt = salt[:]
 	}
 	root := part{s.disk, s.root.Start(), s.root.Size()}
-	if s.hash, err = verity.Write(root, s.data, s.Tree, verity.Params{UUID: [16]byte(id[:16]), Salt: s.salt}); err != nil {
+	if s.hash, err = verity.Write(root, s.data, s.Tree, verity.Params{UUID: [16]byte(id[:16]), Salt: s.salt, DataBlock: s.block}); err != nil {
 		return fmt.Errorf("hashing the root partition: %w", err)
 	}
+	s.result.BlockSize = s.block
 	s.result.RootHash, s.result.Salt = hex.EncodeToString(s.hash[:]), hex.EncodeToString(s.salt)
 	return nil
 }

@@ -121,17 +121,17 @@ func read(t testing.TB, name string) []byte {
 // the tree is veritysetup's, the tables and the ESP are sound.
 func TestSeal(t *testing.T) {
 	for _, c := range []struct {
-		fs   string
-		size int
-	}{{"ext4", 40}, {"xfs", 310}, {"btrfs", 120}} {
-		t.Run(c.fs, func(t *testing.T) {
+		fs          string
+		size, block int
+	}{{"ext4", 40, 1024}, {"ext4", 520, 4096}, {"xfs", 310, 512}, {"btrfs", 120, 4096}} {
+		t.Run(fmt.Sprint(c.fs, c.size), func(t *testing.T) {
 			esp, root := vendorESP(t), vendortest.Root(t, c.fs, c.size)
 			esp.Number, root.Number = 1, 2
 			vendor := vendortest.Disk(t, 0, esp, root)
 			d := mustSeal(t, vendor, Options{Free: 10 << 20})
 			r := d.Result
-			if r.FileSystem != c.fs || len(r.Warnings) > 0 {
-				t.Errorf("file system %q, warnings %q", r.FileSystem, r.Warnings)
+			if r.FileSystem != c.fs || len(r.Warnings) > 0 || r.BlockSize != c.block {
+				t.Errorf("file system %q with blocks of %d bytes, warnings %q", r.FileSystem, r.BlockSize, r.Warnings)
 			}
 			image := written(t, d, imagefile.Qcow2)
 			vendortest.Run(t, "qemu-img", "check", image)
@@ -178,7 +178,7 @@ func checkTree(t *testing.T, raw string, r Result) {
 		t.Fatal(err)
 	}
 	id := fmt.Sprintf("%x-%x-%x-%x-%x", b[16:20], b[20:22], b[22:24], b[24:26], b[26:32])
-	out := vendortest.Run(t, "veritysetup", "format", "--salt="+r.Salt, "--uuid="+id, root, again)
+	out := vendortest.Run(t, "veritysetup", "format", "--salt="+r.Salt, "--uuid="+id, fmt.Sprintf("--data-block-size=%d", r.BlockSize), root, again)
 	if !strings.Contains(out, r.RootHash) {
 		t.Errorf("the root hash is %s, veritysetup's: %s", r.RootHash, out)
 	}

@@ -31,11 +31,11 @@ func probeXFS(r io.ReaderAt, size int64, b []byte) (*fileSystem, error) {
 	be := binary.BigEndian
 	blockSize, blocks := int64(be.Uint32(b[4:])), be.Uint64(b[8:])
 	logStart, logBlocks := be.Uint64(b[48:]), int64(be.Uint32(b[96:]))
-	agBlocks, agShift := uint64(be.Uint32(b[84:])), b[124]
-	if blockSize < 512 || blockSize > 64<<10 || blockSize&(blockSize-1) != 0 || agShift > 31 || blocks > 1<<44 {
+	agBlocks, agShift, sector := uint64(be.Uint32(b[84:])), b[124], int64(be.Uint16(b[102:]))
+	if sector < 512 || sector&(sector-1) != 0 || blockSize < 512 || blockSize > 64<<10 || blockSize&(blockSize-1) != 0 || agShift > 31 || blocks > 1<<44 {
 		return nil, errors.New("its XFS superblock makes no sense: the file system is damaged")
 	}
-	f := &fileSystem{name: "xfs", size: int64(blocks) * blockSize} //nolint:gosec // below 2^60
+	f := &fileSystem{name: "xfs", block: sector, size: int64(blocks) * blockSize} //nolint:gosec // below 2^60
 	version5 := be.Uint16(b[100:])&0xf == 5
 	switch {
 	case b[126] != 0:

@@ -19,13 +19,13 @@ func appendedTree(p part, r *io.SectionReader) int64 {
 		return 0
 	}
 	size := r.Size() / verity.BlockSize * verity.BlockSize
-	limit := max(size-verity.HashSize(size)-tailRoom, verity.BlockSize)
+	limit := max(size-verity.Params{DataBlock: 512}.HashSize(size)-tailRoom, verity.BlockSize)
 	for off := size - verity.BlockSize; off >= limit; off -= verity.BlockSize {
 		if string(readUpTo(r, off, 8)) != "verity\x00\x00" {
 			continue
 		}
 		sb, err := verity.ReadSuperblock(io.NewSectionReader(r, off, size-off))
-		if err == nil && sb.DataBlocks*verity.BlockSize <= off && off+verity.HashSize(sb.DataBlocks*verity.BlockSize) <= size {
+		if err == nil && sb.DataSize() <= off && off+sb.HashSize() <= size {
 			return off
 		}
 	}

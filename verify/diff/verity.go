@@ -26,7 +26,7 @@ func (d *differ) verity(n *Node, v volume) {
 	}
 	tree := span{verity.BlockSize, v.a.Size()}
 	if err == nil {
-		tree.end = min(tree.end, verity.HashSize(sound.DataBlocks*verity.BlockSize))
+		tree.end = min(tree.end, sound.HashSize())
 	}
 	if inside := v.changed.and(spans{tree}); len(inside) > 0 {
 		s := d.child(n, v.name+": hash tree")

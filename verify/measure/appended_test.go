@@ -29,7 +29,8 @@ func TestAppended(t *testing.T) {
 	options := func(s string) string { return both + " systemd.verity_root_options=" + s }
 	for args, want := range map[string]string{
 		options("hash-offset=1048576"):                                                "",
-		options("panic-on-corruption,hash-offset=0000001048576"):                      "",
+		options("panic-on-corruption,hash-offset=1048576"):                            "",
+		options("hash-offset=0000001048576"):                                          `at "0000001048576": want bytes, in decimal`,
 		options("hash-offset=0") + " systemd.verity_root_options=hash-offset=1048576": "",
 		both:                                              "no verity superblock",
 		options("hash-offset=4096"):                       "no verity superblock",

@@ -118,11 +118,11 @@ func (p *parts) checkRoot(cmdline string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s partition: %w", kind, err)
 	}
-	if sb.DataBlocks > limit/verity.BlockSize {
-		return "", fmt.Errorf("%s partition: %d data blocks, the root partition has %d", kind, sb.DataBlocks, limit/verity.BlockSize)
+	size := sb.DataSize()
+	if size > limit {
+		return "", fmt.Errorf("%s partition: %d data blocks, the root partition has %d", kind, sb.DataBlocks, limit/int64(sb.DataBlock))
 	}
-	size := sb.DataBlocks * verity.BlockSize
-	got, err := verity.Root(data.data, size, sb.Salt)
+	got, err := verity.Root(data.data, size, sb.Params())
 	if err != nil {
 		return "", fmt.Errorf("root partition: %w", err)
 	}
@@ -224,8 +224,9 @@ func hashOffset(options string) (offset int64, err error) {
 		name, value, _ := strings.Cut(o, "=")
 		switch name {
 		case "hash-offset":
-			if offset, err = strconv.ParseInt(value, 10, 64); err != nil {
-				return 0, fmt.Errorf("the command line has the hash tree at %q: want bytes", value)
+			// A zero in front makes it an octal number for some versions.
+			if offset, err = strconv.ParseInt(value, 10, 64); err != nil || strings.HasPrefix(value, "0") && value != "0" {
+				return 0, fmt.Errorf("the command line has the hash tree at %q: want bytes, in decimal", value)
 			}
 		case "superblock", "format", "data-block-size", "hash-block-size", "data-blocks", "salt", "uuid", "hash":
 			return 0, fmt.Errorf("the command line has the option %q for the root, which is not supported", o)

@@ -37,12 +37,12 @@ func (h *hasher) sum(block []byte) (d [digestSize]byte) {
 
 // readData returns n blocks of data from the given block on. They are valid
 // until the next call.
-func (h *hasher) readData(data io.ReaderAt, at, n int64) ([]byte, error) {
+func (h *hasher) readData(data io.ReaderAt, l layout, at, n int64) ([]byte, error) {
 	if h.data == nil {
-		h.data = make([]byte, chunkSize)
+		h.data = make([]byte, l.chunk())
 	}
-	b := h.data[:n*BlockSize]
-	if err := readFull(data, b, at*BlockSize); err != nil {
+	b := h.data[:n*l.dataBlock]
+	if err := readFull(data, b, at*l.dataBlock); err != nil {
 		return nil, fmt.Errorf("reading data blocks %d to %d: %w", at, at+n-1, err)
 	}
 	return b, nil
@@ -51,7 +51,7 @@ func (h *hasher) readData(data io.ReaderAt, at, n int64) ([]byte, error) {
 // readChunk returns the data below block i of the lowest level.
 func (h *hasher) readChunk(data io.ReaderAt, l layout, i int64) ([]byte, error) {
 	at := i * perBlock
-	return h.readData(data, at, min(perBlock, l.dataBlocks-at))
+	return h.readData(data, l, at, min(perBlock, l.dataBlocks-at))
 }
 
 // hashChunk returns block i of the lowest level. It is valid until the next
@@ -61,15 +61,15 @@ func (h *hasher) hashChunk(data io.ReaderAt, l layout, i int64) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	if len(b) == chunkSize && isZero(b) {
-		copy(h.tree, h.zeroBlock(b[:BlockSize]))
+	if int64(len(b)) == l.chunk() && isZero(b) {
+		copy(h.tree, h.zeroBlock(b[:l.dataBlock]))
 		return h.tree, nil
 	}
 	clear(h.tree)
 	for n := 0; len(b) > 0; n += digestSize {
-		d := h.sum(b[:BlockSize])
+		d := h.sum(b[:l.dataBlock])
 		copy(h.tree[n:], d[:])
-		b = b[BlockSize:]
+		b = b[l.dataBlock:]
 	}
 	return h.tree, nil
 }
@@ -86,10 +86,12 @@ func (h *hasher) zeroBlock(block []byte) []byte {
 
 func isZero(b []byte) bool {
 	var zeros [BlockSize]byte
-	for ; len(b) > 0; b = b[BlockSize:] {
-		if !bytes.Equal(b[:BlockSize], zeros[:]) {
+	for len(b) > 0 {
+		n := min(len(b), BlockSize)
+		if !bytes.Equal(b[:n], zeros[:n]) {
 			return false
 		}
+		b = b[n:]
 	}
 	return true
 }

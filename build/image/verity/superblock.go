@@ -19,7 +19,20 @@ const (
 type Superblock struct {
 	UUID       [16]byte
 	Salt       []byte
-	DataBlocks int64 // of BlockSize bytes
+	DataBlock  int   // bytes
+	DataBlocks int64 // of DataBlock bytes
+}
+
+// DataSize is how many bytes of data the hash area is of, and HashSize how many
+// it has itself.
+func (s Superblock) DataSize() int64 { return s.DataBlocks * int64(s.DataBlock) }
+
+// HashSize is the size in bytes of the hash area.
+func (s Superblock) HashSize() int64 { return s.Params().HashSize(s.DataSize()) }
+
+// Params is what the hash area was made with.
+func (s Superblock) Params() Params {
+	return Params{UUID: s.UUID, Salt: s.Salt, DataBlock: s.DataBlock}
 }
 
 // Offsets within the superblock (struct verity_sb of cryptsetup).
@@ -47,7 +60,7 @@ func (s Superblock) encode() ([]byte, error) {
 	le.PutUint32(b[sbHashType:], 1)
 	copy(b[sbUUID:], s.UUID[:])
 	copy(b[sbAlgorithm:], algorithm)
-	le.PutUint32(b[sbDataBlockSize:], BlockSize)
+	le.PutUint32(b[sbDataBlockSize:], uint32(s.DataBlock))
 	le.PutUint32(b[sbHashBlockSize:], BlockSize)
 	le.PutUint64(b[sbDataBlocks:], uint64(s.DataBlocks))
 	le.PutUint16(b[sbSaltSize:], uint16(len(s.Salt)))
@@ -73,7 +86,6 @@ func ReadSuperblock(r io.ReaderAt) (Superblock, error) {
 	}{
 		{"version", sbVersion, 1},
 		{"hash type", sbHashType, 1},
-		{"data block size", sbDataBlockSize, BlockSize},
 		{"hash block size", sbHashBlockSize, BlockSize},
 	} {
 		if got := le.Uint32(b[f.at:]); got != f.want {
@@ -84,15 +96,19 @@ func ReadSuperblock(r io.ReaderAt) (Superblock, error) {
 	if string(name) != algorithm {
 		return Superblock{}, fmt.Errorf("verity superblock: algorithm is %q, want %q", name, algorithm)
 	}
+	block := int(le.Uint32(b[sbDataBlockSize:]))
+	if !isDataBlock(block) {
+		return Superblock{}, fmt.Errorf("verity superblock: data block size is %d, want 512, 1024, 2048 or %d", block, BlockSize)
+	}
 	n := le.Uint64(b[sbDataBlocks:])
-	if n == 0 || n > MaxDataSize/BlockSize {
-		return Superblock{}, fmt.Errorf("verity superblock: %d data blocks, want 1 to %d", n, int64(MaxDataSize/BlockSize))
+	if most := uint64(MaxDataSize / block); n == 0 || n > most {
+		return Superblock{}, fmt.Errorf("verity superblock: %d data blocks, want 1 to %d", n, most)
 	}
 	saltSize := int(le.Uint16(b[sbSaltSize:]))
 	if saltSize > maxSalt {
 		return Superblock{}, fmt.Errorf("verity superblock: salt has %d bytes, more than %d", saltSize, maxSalt)
 	}
-	s := Superblock{DataBlocks: int64(n), Salt: bytes.Clone(b[sbSalt : sbSalt+saltSize])}
+	s := Superblock{DataBlock: block, DataBlocks: int64(n), Salt: bytes.Clone(b[sbSalt : sbSalt+saltSize])}
 	copy(s.UUID[:], b[sbUUID:])
 	return s, nil
 }

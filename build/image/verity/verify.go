@@ -29,11 +29,11 @@ func (e *CorruptError) Error() string {
 // of the tree and the data count as one level, a hash block before the data
 // below it.
 func Verify(data io.ReaderAt, dataSize int64, hash io.ReaderAt, root [32]byte) error {
-	l, err := newLayout(dataSize)
+	sb, err := ReadSuperblock(hash)
 	if err != nil {
 		return err
 	}
-	sb, err := ReadSuperblock(hash)
+	l, err := newLayout(dataSize, sb.DataBlock)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func Verify(data io.ReaderAt, dataSize int64, hash io.ReaderAt, root [32]byte) e
 	}
 	h := newHasher(sb.Salt)
 	if len(l.blocks) == 0 {
-		block, err := h.readData(data, 0, 1)
+		block, err := h.readData(data, l, 0, 1)
 		if err != nil {
 			return err
 		}
@@ -62,8 +62,8 @@ func Verify(data io.ReaderAt, dataSize int64, hash io.ReaderAt, root [32]byte) e
 		if err != nil {
 			return err
 		}
-		for n := range int64(len(b) / BlockSize) {
-			if err := h.check("data", b[n*BlockSize:][:BlockSize], i*perBlock+n, h.tree[n*digestSize:]); err != nil {
+		for n := range int64(len(b)) / l.dataBlock {
+			if err := h.check("data", b[n*l.dataBlock:][:l.dataBlock], i*perBlock+n, h.tree[n*digestSize:]); err != nil {
 				return err
 			}
 		}

@@ -2,9 +2,9 @@
 //
 // It knows one variant of the format and refuses the others: on-disk version
 // 1, hash type 1 (the salt goes before the block), SHA-256, data and hash
-// blocks of 4096 bytes, a superblock in front of the tree, no forward error
-// correction. The data may have at most [MaxDataSize] bytes, and a whole
-// number of blocks, at least one.
+// hash blocks of 4096 bytes, data blocks of 512 to 4096, a superblock in front
+// of the tree, no forward error correction. The data may have at most
+// [MaxDataSize] bytes, and a whole number of blocks, at least one.
 //
 // The hash area is
 //
@@ -27,17 +27,19 @@ import (
 	"io"
 )
 
-// BlockSize is the size of data and hash blocks in bytes.
+// BlockSize is the size of hash blocks in bytes, and of data blocks unless said
+// otherwise.
 const BlockSize = 4096
 
 // MaxDataSize is the largest size of the data, in bytes: 4 TiB. What is kept
-// in memory grows with the data, 64 MiB for each TiB.
+// in memory grows with the data, 64 MiB for each TiB, eight times that with
+// data blocks of 512 bytes.
 const MaxDataSize = 4 << 40
 
 const (
-	digestSize = 32
-	perBlock   = BlockSize / digestSize // digests in a hash block
-	chunkSize  = perBlock * BlockSize   // data below one hash block
+	digestSize   = 32
+	perBlock     = BlockSize / digestSize // digests in a hash block
+	minDataBlock = 512
 )
 
 // Params is what may vary for the same data.
@@ -46,10 +48,15 @@ type Params struct {
 	UUID [16]byte
 	// Salt goes before every block that is hashed: 0 to 256 bytes.
 	Salt []byte
+	// DataBlock is the size of data blocks in bytes: 512, 1024, 2048, or
+	// BlockSize, which 0 is too. It is the sector size of the device that the
+	// kernel makes, so the blocks of a file system must not be smaller.
+	DataBlock int
 }
 
 // layout says where the levels of a tree lie. Level 0 is the lowest.
 type layout struct {
+	dataBlock  int64 // bytes
 	dataBlocks int64
 	blocks     []int64 // of each level
 	start      []int64 // first block of each level in the hash area
@@ -57,14 +64,20 @@ type layout struct {
 }
 
 // newLayout fails where dataSize is not one that the format allows.
-func newLayout(dataSize int64) (layout, error) {
-	if dataSize <= 0 || dataSize%BlockSize != 0 {
-		return layout{}, fmt.Errorf("data has %d bytes, want one or more blocks of %d", dataSize, BlockSize)
+func newLayout(dataSize int64, dataBlock int) (layout, error) {
+	if dataBlock == 0 {
+		dataBlock = BlockSize
+	}
+	if !isDataBlock(dataBlock) {
+		return layout{}, fmt.Errorf("data blocks have %d bytes, want 512, 1024, 2048 or %d", dataBlock, BlockSize)
+	}
+	if dataSize <= 0 || dataSize%int64(dataBlock) != 0 {
+		return layout{}, fmt.Errorf("data has %d bytes, want one or more blocks of %d", dataSize, dataBlock)
 	}
 	if dataSize > MaxDataSize {
 		return layout{}, fmt.Errorf("data has %d bytes, more than %d", dataSize, int64(MaxDataSize))
 	}
-	l := layout{dataBlocks: dataSize / BlockSize, total: 1}
+	l := layout{dataBlock: int64(dataBlock), dataBlocks: dataSize / int64(dataBlock), total: 1}
 	for n := l.dataBlocks; n > 1; {
 		n = (n + perBlock - 1) / perBlock
 		l.blocks = append(l.blocks, n)
@@ -77,10 +90,19 @@ func newLayout(dataSize int64) (layout, error) {
 	return l, nil
 }
 
+func isDataBlock(n int) bool { return n >= minDataBlock && n <= BlockSize && n&(n-1) == 0 }
+
+// chunk is how much data is below one hash block, in bytes.
+func (l layout) chunk() int64 { return perBlock * l.dataBlock }
+
 // HashSize returns the size in bytes of the hash area of dataSize bytes of
-// data, superblock and tree. It is 0 for sizes that [Write] refuses.
-func HashSize(dataSize int64) int64 {
-	l, err := newLayout(dataSize)
+// data in blocks of [BlockSize], superblock and tree. It is 0 for sizes that
+// [Write] refuses.
+func HashSize(dataSize int64) int64 { return Params{}.HashSize(dataSize) }
+
+// HashSize is the function of that name for data blocks of another size.
+func (p Params) HashSize(dataSize int64) int64 {
+	l, err := newLayout(dataSize, p.DataBlock)
 	if err != nil {
 		return 0
 	}
@@ -92,11 +114,11 @@ func HashSize(dataSize int64) int64 {
 // works on several blocks at a time, so data and hash must allow calls from
 // several goroutines; the bytes do not depend on it.
 func Write(data io.ReaderAt, dataSize int64, hash io.WriterAt, p Params) (root [32]byte, err error) {
-	l, err := newLayout(dataSize)
+	l, err := newLayout(dataSize, p.DataBlock)
 	if err != nil {
 		return root, err
 	}
-	sb, err := Superblock{UUID: p.UUID, Salt: p.Salt, DataBlocks: l.dataBlocks}.encode()
+	sb, err := Superblock{UUID: p.UUID, Salt: p.Salt, DataBlock: int(l.dataBlock), DataBlocks: l.dataBlocks}.encode()
 	if err != nil {
 		return root, err
 	}
@@ -106,16 +128,17 @@ func Write(data io.ReaderAt, dataSize int64, hash io.WriterAt, p Params) (root [
 	return build(data, l, p.Salt, hash)
 }
 
-// Root returns the root hash of dataSize bytes of data.
-func Root(data io.ReaderAt, dataSize int64, salt []byte) ([32]byte, error) {
-	l, err := newLayout(dataSize)
+// Root returns the root hash of dataSize bytes of data. It does not depend on
+// the UUID.
+func Root(data io.ReaderAt, dataSize int64, p Params) ([32]byte, error) {
+	l, err := newLayout(dataSize, p.DataBlock)
 	if err != nil {
 		return [32]byte{}, err
 	}
-	if len(salt) > maxSalt {
-		return [32]byte{}, fmt.Errorf("salt has %d bytes, more than %d", len(salt), maxSalt)
+	if len(p.Salt) > maxSalt {
+		return [32]byte{}, fmt.Errorf("salt has %d bytes, more than %d", len(p.Salt), maxSalt)
 	}
-	return build(data, l, salt, discard{})
+	return build(data, l, p.Salt, discard{})
 }
 
 type discard struct{}
@@ -128,7 +151,7 @@ func (discard) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 func build(data io.ReaderAt, l layout, salt []byte, hash io.WriterAt) (root [32]byte, err error) {
 	if len(l.blocks) == 0 {
 		h := newHasher(salt)
-		block, err := h.readData(data, 0, 1)
+		block, err := h.readData(data, l, 0, 1)
 		if err != nil {
 			return root, err
 		}

@@ -70,7 +70,7 @@ func testParams() Params {
 // write returns the hash area of data, in front of which nothing was.
 func write(t testing.TB, data []byte, p Params) (buffer, [32]byte) {
 	t.Helper()
-	hash := make(buffer, HashSize(int64(len(data))))
+	hash := make(buffer, p.HashSize(int64(len(data))))
 	for i := range hash {
 		hash[i] = 0xa5
 	}
@@ -117,6 +117,9 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
+// chunkSize is the data below one hash block.
+const chunkSize = perBlock * BlockSize
+
 func TestVeritysetup(t *testing.T) {
 	veritysetup := tool(t, "veritysetup")
 	p := testParams()
@@ -124,6 +127,16 @@ func TestVeritysetup(t *testing.T) {
 		t.Run(fmt.Sprintf("blocks=%d", n), func(t *testing.T) {
 			compareVeritysetup(t, veritysetup, testData(n), p)
 		})
+	}
+	for _, block := range []int{512, 1024, 2048} {
+		for _, n := range []int64{1, 17, 130} {
+			t.Run(fmt.Sprintf("data block=%d, blocks=%d", block, n), func(t *testing.T) {
+				p := p
+				p.DataBlock = block
+				data := append(testData(n), make([]byte, 40*BlockSize)...)
+				compareVeritysetup(t, veritysetup, data[:len(data)-block], p)
+			})
+		}
 	}
 	t.Run("zeros", func(t *testing.T) { // chunks of them, and some with a single byte
 		data := make([]byte, 10*chunkSize+BlockSize)
@@ -173,14 +186,18 @@ func formatArgs(dataFile, hashFile string, p Params) []string {
 	}
 	u := p.UUID
 	uuid := fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
-	return []string{"format", "--salt=" + salt, "--uuid=" + uuid, dataFile, hashFile}
+	args := []string{"format", "--salt=" + salt, "--uuid=" + uuid, dataFile, hashFile}
+	if p.DataBlock != 0 {
+		args = append(args, fmt.Sprintf("--data-block-size=%d", p.DataBlock))
+	}
+	return args
 }
 
 func TestRootAndVerify(t *testing.T) {
 	for _, n := range sizes {
 		data := testData(n)
 		hash, want := write(t, data, testParams())
-		got, err := Root(bytes.NewReader(data), int64(len(data)), testParams().Salt)
+		got, err := Root(bytes.NewReader(data), int64(len(data)), testParams())
 		if err != nil || got != want {
 			t.Errorf("%d blocks: Root is %x, %v, want %x", n, got, err, want)
 		}
@@ -239,7 +256,7 @@ func TestBadInput(t *testing.T) {
 		if _, err := Write(bytes.NewReader(data), size, make(buffer, 1<<20), p); err == nil {
 			t.Errorf("Write of %d bytes: no error", size)
 		}
-		if _, err := Root(bytes.NewReader(data), size, nil); err == nil {
+		if _, err := Root(bytes.NewReader(data), size, Params{}); err == nil {
 			t.Errorf("Root of %d bytes: no error", size)
 		}
 		if got := HashSize(size); got != 0 {
@@ -250,11 +267,11 @@ func TestBadInput(t *testing.T) {
 	if _, err := Write(bytes.NewReader(data), 4096, make(buffer, 1<<20), Params{Salt: long}); err == nil {
 		t.Error("Write with a salt of 257 bytes: no error")
 	}
-	if _, err := Root(bytes.NewReader(data), 4096, long); err == nil {
+	if _, err := Root(bytes.NewReader(data), 4096, Params{Salt: long}); err == nil {
 		t.Error("Root with a salt of 257 bytes: no error")
 	}
 	short := int64(len(data)) + BlockSize
-	if _, err := Root(bytes.NewReader(data), short, nil); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := Root(bytes.NewReader(data), short, Params{}); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("Root of short data: got %v, want %v", err, io.ErrUnexpectedEOF)
 	}
 	hash, root := write(t, data, p)
@@ -300,7 +317,7 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	d := faulty{data, size - 1}
-	if _, err := Root(d, size, nil); !errors.Is(err, iotest.ErrTimeout) {
+	if _, err := Root(d, size, Params{}); !errors.Is(err, iotest.ErrTimeout) {
 		t.Errorf("Root, data fails: got %v", err)
 	}
 	if err := Verify(d, size, hash, root); !errors.Is(err, iotest.ErrTimeout) {
@@ -320,7 +337,8 @@ func TestReadSuperblockRefuses(t *testing.T) {
 		{"version", sbVersion, 2, "version is 2, want 1"},
 		{"hash type", sbHashType, 0, "hash type is 0, want 1"},
 		{"algorithm", sbAlgorithm + 3, '5', `algorithm is "sha556", want "sha256"`},
-		{"data block size", sbDataBlockSize + 1, 2, "data block size is 512, want 4096"},
+		{"data block size", sbDataBlockSize + 1, 3, "data block size is 768, want 512, 1024, 2048 or 4096"},
+		{"large data block size", sbDataBlockSize + 1, 32, "data block size is 8192, want"},
 		{"hash block size", sbHashBlockSize + 1, 4, "hash block size is 1024, want 4096"},
 		{"no data blocks", sbDataBlocks, 0, "0 data blocks"},
 		{"data blocks", sbDataBlocks + 7, 0x80, "data blocks"},
