@@ -55,7 +55,7 @@ func whatFor(kind string) string {
 		fileUKI:      "a vendor's UKI: add its package, such as kernel-uki-virt, to the root set",
 		fileLoader:   "systemd-boot: add its package, such as systemd-boot-unsigned or systemd-boot-efi, to the tools set",
 		fileStub:     "the EFI stub: add its package, such as systemd-boot-unsigned or systemd-boot-efi, to the tools set",
-		fileAddon:    "the EFI stub of addons, which systemd has since version 254: add its package to the tools set",
+		fileAddon:    "the EFI stub of addons; Caisson has one of its own where image.boot.files.addon is not given",
 		fileShim:     "shim: add its package, such as shim-x64 or shim-signed, to the tools set",
 		fileFallback: "shim's fallback: add its package, such as shim-x64 or shim-helpers-amd64-signed, to the tools set, or give image.boot.fallback: false",
 	}[kind]
@@ -81,7 +81,17 @@ func (d *disk) bootFile(root *installed, kind, given string) (*bootFile, error) 
 			}
 		}
 	}
-	return nil, fmt.Errorf("neither the tools nor the root have /%s: it is for %s", strings.Join(places, ", /"), whatFor(kind))
+	return nil, &absentError{places, whatFor(kind)}
+}
+
+// absentError says that a program is in neither of the roots.
+type absentError struct {
+	places []string
+	what   string
+}
+
+func (e *absentError) Error() string {
+	return fmt.Sprintf("neither the tools nor the root have /%s: it is for %s", strings.Join(e.places, ", /"), e.what)
 }
 
 // only is the one that a pattern found; "" if it found none.

@@ -16,6 +16,7 @@ import (
 	"caisson/build/esp"
 	"caisson/build/image/erofs"
 	"caisson/build/image/gpt"
+	"caisson/build/image/uki"
 	"caisson/build/image/verity"
 	"caisson/build/rootfs"
 	"caisson/lock"
@@ -28,6 +29,7 @@ const align = 1 << 20
 // machine is what differs from architecture to architecture.
 type machine struct {
 	efi              string // in the names of EFI programs
+	pe               uint16 // in their headers
 	root, rootVerity gpt.GUID
 }
 
@@ -36,8 +38,8 @@ type machine struct {
 func (m machine) loader() string { return "EFI/BOOT/BOOT" + strings.ToUpper(m.efi) + ".EFI" }
 
 var machines = map[string]machine{
-	"x86_64":  {"x64", gpt.TypeRootX86_64, gpt.TypeRootVerityX86_64},
-	"aarch64": {"aa64", gpt.TypeRootARM64, gpt.TypeRootVerityARM64},
+	"x86_64":  {"x64", uki.MachineAMD64, gpt.TypeRootX86_64, gpt.TypeRootVerityX86_64},
+	"aarch64": {"aa64", uki.MachineARM64, gpt.TypeRootARM64, gpt.TypeRootVerityARM64},
 }
 
 // derive is an id of 16 bytes that depends on the parts alone: the same image

@@ -158,6 +158,7 @@ func TestWays(t *testing.T) {
 	}{
 		{"the UKI itself", way{}, nil, "EFI/BOOT/BOOTX64.EFI", "", own + " H", own + " H", nil},
 		{"the UKI itself, and an addon", way{verity: lock.VerityAddon}, nil, "EFI/BOOT/BOOTX64.EFI", "H", own, own + " H", nil},
+		{"an addon of our own stub", way{verity: lock.VerityAddon, tools: slices.DeleteFunc(toolPrograms(), func(f file) bool { return strings.Contains(f.path, "addon") })}, nil, "EFI/BOOT/BOOTX64.EFI", "H", own, own + " H", nil},
 		{
 			"systemd-boot", way{boot: lock.Boot{Loader: lock.LoaderSystemdBoot}}, map[string]string{"EFI/BOOT/BOOTX64.EFI": "odd"},
 			"EFI/Linux/small.efi", "", own + " H", own + " H", map[string]string{"loader/loader.conf": loaderConf},
@@ -184,7 +185,9 @@ func TestWays(t *testing.T) {
 			if tt.w.verity == "" {
 				tt.w.verity = lock.VerityUKI
 			}
-			tt.w.tools = toolPrograms()
+			if tt.w.tools == nil {
+				tt.w.tools = toolPrograms()
+			}
 			d, err := assembleWay(t, tt.w)
 			if err != nil {
 				t.Fatal(err)
@@ -284,7 +287,7 @@ func TestWaysErrors(t *testing.T) {
 		want string
 	}{
 		{"no stub", way{tools: without("linuxx64.efi.stub")}, "neither the tools nor the root have /usr/lib/systemd/boot/efi/linuxx64.efi.stub: it is for the EFI stub: add its package"},
-		{"no addon stub", way{tools: without("addonx64.efi.stub"), verity: lock.VerityAddon}, "it is for the EFI stub of addons, which systemd has since version 254"},
+		{"no addon stub", way{tools: without("addonx64.efi.stub"), verity: lock.VerityAddon, boot: lock.Boot{Files: lock.BootFiles{Addon: "/a"}}}, "neither the tools nor the root have /a: it is for the EFI stub of addons"},
 		{"no shim", way{tools: without("shimx64.efi", "shimx64.efi.signed"), boot: lock.Boot{Loader: lock.LoaderShim}}, "/usr/lib/shim/shimx64.efi: it is for shim: add its package"},
 		{"no vendor's UKI", way{tools: toolPrograms(), boot: lock.Boot{UKI: lock.UKIVendor}, verity: lock.VerityAddon}, "/usr/lib/modules/*/*.efi: it is for a vendor's UKI: add its package, such as kernel-uki-virt"},
 		{"two of them", way{
@@ -415,6 +418,87 @@ func TestSignedLater(t *testing.T) {
 	other := patched{f, bytes.NewReader([]byte{1}), at.esp.end() - 1, at.esp.end()}
 	if _, err := SignDisk(other, st.Size(), w.sign, scratch); !errors.Is(err, esp.ErrOther) {
 		t.Errorf("got %v, want %v", err, esp.ErrOther)
+	}
+}
+
+// TestSignedFolder signs an image in the folder of a build.
+func TestSignedFolder(t *testing.T) {
+	d, err := assembleWay(t, way{verity: lock.VerityUKI, tools: toolPrograms()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, image := d.work, filepath.Join(d.work, "small.raw")
+	img := d.describe()
+	for i := range d.sums {
+		d.sums[i].Account = Generated
+	}
+	if err := writeJSON(filepath.Join(from, "files.json"), d.sums); err != nil {
+		t.Fatal(err)
+	}
+	img.Totals = totals(d.sums)
+	for _, name := range []string{"files.json", "small.vmlinuz"} {
+		if name != "files.json" {
+			if err := os.WriteFile(filepath.Join(from, name), []byte(name), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o, err := describe(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		img.Files = append(img.Files, o)
+	}
+	f, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	scratch, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer scratch.Close()
+	signed, err := SignDisk(f, st.Size(), esp.ByKey(testKey(t), nil), scratch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := t.TempDir()
+	if err := os.WriteFile(filepath.Join(to, "image.json"), []byte("of another image"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := signed.WriteFolder(context.Background(), img, image, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Files) != 3 || got.Files[0].SHA256 == img.Files[0].SHA256 || got.Files[2] != img.Files[2] || len(got.Signed) != 1 || got.Totals[Generated].Bytes <= img.Totals[Generated].Bytes {
+		t.Errorf("got %+v", got)
+	}
+	for _, o := range got.Files {
+		if now, err := describe(filepath.Join(to, o.Name)); err != nil || now != o {
+			t.Errorf("%s is %+v, %v, described as %+v", o.Name, now, err, o)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(to, "image.json")); err == nil {
+		t.Error("what describes another image is still there")
+	}
+	for name, want := range map[string]string{"small.vmlinuz": "small.vmlinuz is sha256:", "files.json": "files.json is sha256:", "small.raw": "small.raw is sha256:"} {
+		was, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(from, name), append(was[:len(was):len(was)], 'x'), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := signed.WriteFolder(context.Background(), img, image, t.TempDir()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s changed: got %v, want an error with %q", name, err, want)
+		}
+		if err := os.WriteFile(filepath.Join(from, name), was, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -164,7 +164,7 @@ func (d *SignedDisk) WriteFolder(ctx context.Context, img *Image, name, to strin
 		case f.Name == "measurements.json": // it follows from the disk
 			continue
 		case f.Name == "files.json":
-			err = d.writeAccounts(filepath.Join(from, f.Name), at, &out)
+			err = d.writeAccounts(from, to, f, &out)
 		case slices.Contains([]string{imagefile.Qcow2, imagefile.VHD, imagefile.Raw}, strings.TrimPrefix(f.Name, image+".")):
 			err = d.WriteFile(ctx, at, filepath.Ext(f.Name)[1:])
 		default:
@@ -193,36 +193,51 @@ func (d *SignedDisk) sumESP(partitions []Partition) error {
 	return err
 }
 
-// writeAccounts writes files.json, and counts anew.
-func (d *SignedDisk) writeAccounts(from, to string, img *Image) error {
-	b, err := os.ReadFile(from)
+// writeAccounts writes files.json, which has to be as it is described, with the
+// accounts as they are now, and counts anew.
+func (d *SignedDisk) writeAccounts(from, to string, was Output, img *Image) error {
+	if err := copyDescribed(from, to, was); err != nil {
+		return err
+	}
+	name := filepath.Join(to, was.Name)
+	b, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
 	var files []File
 	if err := json.Unmarshal(b, &files); err != nil {
-		return fmt.Errorf("%s: %w", from, err)
+		return fmt.Errorf("%s: %w", filepath.Join(from, was.Name), err)
 	}
 	if err := noteSigned(files, d.files, d.Programs); err != nil {
 		return err
 	}
 	img.Totals = totals(files)
-	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(name); err != nil {
 		return err
 	}
-	return writeJSON(to, files)
+	return writeJSON(name, files)
 }
 
 // copyDescribed copies a file that has to be as it is described.
 func copyDescribed(from, to string, want Output) error {
-	b, err := os.ReadFile(filepath.Join(from, want.Name))
+	r, err := os.Open(filepath.Join(from, want.Name))
 	if err != nil {
 		return err
 	}
-	if digest.Of(b) != want.SHA256 {
-		return fmt.Errorf("%s is not the file that image.json describes", filepath.Join(from, want.Name))
+	defer r.Close()
+	part := filepath.Join(to, want.Name+".part")
+	w, err := os.Create(part)
+	if err != nil {
+		return err
 	}
-	return os.WriteFile(filepath.Join(to, want.Name), b, 0o644) //nolint:gosec // for everybody to read
+	sum, _, err := digest.Reader(io.TeeReader(r, w))
+	if err = errors.Join(err, w.Close()); err == nil && sum != want.SHA256 {
+		err = fmt.Errorf("%s is %s, image.json says %s", filepath.Join(from, want.Name), sum, want.SHA256)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(part))
+	}
+	return os.Rename(part, filepath.Join(to, want.Name))
 }
 
 // noteSigned gives the accounts of the ESP's files what signing changed.

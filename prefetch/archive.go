@@ -77,7 +77,9 @@ func hashZip(c content) (string, error) {
 		files[f.Name] = f
 		names = append(names, f.Name)
 	}
-	return dirhash.Hash1(names, func(name string) (io.ReadCloser, error) { return files[name].Open() })
+	u := newUnzipper()
+	z.RegisterDecompressor(zip.Deflate, u.inflate)
+	return dirhash.Hash1(names, func(name string) (io.ReadCloser, error) { return u.open(files[name]) })
 }
 
 // budgetReaderAt ends in an error when more has been read.

@@ -100,6 +100,7 @@ type Client struct {
 	logins   logins
 	netrc    netrc
 	requests atomic.Int64
+	chunks   sync.Pool // of *[chunkSize]byte
 
 	mu    sync.Mutex
 	hosts map[string]*host

@@ -436,73 +436,111 @@ func (t *transfer) copy(body io.Reader, alive func()) error {
 	case t.req.Max > 0:
 		limit = min(limit, t.req.Max)
 	}
+	if room := limit - t.to.Size() + 1; room <= chunkSize {
+		return t.copySmall(body, alive, limit, room)
+	}
 	done := make(chan struct{})
 	defer close(done)
-	chunks, free := readAhead(body, alive, min(chunkSize, limit-t.to.Size()+1), done)
-	for c := range chunks {
-		if n := int64(len(c.b)); n > 0 {
-			if t.to.Size()+n > limit {
-				return &SizeError{Got: t.to.Size() + n, Want: limit, More: true}
-			}
-			if _, err := t.to.Write(c.b); err != nil {
-				return fmt.Errorf("writing to the store: %w", err)
-			}
-			t.progress(n)
-			t.keep()
-		}
-		if c.err == io.EOF {
-			return nil
+	for c := range t.c.readAhead(body, alive, done) {
+		err := t.append(c.b[:c.n], limit)
+		t.c.chunks.Put(c.b)
+		if err != nil {
+			return err
 		}
 		if c.err != nil {
-			return temporary{fmt.Errorf("the body ends early, after %d bytes: %w", t.to.Size(), c.err)}
+			return t.ended(c.err)
 		}
-		free <- c.b
 	}
 	return nil
 }
 
-// chunkSize is how much is read at once, in bytes.
+// copySmall is copy of what fits into one chunk, and is written at once; room
+// is one more byte than may come.
+func (t *transfer) copySmall(body io.Reader, alive func(), limit, room int64) error {
+	b := t.c.chunk()
+	defer t.c.chunks.Put(b)
+	for have := int64(0); ; {
+		n, err := body.Read(b[have:room])
+		if n > 0 {
+			alive()
+		}
+		if have += int64(n); err == nil && have < room {
+			continue
+		}
+		if aerr := t.append(b[:have], limit); aerr != nil {
+			return aerr
+		}
+		return t.ended(err)
+	}
+}
+
+// append writes what has come, unless that is more than the limit.
+func (t *transfer) append(b []byte, limit int64) error {
+	n := int64(len(b))
+	if n == 0 {
+		return nil
+	}
+	if t.to.Size()+n > limit {
+		return &SizeError{Got: t.to.Size() + n, Want: limit, More: true}
+	}
+	if _, err := t.to.Write(b); err != nil {
+		return fmt.Errorf("writing to the store: %w", err)
+	}
+	t.progress(n)
+	t.keep()
+	return nil
+}
+
+// ended is what the end of a body comes to.
+func (t *transfer) ended(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return temporary{fmt.Errorf("the body ends early, after %d bytes: %w", t.to.Size(), err)}
+}
+
+// chunkSize is how much is read at once, in bytes: two chunks for each
+// transfer that runs.
 const chunkSize = 256 << 10
 
-// chunk is what one Read gave.
+// chunk is what one Read gave: n bytes, and why there are no more.
 type chunk struct {
-	b   []byte
+	b   *[chunkSize]byte
+	n   int
 	err error
 }
 
-// readAhead reads a body while what came before is hashed and written. The
-// buffers, of so many bytes, are to be given back to free. It ends after an
-// error, or when done is closed and the body as well.
-func readAhead(body io.Reader, alive func(), size int64, done <-chan struct{}) (chunks <-chan chunk, free chan<- []byte) {
-	out, back := make(chan chunk), make(chan []byte, 2)
+// chunk is room for one. It goes back to c.chunks.
+func (c *Client) chunk() *[chunkSize]byte {
+	if b, ok := c.chunks.Get().(*[chunkSize]byte); ok {
+		return b
+	}
+	return new([chunkSize]byte)
+}
+
+// readAhead reads a body while what came before is hashed and written. It ends
+// after an error, or when done is closed and the body as well.
+func (c *Client) readAhead(body io.Reader, alive func(), done <-chan struct{}) <-chan chunk {
+	out := make(chan chunk)
 	go func() {
-		spare := 1 // buffers that are not made yet
-		for b := make([]byte, size); ; {
-			n, err := body.Read(b[:cap(b)])
+		for {
+			b := c.chunk()
+			n, err := body.Read(b[:])
 			if n > 0 {
 				alive()
 			}
 			select {
-			case out <- chunk{b[:n], err}:
+			case out <- chunk{b, n, err}:
 			case <-done:
+				c.chunks.Put(b)
 				return
 			}
 			if err != nil {
 				return
 			}
-			if spare > 0 {
-				spare--
-				b = make([]byte, size)
-				continue
-			}
-			select {
-			case b = <-back:
-			case <-done:
-				return
-			}
 		}
 	}()
-	return out, back
+	return out
 }
 
 // restart drops what has come.

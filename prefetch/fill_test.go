@@ -323,12 +323,13 @@ func TestMain(m *testing.M) {
 	if v := os.Getenv(childEnv); v != "" {
 		dir, url, _ := strings.Cut(v, " ")
 		url, what, _ := strings.Cut(url, " ")
+		if path, ok := strings.CutPrefix(what, lockPrefix); ok {
+			os.Exit(fillLock(dir, url, path))
+		}
 		l := manyFiles(url)
 		switch what {
 		case "iso":
 			l = isoLock(url)
-		case "large":
-			l = largeLock(url)
 		case "git":
 			os.Exit(fetchGitAlone(dir, url))
 		case "small":

@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"caisson/lock"
@@ -110,7 +109,9 @@ func packServer(t *testing.T, pack []byte, commit string) string {
 	}))
 }
 
-// fetchGitAlone is a process that does nothing but fetch a repository.
+// fetchGitAlone is a process that does nothing but fetch a repository, and says
+// how much memory it has had at most: what its parent is told of that includes
+// the parent's own, from before the program was replaced.
 func fetchGitAlone(dir, url string) int {
 	cfg := quick()
 	cfg.MaxSize = 1 << 30
@@ -125,6 +126,16 @@ func fetchGitAlone(dir, url string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			fmt.Print(strings.TrimSpace(rest))
+		}
+	}
 	return 0
 }
 
@@ -134,16 +145,16 @@ func TestGitMemory(t *testing.T) {
 	const size, most = 192 << 20, 150 << 20
 	pack, commit := largePack(size)
 	dir := filepath.Join(t.TempDir(), "store")
-	c := child(dir + " " + packServer(t, pack, commit) + " git")
-	if out, err := c.CombinedOutput(); err != nil {
+	out, err := child(dir + " " + packServer(t, pack, commit) + " git").CombinedOutput()
+	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	u, ok := c.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		t.Skip("this system does not tell")
+	var had int64
+	if _, err := fmt.Sscanf(string(out), "%d kB", &had); err != nil {
+		t.Skipf("this system does not tell: %q", out)
 	}
-	t.Logf("%d MiB", u.Maxrss>>10)
-	if u.Maxrss<<10 > most {
-		t.Errorf("%d MiB, want at most %d", u.Maxrss>>10, most>>20)
+	t.Logf("%d MiB", had>>10)
+	if had<<10 > most {
+		t.Errorf("%d MiB, want at most %d", had>>10, most>>20)
 	}
 }

@@ -1,7 +1,9 @@
 package esp
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -100,6 +102,19 @@ func signOne(f File, sign Signer) (File, Signed, error) {
 	done.Padded = len(p.Signatures) == 0 && p.Size != f.Content.Size()
 	f.Content, err = p.With(append(slices.Clip(p.Signatures), der))
 	return f, done, err
+}
+
+// SignBytes is an EFI program with the signature that a signer adds.
+func SignBytes(path string, program []byte, sign Signer) ([]byte, error) {
+	f, err := Program(path, io.NewSectionReader(bytes.NewReader(program), 0, int64(len(program))))
+	if err != nil {
+		return nil, err
+	}
+	files, _, err := Sign([]File{f}, sign)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(files[0].Content)
 }
 
 // Hash is what signatures of a program are over: its Authenticode hash, with

@@ -33,6 +33,11 @@ func (s *sealing) addAddon() error {
 	if err != nil {
 		return err
 	}
+	if s.Sign != nil {
+		if b, err = s.Sign(b); err != nil {
+			return fmt.Errorf("signing the addon: %w", err)
+		}
+	}
 	s.say("adding %s", s.addon)
 	err = fat.Add(s.espDisk(), s.esp.Size(), fat.File{Path: s.addon, Size: int64(len(b)), Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(b)), nil

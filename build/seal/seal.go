@@ -74,6 +74,8 @@ type Options struct {
 	// AddonStub is the EFI program that the addon's sections are added to,
 	// such as systemd's addonx64.efi.stub; nil for our own.
 	AddonStub []byte
+	// Sign returns the addon with a Secure Boot signature; nil for none.
+	Sign func(addon []byte) ([]byte, error)
 	// Time is of the addon and of its folder, in seconds since 1970.
 	Time int64
 	// Dirty seals a root file system that has to be recovered all the same.

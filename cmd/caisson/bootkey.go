@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"caisson/build/esp"
 	"caisson/build/image/authenticode"
 )
 
@@ -38,6 +39,17 @@ func (k *bootKey) load() (*authenticode.Key, error) {
 		return nil, fmt.Errorf("%s: %w", k.key, err)
 	}
 	return key, nil
+}
+
+// addonSigner signs an addon; nil where no key is asked for.
+func (k *bootKey) addonSigner() (func(addon []byte) ([]byte, error), error) {
+	key, err := k.load()
+	if key == nil {
+		return nil, err
+	}
+	return func(addon []byte) ([]byte, error) {
+		return esp.SignBytes("the addon", addon, esp.ByKey(key, nil))
+	}, nil
 }
 
 func (k *bootKey) certificates() (authenticode.Certificates, error) {

@@ -28,6 +28,7 @@ type sealOptions struct {
 	stub           string
 	epoch          string
 	noAddon, dirty bool
+	secureBoot     bootKey
 	json           bool
 }
 
@@ -61,6 +62,8 @@ to be added to the kernel's command line is printed.`,
 	f.StringVar(&o.cmdline, "cmdline", seal.DefaultCmdline, "what the addon says beside the root hash")
 	f.StringVar(&o.stub, "addon-stub", "", "make the addon of this EFI program, such as systemd's addonx64.efi.stub")
 	f.BoolVar(&o.noAddon, "no-addon", false, "make no addon, print what it would say")
+	f.StringVar(&o.secureBoot.key, "secure-boot-key", "", "sign the addon with this key: a file or env://NAME")
+	f.StringVar(&o.secureBoot.cert, "secure-boot-cert", "", "the certificate of --secure-boot-key")
 	f.StringVar(&o.free, "free", strconv.Itoa(seal.DefaultFree>>20)+"M", "how much is left free behind the hash tree, for a scratch partition")
 	f.StringVar(&o.salt, "salt", "", "the salt of the hash tree, in hex (default derived from the root)")
 	f.StringVar(&o.epoch, "epoch", os.Getenv("SOURCE_DATE_EPOCH"), "the time of what is added, in seconds since 1970 (default SOURCE_DATE_EPOCH, or else 0)")
@@ -159,14 +162,17 @@ func (o *sealOptions) options(ui *ui) (*seal.Options, error) {
 	if o.format != imagefile.Qcow2 && o.format != imagefile.VHD && o.format != imagefile.Raw {
 		return nil, usageError{fmt.Errorf("--format %q: want qcow2, vhd or raw", o.format)}
 	}
-	if o.noAddon && (o.espPath != "" || o.stub != "") {
-		return nil, usageError{errors.New("--no-addon goes with neither --esp-path nor --addon-stub")}
+	if o.noAddon && (o.espPath != "" || o.stub != "" || o.secureBoot.key != "") {
+		return nil, usageError{errors.New("--no-addon goes with none of --esp-path, --addon-stub and --secure-boot-key")}
+	}
+	sign, err := o.secureBoot.addonSigner()
+	if err != nil {
+		return nil, err
 	}
 	opts := &seal.Options{
-		Root: o.root, AddonPath: o.espPath, Cmdline: o.cmdline, NoAddon: o.noAddon, Dirty: o.dirty,
+		Root: o.root, AddonPath: o.espPath, Cmdline: o.cmdline, NoAddon: o.noAddon, Dirty: o.dirty, Sign: sign,
 		Progress: func(stage string) { ui.stage("%s", stage) },
 	}
-	var err error
 	if opts.Free, err = parseSize(o.free); err != nil {
 		return nil, usageError{fmt.Errorf("--free: %w", err)}
 	}

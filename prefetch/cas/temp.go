@@ -26,8 +26,10 @@ type Temp struct {
 	path string
 	h    hash.Hash
 	size int64
-	kept bool // path is below DIR/partial, with a validator beside it
-	done bool
+	// begun is up to where the disk has been told to write.
+	begun int64
+	kept  bool // path is below DIR/partial, with a validator beside it
+	done  bool
 }
 
 // Create starts a file. Call Discard when done with it; after Commit that
@@ -108,12 +110,46 @@ func (s *Store) removeStale() {
 	}
 }
 
+// worthAThread is how many bytes take longer to hash than to hand to another
+// thread.
+const worthAThread = 64 << 10
+
+// writeback is after how many bytes the disk is told to write what has come:
+// then there is little left for Commit to wait for.
+const writeback = 8 << 20
+
 // Write appends p.
 func (t *Temp) Write(p []byte) (int, error) {
+	if len(p) < worthAThread {
+		n, err := t.f.Write(p)
+		t.h.Write(p[:n])
+		t.size += int64(n)
+		return n, err
+	}
+	hashed := make(chan struct{})
+	go func() {
+		t.h.Write(p)
+		close(hashed)
+	}()
 	n, err := t.f.Write(p)
-	t.h.Write(p[:n])
+	<-hashed
 	t.size += int64(n)
+	if n < len(p) {
+		err = errors.Join(err, t.rehash())
+	}
+	if t.size-t.begun >= writeback {
+		// Only a beginning: Commit syncs, whatever comes of this.
+		_ = unix.SyncFileRange(int(t.f.Fd()), t.begun, t.size-t.begun, unix.SYNC_FILE_RANGE_WRITE)
+		t.begun = t.size
+	}
 	return n, err
+}
+
+// rehash makes the hash that of what has been written.
+func (t *Temp) rehash() error {
+	t.h.Reset()
+	_, err := io.Copy(t.h, io.NewSectionReader(t.f, 0, t.size))
+	return err
 }
 
 // ReadAt reads what has been written.
@@ -141,7 +177,7 @@ func (t *Temp) Restart() error {
 		return fmt.Errorf("writing to the store: %w", err)
 	}
 	t.h.Reset()
-	t.size = 0
+	t.size, t.begun = 0, 0
 	return nil
 }
 

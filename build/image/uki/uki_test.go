@@ -393,6 +393,13 @@ func FuzzRead(f *testing.F) {
 		size := int64(len(b))
 		_, hashErr := Authenticode(bytes.NewReader(b), size)
 		_, _ = Signatures(bytes.NewReader(b), size)
+		if p, err := Split(bytes.NewReader(b), size); err == nil {
+			if r, err := p.With(append(p.Signatures, []byte("one more"))); err == nil {
+				if n, err := io.Copy(io.Discard, r); err != nil || n != r.Size() || n <= p.Size {
+					t.Errorf("with one more signature it has %d bytes of %d: %v", n, r.Size(), err)
+				}
+			}
+		}
 		im, err := Read(bytes.NewReader(b), size)
 		if err != nil {
 			if hashErr == nil {
