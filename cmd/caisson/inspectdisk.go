@@ -35,7 +35,7 @@ func showDisk(ui *ui, name string) error {
 func showSizes(ui *ui, variant string, im *lock.Image) {
 	of := ""
 	if variant != "" {
-		of = " of variant " + variant
+		of = ", of variant " + variant
 	}
 	if d := im.Disk; d != nil {
 		var given []string
