@@ -79,6 +79,25 @@ type extent struct{ start, size int64 }
 
 func (e extent) end() int64 { return e.start + e.size }
 
+// sizes are those that are given; 0 where they are not.
+func (d *disk) sizes() lock.Disk {
+	if d.image.Disk == nil {
+		return lock.Disk{}
+	}
+	return *d.image.Disk
+}
+
+// fit is the size that is given, if any, for what needs some bytes.
+func fit(key, what string, need, given int64) (int64, error) {
+	if given == 0 {
+		return need, nil
+	}
+	if given < need {
+		return 0, fmt.Errorf("image.disk.%s is %s; %s needs %s", key, lock.FormatSize(given), what, lock.FormatSize(need))
+	}
+	return given, nil
+}
+
 func roundUp(n int64) int64 { return (n + align - 1) / align * align }
 
 // assemble writes the disk and the formats it is asked for in, from the trees
@@ -154,9 +173,16 @@ func (d *disk) write(ctx context.Context, root *installed) (table *gpt.Table, er
 	if err := d.planESP(root); err != nil {
 		return nil, err
 	}
-	d.esp = extent{align, roundUp(esp.MinSize(d.plain()))}
+	given := d.sizes()
+	d.esp = extent{start: align}
+	if d.esp.size, err = fit("esp", "the files of the ESP with room for their signatures", roundUp(esp.MinSize(d.plain())), given.ESP); err != nil {
+		return nil, err
+	}
 	d.data.start = d.esp.end()
 	if d.data.size, err = d.writeRoot(ctx, root.tree); err != nil {
+		return nil, err
+	}
+	if d.data.size, err = fit("root", "the root file system", d.data.size, given.Root); err != nil {
 		return nil, err
 	}
 	if err := d.writeVerity(ctx); err != nil {
@@ -236,7 +262,11 @@ func (d *disk) writeTable() (*gpt.Table, error) {
 	if d.image.Tree != lock.TreeAppended {
 		t.Partitions = append(t.Partitions, part(d.machine.rootVerity, [16]byte(d.root[16:]), "root-verity", d.hash, gpt.AttrReadOnly))
 	}
-	return t, gpt.Write(d.f, d.hash.end()+align, *t)
+	size, err := fit("size", "the disk with its partitions", d.hash.end()+align, d.sizes().Size)
+	if err != nil {
+		return nil, err
+	}
+	return t, gpt.Write(d.f, size, *t)
 }
 
 // rootPartition is the data, and the hash tree where that is appended to it.

@@ -185,6 +185,11 @@ func (b *builder) applySettings(root *installed) error {
 		}
 		done = append(done, u+": masked")
 	}
+	scratch, err := root.writeScratch(b.image.Scratch)
+	if err != nil {
+		return err
+	}
+	done = append(done, scratch...)
 	if s != nil {
 		written, err := root.writeSettings(s)
 		if err != nil {

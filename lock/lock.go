@@ -214,6 +214,10 @@ type Image struct {
 	// own.
 	Tree   string   `json:"tree,omitempty"`
 	Output []string `json:"output"` // see Outputs
+	// Disk are the sizes that are given; nil where all are as small as can be.
+	Disk *Disk `json:"disk,omitempty"`
+	// Scratch is made when the image boots; nil for none.
+	Scratch *Scratch `json:"scratch,omitempty"`
 	// Boot is the way from the firmware to the kernel; nil where the firmware
 	// starts the UKI that the build makes.
 	Boot *Boot `json:"boot,omitempty"`

@@ -68,6 +68,8 @@ type ManifestImage struct {
 	Verity   ManifestVerity   `yaml:"verity"`
 	Boot     ManifestBoot     `yaml:"boot"`
 	Output   []string         `yaml:"output"`
+	Disk     ManifestDisk     `yaml:"disk"`
+	Scratch  ManifestScratch  `yaml:"scratch"`
 
 	// What Caisson writes into the root; see Settings.
 	Users    []User            `yaml:"users"`

@@ -236,6 +236,9 @@ func (m *manifestChecker) checkImage(where []any, im ManifestImage) error {
 	if strings.ContainsAny(im.Kernel.Cmdline, "\n\r\x00") {
 		return m.errorf(below(where, "kernel", "cmdline"), "%q has a line break or NUL", im.Kernel.Cmdline)
 	}
+	if err := m.checkDisk(where, im); err != nil {
+		return err
+	}
 	return m.checkSettings(where, &im)
 }
 

@@ -118,6 +118,9 @@ func (l *Lock) checkSettings() error {
 		if err := v.Image.checkRoot(); err != nil {
 			return err
 		}
+		if err := v.Image.checkDisk(); err != nil {
+			return err
+		}
 		s := v.Image.Settings
 		if s == nil {
 			continue

@@ -211,11 +211,13 @@ func (r *resolver) setEpoch() {
 }
 
 func image(m ManifestImage) Image {
-	return Image{
+	im := Image{
 		Overlay: cleaned(m.Overlay), Services: Services(m.Services),
 		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Compression: m.Root.compression(),
 		Verity: m.bind(), Tree: m.tree(), Output: m.Output, Boot: m.Boot.boot(), Settings: m.settings(),
 	}
+	im.withDisk(m)
+	return im
 }
 
 // cleaned are paths of trees as the lock names them.
@@ -240,6 +242,7 @@ func (r *resolver) variants() {
 		root := r.m.Image.Root.merge(v.Root)
 		im.Root, im.Compression = root.Format, root.compression()
 		im.Settings = im.Settings.merge(v.settings()).withDocs(v.Docs)
+		im.withDisk(ManifestImage{Disk: r.m.Image.Disk.merge(v.Disk), Scratch: r.m.Image.Scratch.merge(v.Scratch)})
 		boots := r.m.Image.withBoot(v)
 		im.Boot, im.Verity, im.Tree = boots.Boot.boot(), boots.bind(), boots.tree()
 		if more, ok := strings.CutPrefix(v.Kernel.Cmdline, "+"); ok {

@@ -89,6 +89,10 @@ func showLocked(ui *ui, name string, l *lock.Lock, d digest.Digest) {
 		}
 		ui.print("  packages  %s (%s) %s: %s", r.ID, r.Arch, r.BaseURL, checked)
 	}
+	showSizes(ui, "", &l.Image)
+	for i := range l.Variants {
+		showSizes(ui, l.Variants[i].Name, &l.Variants[i].Image)
+	}
 }
 
 // inspectImage shows the folder of an image where it is one, and otherwise
@@ -104,6 +108,9 @@ func inspectImage(ctx context.Context, ui *ui, name string, o *inspectOptions) e
 		return err
 	}
 	ui.print("image       %s", name)
+	if err := showDisk(ui, name); err != nil {
+		return err
+	}
 	ui.print("  root hash %s", m.RootHash)
 	ui.print("  stub      %s", m.Stub)
 	showPCRs(ui, m.PCRs, nil)
@@ -135,6 +142,9 @@ func inspectFolder(ctx context.Context, ui *ui, dir string, o *inspectOptions) e
 	}
 	ui.print("image       %s (%s)", filepath.Join(dir, d.Files[0].Name), size(d.Files[0].Size))
 	ui.print("  digest    %s", d.Files[0].SHA256)
+	if err := showDisk(ui, filepath.Join(dir, d.Files[0].Name)); err != nil {
+		return err
+	}
 	ui.print("  root hash %s", d.RootHash)
 	ui.print("  kernel    %s, stub %s", d.Kernel, d.Stub)
 	showTotals(ui, d)

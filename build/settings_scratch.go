@@ -1,0 +1,213 @@
+package build
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"caisson/build/image/gpt"
+	"caisson/lock"
+)
+
+// Names of the scratch space: of its definition for systemd-repart, in a folder
+// where systemd-repart.service does not look, of its partition and mapping, of
+// its unit and of the key, whose folder is there as long as the unit.
+const (
+	scratchDefinitions = "usr/lib/caisson/scratch.repart.d"
+	scratchLabel       = "caisson-scratch"
+	scratchUnit        = "caisson-scratch.service"
+	scratchRuntime     = "caisson-scratch"
+	scratchKey         = "/run/" + scratchRuntime + "/key"
+	systemUnits        = "usr/lib/systemd/system/"
+)
+
+// scratchPartition is the partition's device, by udev's link.
+const scratchPartition = "/dev/disk/by-partlabel/" + scratchLabel
+
+// scratchWait is for the device that is mounted: systemd would give it 90
+// seconds from when the service begins, and wait as long where that fails.
+const scratchWait = "[Unit]\nRequires=" + scratchUnit + "\nJobTimeoutSec=infinity\n"
+
+// scratchType is the type of the partition: nobody else's, as what is of this
+// type is deleted at each boot.
+func scratchType() gpt.GUID { return gpt.FromBytes(derive("scratch partition")) }
+
+// scratchPrograms are the paths of what makes the scratch space at boot.
+type scratchPrograms struct{ repart, udevadm, dd, cryptsetup string }
+
+// writeScratch writes what makes scratch space when the image boots, and
+// returns a line for each file. Each boot makes it anew: of the key, which is
+// in memory alone, nothing is left when the machine is switched off. Where it
+// cannot be made, the machine boots without.
+func (i *installed) writeScratch(s *lock.Scratch) ([]string, error) {
+	if s == nil {
+		return nil, nil
+	}
+	p, err := i.scratchPrograms(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.scratchMount(s.Mount); err != nil {
+		return nil, err
+	}
+	mount, device := escapePath(s.Mount)+".mount", escapePath(scratchDevice(s))+".device"
+	var done []string
+	for _, f := range []struct{ path, reason, content string }{
+		{scratchDefinitions + "/50-scratch.conf", "what partition systemd-repart makes of the space that is free", scratchDefinition(s)},
+		{systemUnits + scratchUnit, "makes it at each boot", scratchService(s, p)},
+		{systemUnits + device + ".d/50-caisson.conf", "systemd waits for it as long as making it takes", scratchWait},
+		{systemUnits + mount, "mounts it at " + s.Mount, scratchMountUnit(s)},
+	} {
+		if err := i.write(f.path, "scratch", func(at string) error { return i.tree.PutFile(at, 0o644, []byte(f.content)) }); err != nil {
+			return nil, err
+		}
+		done = append(done, "/"+f.path+": "+f.reason)
+	}
+	wants := systemUnits + "local-fs.target.wants/" + mount
+	done = append(done, "/"+wants+": systemd starts it with the other file systems")
+	return done, i.write(wants, "scratch", func(at string) error { return i.tree.PutLink(at, "../"+mount) })
+}
+
+// scratchPrograms looks for what is needed at boot.
+func (i *installed) scratchPrograms(s *lock.Scratch) (p scratchPrograms, err error) {
+	bin := []string{"usr/bin", "usr/sbin", "bin", "sbin"}
+	type wanted struct {
+		to   *string
+		name string
+		dirs []string
+		from string
+	}
+	var mkfs string
+	from := "e2fsprogs"
+	if s.Format == lock.ScratchXFS {
+		from = "xfsprogs"
+	}
+	all := []wanted{
+		{&p.repart, "systemd-repart", bin, "systemd, systemd-udev or systemd-repart"},
+		{&p.udevadm, "udevadm", bin, "udev or systemd-udev"},
+		{&mkfs, "mkfs." + s.Format, bin, from},
+	}
+	if s.Encrypt == lock.EncryptKey {
+		all = append(all, wanted{&p.dd, "dd", bin, "coreutils"}, wanted{
+			&p.cryptsetup, "systemd-cryptsetup", append([]string{"usr/lib/systemd", "lib/systemd"}, bin...), "systemd, systemd-udev or systemd-cryptsetup",
+		})
+	}
+	for _, w := range all {
+		for _, dir := range w.dirs {
+			if e := i.tree.Resolve(dir + "/" + w.name); e != nil && e.Is(unix.S_IFREG) {
+				*w.to = "/" + dir + "/" + w.name
+				break
+			}
+		}
+		if *w.to == "" {
+			return p, fmt.Errorf("image.scratch: the root has no %s, which makes it at boot: add the package that has it (%s) to the root set", w.name, w.from)
+		}
+	}
+	return p, nil
+}
+
+// scratchMount makes the folder that it is mounted at. What lies in there would
+// not be seen.
+func (i *installed) scratchMount(mount string) error {
+	e := i.tree.Resolve(mount)
+	if e == nil {
+		at := i.at(mount)
+		return i.put(at, bySettings, func() error { return i.tree.PutDir(at, 0o755) })
+	}
+	if !e.Is(unix.S_IFDIR) {
+		return fmt.Errorf("image.scratch.mount: /%s is no folder in the root", e.Path)
+	}
+	for _, other := range i.tree.Entries() {
+		if strings.HasPrefix(other.Path, e.Path+"/") && !other.Is(unix.S_IFDIR) {
+			return fmt.Errorf("image.scratch.mount: the root has /%s, which could not be reached behind %s", other.Path, mount)
+		}
+	}
+	return nil
+}
+
+// scratchDefinition is as repart.d(5) has it. What is left of the last boot
+// cannot be read again, so it is of those that --factory-reset deletes.
+func scratchDefinition(s *lock.Scratch) string {
+	encrypt := "off"
+	if s.Encrypt == lock.EncryptKey {
+		encrypt = "key-file"
+	}
+	return fmt.Sprintf("[Partition]\nType=%s\nLabel=%s\nSizeMinBytes=%d\nFormat=%s\nEncrypt=%s\nFactoryReset=yes\n",
+		strings.ToLower(scratchType().String()), scratchLabel, s.Size, s.Format, encrypt)
+}
+
+// scratchService makes the partition on the disk of the root, which
+// systemd-repart finds by itself, below dm-verity and overlay too.
+func scratchService(s *lock.Scratch, p scratchPrograms) string {
+	var commands []string
+	repart := p.repart + " --dry-run=no --factory-reset=yes --seed=random --definitions=/" + scratchDefinitions
+	if s.Encrypt == lock.EncryptKey {
+		commands = append(commands, fmt.Sprintf("%s if=/dev/urandom of=%s bs=64 count=1 iflag=fullblock status=none", p.dd, scratchKey))
+		repart += " --key-file=" + scratchKey
+	}
+	commands = append(commands, repart, fmt.Sprintf("%s wait --settle --timeout=60 %s", p.udevadm, scratchPartition))
+	stop := ""
+	if s.Encrypt == lock.EncryptKey {
+		commands = append(commands, fmt.Sprintf("%s attach %s %s %s luks,headless", p.cryptsetup, scratchLabel, scratchPartition, scratchKey))
+		stop = fmt.Sprintf("ExecStop=%s detach %s\n", p.cryptsetup, scratchLabel)
+	}
+	return `[Unit]
+Description=Scratch space on the disk of the root
+DefaultDependencies=no
+Conflicts=shutdown.target
+Wants=modprobe@loop.service modprobe@dm_mod.service
+After=modprobe@loop.service modprobe@dm_mod.service systemd-repart.service systemd-udevd.service systemd-remount-fs.service
+Before=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+TimeoutStartSec=15min
+UMask=0077
+RuntimeDirectory=` + scratchRuntime + `
+RuntimeDirectoryMode=0700
+ExecStart=` + strings.Join(commands, "\nExecStart=") + "\n" + stop
+}
+
+// scratchMountUnit is wanted, and not required, by local-fs.target, so that a
+// disk without room for it boots too.
+func scratchMountUnit(s *lock.Scratch) string {
+	return fmt.Sprintf(`[Unit]
+Description=Scratch space
+Requires=%[1]s
+After=%[1]s
+Before=local-fs.target
+
+[Mount]
+What=%[2]s
+Where=%[3]s
+Type=%[4]s
+`, scratchUnit, scratchDevice(s), s.Mount, s.Format)
+}
+
+// scratchDevice is what is mounted.
+func scratchDevice(s *lock.Scratch) string {
+	if s.Encrypt == lock.EncryptKey {
+		return "/dev/mapper/" + scratchLabel
+	}
+	return scratchPartition
+}
+
+// escapePath is the name of a unit of a path (systemd.unit(5), "String
+// Escaping for Inclusion in Unit Names").
+func escapePath(p string) string {
+	var out strings.Builder
+	for i, c := range []byte(strings.Trim(path.Clean(p), "/")) {
+		switch {
+		case c == '/':
+			out.WriteByte('-')
+		case c >= '0' && c <= '9', c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z', c == ':', c == '_', c == '.' && i > 0:
+			out.WriteByte(c)
+		default:
+			fmt.Fprintf(&out, `\x%02x`, c)
+		}
+	}
+	return out.String()
+}
