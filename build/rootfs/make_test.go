@@ -53,10 +53,19 @@ func archive(t testing.TB, entries ...entry) []byte {
 	return b
 }
 
-// named are header entries for the files of a payload.
+// named are header entries for the files of a payload: the names of one file agree.
 func named(entries ...entry) []PackageFile {
 	var out []PackageFile
+	content := map[uint32]string{}
 	for _, e := range entries {
+		if e.nlink > 1 {
+			content[e.ino] += e.data
+		}
+	}
+	for _, e := range entries {
+		if e.nlink > 1 {
+			e.data = content[e.ino]
+		}
 		f := PackageFile{Path: path.Clean("/" + e.name), Mode: e.mode, User: "root", Group: "root", Ino: e.ino, Size: int64(len(e.data))}
 		if e.mode&unix.S_IFMT == unix.S_IFLNK {
 			f.Target = e.data

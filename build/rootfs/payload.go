@@ -66,6 +66,9 @@ func (p *Package) walkPayload(payload io.Reader, fn func(item) error) error {
 		it := item{names: []string{name}, mode: h.Mode, size: h.Size, r: cr, sha256: f.SHA256}
 		if h.Mode&unix.S_IFMT == unix.S_IFREG && h.Nlink > 1 {
 			it.names = append(waiting[h.Ino].names, name)
+			if first := byPath[it.names[0]]; first.SHA256 != f.SHA256 || first.Size != f.Size {
+				return fmt.Errorf("%q: the payload has it as another name of %q, the header as another file", h.Name, it.names[0])
+			}
 			delete(waiting, h.Ino)
 			if h.Size == 0 {
 				waiting[h.Ino] = it

@@ -162,6 +162,10 @@ func TestUnpackHostile(t *testing.T) {
 			header: named(entry{name: "a", mode: reg, data: "x", ino: 1}, entry{name: "b", mode: reg, data: "x", ino: 1}), err: `"/a": the payload has no content, the header says 1 bytes`,
 		},
 		{
+			name: "names of what are two files in the header", entries: []entry{{name: "./a", mode: reg, ino: 1, nlink: 2}, {name: "./b", mode: reg, ino: 1, nlink: 2, data: "x"}},
+			header: named(entry{name: "a", mode: reg, ino: 1}, entry{name: "b", mode: reg, data: "x", ino: 1}), err: `"./b": the payload has it as another name of "/a", the header as another file`,
+		},
+		{
 			name:    "a second name that is a folder's",
 			entries: []entry{{name: "./d", mode: dir}, {name: "./a", mode: reg, ino: 1, nlink: 2}, {name: "./d/../d/f", mode: reg, ino: 1, nlink: 2, data: "x"}}, want: `"d/f" -rw-r--r-- "x"`,
 		},
