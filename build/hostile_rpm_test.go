@@ -17,21 +17,6 @@ import (
 	"caisson/lock"
 )
 
-// addRPM puts an RPM that is there already into a set.
-func (d *distro) addRPM(t *testing.T, set, name string, b []byte) {
-	t.Helper()
-	sum, size, err := d.store.Put(bytes.NewReader(b), [32]byte{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.lock.Inputs = append(d.lock.Inputs, lock.Input{
-		Kind: lock.KindRPM, Name: name + "-1-1.x86_64", URL: name + ".rpm", SHA256: sum, Size: size,
-		RPM: &lock.RPM{Name: name, Version: "1", Release: "1", Arch: "x86_64"},
-		For: []lock.Use{{Arch: "x86_64", Set: set, By: name}},
-	})
-	slices.SortFunc(d.lock.Inputs, func(a, b lock.Input) int { return strings.Compare(a.Kind+a.Name, b.Kind+b.Name) })
-}
-
 // state says of all files below dir what would show that one was touched.
 func state(t *testing.T, dir string) string {
 	t.Helper()
@@ -242,6 +227,8 @@ func testHostileRPMs(t *testing.T, d *distro) {
 // TestHostile is what a build must survive.
 func TestHostile(t *testing.T) {
 	d := newDistro(t)
+	t.Run("Scripts", func(t *testing.T) { testScripts(t, d) })
+	t.Run("Payloads", func(t *testing.T) { testPayloads(t, d) })
 	t.Run("Steps", func(t *testing.T) { testHostileSteps(t, d) })
 	t.Run("FullDisk", func(t *testing.T) { testFullDisk(t, d) })
 	t.Run("Killed", func(t *testing.T) { testKilled(t, d) })
