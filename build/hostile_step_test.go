@@ -153,7 +153,7 @@ func testKilled(t *testing.T, d *distro) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Process.Kill() //nolint:errcheck // where the test has failed
+	defer cmd.Process.Kill()
 	wait(t, "the step to begin", func() bool { return len(sleepers(t, seconds)) == 2 })
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -66,8 +66,8 @@ func (p *Package) walkPayload(payload io.Reader, fn func(item) error) error {
 		it := item{names: []string{name}, mode: h.Mode, size: h.Size, r: cr, sha256: f.SHA256}
 		if h.Mode&unix.S_IFMT == unix.S_IFREG && h.Nlink > 1 {
 			it.names = append(waiting[h.Ino].names, name)
-			if first := byPath[it.names[0]]; first.SHA256 != f.SHA256 || first.Size != f.Size {
-				return fmt.Errorf("%q: the payload has it as another name of %q, the header as another file", h.Name, it.names[0])
+			if err := f.sameAs(byPath[it.names[0]]); err != nil {
+				return fmt.Errorf("%q: %w", h.Name, err)
 			}
 			delete(waiting, h.Ino)
 			if h.Size == 0 {
@@ -82,10 +82,8 @@ func (p *Package) walkPayload(payload io.Reader, fn func(item) error) error {
 			return fmt.Errorf("%q: %w", h.Name, err)
 		}
 	}
-	for i := range p.Files {
-		if f := &p.Files[i]; !f.Ghost && !seen[f.Path] {
-			return fmt.Errorf("%q: %w", f.Path, errNotInPayload)
-		}
+	if err := p.all(seen); err != nil {
+		return err
 	}
 	var empty []item // files of several names and no content
 	for _, it := range waiting {
@@ -99,6 +97,25 @@ func (p *Package) walkPayload(payload io.Reader, fn func(item) error) error {
 	for _, it := range empty {
 		if err := fn(it); err != nil {
 			return fmt.Errorf("%q: %w", it.names[0], err)
+		}
+	}
+	return nil
+}
+
+// sameAs looks that the header has f and first, which the payload has as names of
+// one file, with the same content.
+func (f *PackageFile) sameAs(first *PackageFile) error {
+	if first.SHA256 != f.SHA256 || first.Size != f.Size {
+		return fmt.Errorf("the payload has it as another name of %q, the header as another file", first.Path)
+	}
+	return nil
+}
+
+// all looks that a payload had all that the header names and a payload has.
+func (p *Package) all(seen map[string]bool) error {
+	for i := range p.Files {
+		if f := &p.Files[i]; !f.Ghost && !seen[f.Path] {
+			return fmt.Errorf("%q: %w", f.Path, errNotInPayload)
 		}
 	}
 	return nil

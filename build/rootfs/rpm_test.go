@@ -177,13 +177,13 @@ func TestHostileHeaders(t *testing.T) {
 		"4 G numbers":                {with(func(t []rpmtest.Tag) { t[index(tagFileModes)].Count = 0xffffffff }), "tag 1030"},
 		"4 G names":                  {with(func(t []rpmtest.Tag) { t[index(tagBaseNames)].Count = 0xffffffff }), "at most"},
 		"4 G folders":                {with(func(t []rpmtest.Tag) { t[index(tagDirNames)].Count = 0xffffffff }), "at most"},
-		"a name without an end":      {rpmtest.Header(rpmtest.Ints(tagDirIndexes, 0), rpmtest.Texts(tagDirNames, "/"), rpmtest.Tag{tagBaseNames, typeStringArray, 1, []byte("a")}), "does not end"},
+		"a name without an end":      {rpmtest.Header(rpmtest.Ints(tagDirIndexes, 0), rpmtest.Texts(tagDirNames, "/"), rpmtest.Tag{ID: tagBaseNames, Type: typeStringArray, Count: 1, Data: []byte("a")}), "does not end"},
 		"a folder that is not there": {with(func(t []rpmtest.Tag) { t[index(tagDirIndexes)] = rpmtest.Ints(tagDirIndexes, 7) }), "folder 7 of 1"},
 		"fewer modes than names":     {with(func(t []rpmtest.Tag) { t[index(tagFileModes)] = rpmtest.Shorts(tagFileModes) }), "tag 1030"},
 		"numbers as texts":           {with(func(t []rpmtest.Tag) { t[index(tagFileFlags)] = rpmtest.Texts(tagFileFlags, "x") }), "no number"},
 		"texts as numbers":           {with(func(t []rpmtest.Tag) { t[index(tagFileUserName)] = rpmtest.Ints(tagFileUserName, 1) }), "no text"},
 		"a negative size": {with(func(t []rpmtest.Tag) {
-			t[index(tagFileSizes)] = rpmtest.Tag{tagLongFileSizes, typeInt64, 1, bytes.Repeat([]byte{0xff}, 8)}
+			t[index(tagFileSizes)] = rpmtest.Tag{ID: tagLongFileSizes, Type: typeInt64, Count: 1, Data: bytes.Repeat([]byte{0xff}, 8)}
 		}), "bytes"},
 		"another payload": {rpmtest.Header(rpmtest.Text(tagPayloadFormat, "drpm")), "want cpio"},
 	} {
@@ -206,7 +206,7 @@ func TestHostileHeaders(t *testing.T) {
 
 // TestMemory reads a header and an xz payload that claim as much as they may.
 func TestMemory(t *testing.T) {
-	tags := []rpmtest.Tag{{tagBaseNames, typeStringArray, maxFiles, make([]byte, 30<<20)}, rpmtest.Texts(tagDirNames, "/"), rpmtest.Ints(tagDirIndexes, make([]uint32, maxFiles)...)}
+	tags := []rpmtest.Tag{{ID: tagBaseNames, Type: typeStringArray, Count: maxFiles, Data: make([]byte, 30<<20)}, rpmtest.Texts(tagDirNames, "/"), rpmtest.Ints(tagDirIndexes, make([]uint32, maxFiles)...)}
 	for id := range uint32(200) { // a list of long lists: they overlap, and are not asked for
 		tags = append(tags, rpmtest.Tag{ID: 9000 + id, Type: typeInt16, Count: 0xffffffff})
 	}

@@ -99,7 +99,7 @@ func escapes() map[string]func() error {
 		"setns-host":     func() error { return setnsOf(fmt.Sprintf("/proc/%d/ns/net", hostPID())) },
 		"host-environ":   func() error { _, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", hostPID())); return err },
 		"host-root":      func() error { _, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", hostPID())); return err },
-		"host-fd":        func() error { _, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", hostPID())); return err },
+		"host-fd":        func() error { _, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/0", hostPID())); return err },
 		"pidfd-getfd":    raw(unix.SYS_PIDFD_GETFD, 0, 0),
 		"write-1-mem":    raw(unix.SYS_PROCESS_VM_WRITEV, 1),
 		"truncate-input": func() error { return os.Truncate("/input/file", 0) },
