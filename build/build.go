@@ -18,7 +18,8 @@
 // The working folder of a killed build is removed by the next one.
 //
 // Limits: an image for the machine's own architecture; a step may run for
-// StepTimeout; of what it prints, 4 MiB a stream are kept.
+// Options.StepTimeout; of what it prints, 4 MiB a stream are kept; what it leaves
+// may claim no more bytes than the disk has, sparse files included.
 package build
 
 import (
@@ -40,7 +41,7 @@ import (
 	"caisson/prefetch/cas"
 )
 
-// StepTimeout is how long one sandboxed command may run.
+// StepTimeout is how long one sandboxed command may run unless Options say otherwise.
 const StepTimeout = 30 * time.Minute
 
 // Options say what to build.
@@ -58,6 +59,9 @@ type Options struct {
 	Keep bool
 	// AnySpace builds without looking first whether Out has room for it.
 	AnySpace bool
+	// StepTimeout is how long one sandboxed command may run; the constant of that
+	// name if 0.
+	StepTimeout time.Duration
 	// Events is told what goes on, one thing at a time; it may be nil.
 	Events func(Event)
 }
@@ -171,6 +175,9 @@ func newBuilder(o Options) (*builder, error) {
 	}
 	if host := hostArch(); host != o.Arch {
 		return nil, fmt.Errorf("this machine is %s: an image for %s has to be built on such a machine", host, o.Arch)
+	}
+	if o.StepTimeout == 0 {
+		o.StepTimeout = StepTimeout
 	}
 	b := &builder{Options: o, image: im, steps: map[string]sandbox.Evidence{}, given: map[*lock.Input]bool{}, specs: map[string]sandbox.Spec{}, made: map[string]origin{}, skipped: map[string][]SkippedScript{}}
 	var err error

@@ -457,14 +457,11 @@ func testOutput(t *testing.T, d *distro) {
 			t.Errorf("got %s", got)
 		}
 	})
-	for _, mb := range []string{"1", "8", "20", "28"} {
+	for _, mb := range []string{"1", "28"} {
 		t.Run("a disk of "+mb+" MB", func(t *testing.T) {
 			got := condition{umask: "022"}.build(t, d, "CAISSON_TEST_DISK="+mb)
-			if !strings.Contains(got, "error: ") || !strings.HasSuffix(got, "left: []\n") {
+			if !strings.Contains(got, "error: a build in ") || !strings.HasSuffix(got, "left: []\n") {
 				t.Errorf("got %s", got)
-			}
-			if !strings.Contains(strings.ToLower(got), "no space left") {
-				t.Logf("the error does not say why: %s", got)
 			}
 		})
 	}

@@ -53,9 +53,17 @@ func buildChild() error {
 	if err != nil {
 		return err
 	}
-	img, err := Build(context.Background(), Options{Lock: &l, Store: store, Arch: "x86_64", Out: out})
+	begun := ""
+	img, err := Build(context.Background(), Options{
+		Lock: &l, Store: store, Arch: "x86_64", Out: out, AnySpace: os.Getenv("CAISSON_TEST_ANY_SPACE") != "",
+		Events: func(e Event) {
+			if e.State == Begun {
+				begun = e.Step
+			}
+		},
+	})
 	if err != nil {
-		fmt.Printf("error: %v\n", err)
+		fmt.Printf("last begun: %s\nerror: %v\n", begun, err)
 		entries, err := os.ReadDir(out)
 		fmt.Printf("left: %v\n", entries)
 		return err
@@ -75,10 +83,9 @@ func buildChild() error {
 	return nil
 }
 
-// build builds under the condition and returns what the child said.
-func (c condition) build(t *testing.T, d *distro, env ...string) string {
+// childEnv tells a child what to build; the lock is written to dir.
+func (d *distro) childEnv(t *testing.T, dir string) []string {
 	t.Helper()
-	dir := publicDir(t, "")
 	b, err := json.Marshal(&d.lock)
 	if err != nil {
 		t.Fatal(err)
@@ -87,6 +94,14 @@ func (c condition) build(t *testing.T, d *distro, env ...string) string {
 	if err := os.WriteFile(name, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	return []string{"CAISSON_TEST_LOCK=" + name, "CAISSON_TEST_STORE=" + d.store.Dir()}
+}
+
+// build builds under the condition and returns what the child said.
+func (c condition) build(t *testing.T, d *distro, env ...string) string {
+	t.Helper()
+	dir := publicDir(t, "")
+	vars := d.childEnv(t, dir)
 	for p := d.store.Dir(); p != "/tmp" && p != "/" && c.ordinary; p = filepath.Dir(p) { // everybody may enter
 		st, err := os.Stat(p)
 		if err != nil {
@@ -96,7 +111,7 @@ func (c condition) build(t *testing.T, d *distro, env ...string) string {
 			break
 		}
 	}
-	return c.run(t, buildIn, append(env, "CAISSON_TEST_LOCK="+name, "CAISSON_TEST_STORE="+d.store.Dir())...)
+	return c.run(t, buildIn, append(env, vars...)...)
 }
 
 // debrepo is the packages of a repository that cmd/debrepo made, chosen as

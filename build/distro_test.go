@@ -126,6 +126,12 @@ func newDistro(t *testing.T) *distro {
 // spec says besides.
 func (d *distro) add(t *testing.T, set, name, tree, more string) {
 	t.Helper()
+	d.addPacked(t, set, name, tree, "w3.gzdio", more)
+}
+
+// addPacked is add with rpmbuild's name for how the payload is compressed.
+func (d *distro) addPacked(t *testing.T, set, name, tree, packed, more string) {
+	t.Helper()
 	before, files, ok := strings.Cut(more, "%files\n")
 	if !ok {
 		files = "/*\n"
@@ -155,7 +161,7 @@ cp -a %s/. %%{buildroot}
 	if err := os.WriteFile(spec, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(tool(t, "rpmbuild"), "-bb", "--quiet", "--define", "_topdir "+filepath.Dir(spec), "--define", "_rpmdir "+filepath.Dir(spec), "--define", "_binary_payload w3.gzdio", spec)
+	cmd := exec.Command(tool(t, "rpmbuild"), "-bb", "--quiet", "--define", "_topdir "+filepath.Dir(spec), "--define", "_rpmdir "+filepath.Dir(spec), "--define", "_binary_payload "+packed, spec)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1600000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, out, text)
@@ -164,6 +170,12 @@ cp -a %s/. %%{buildroot}
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.addRPM(t, set, name, b)
+}
+
+// addRPM puts an RPM that is there already into a set.
+func (d *distro) addRPM(t *testing.T, set, name string, b []byte) {
+	t.Helper()
 	sum, size, err := d.store.Put(bytes.NewReader(b), [32]byte{})
 	if err != nil {
 		t.Fatal(err)

@@ -155,7 +155,10 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 	}
 	i.seen = res.Files
 	b.noteScripts(i, inputs)
-	return i, i.ledger.step(byInstallation)
+	if err := i.ledger.step(byInstallation); err != nil {
+		return nil, err
+	}
+	return i, checkClaims(installStep(set), i.dir, i.ledger.last)
 }
 
 func newInstalled(set, dir string) *installed {

@@ -129,15 +129,16 @@ func (b *builder) open(in *lock.Input) (io.ReadCloser, error) {
 // maxOutput is how much of each of a step's outputs is kept, in bytes.
 const maxOutput = 4 << 20
 
-// capped keeps the first maxOutput bytes written to it.
+// capped keeps the first maxOutput bytes written to it. The buffer is not embedded:
+// its ReadFrom, which io.Copy prefers to Write, has no bound.
 type capped struct {
-	bytes.Buffer
+	kept bytes.Buffer
 	more int64 // bytes that were not kept
 }
 
 func (c *capped) Write(p []byte) (int, error) {
-	n := min(max(0, maxOutput-c.Len()), len(p))
-	c.Buffer.Write(p[:n])
+	n := min(max(0, maxOutput-c.kept.Len()), len(p))
+	c.kept.Write(p[:n])
 	c.more += int64(len(p) - n)
 	return len(p), nil
 }
@@ -145,9 +146,9 @@ func (c *capped) Write(p []byte) (int, error) {
 // text is what was written, and says where it is not all.
 func (c *capped) text() string {
 	if c.more == 0 {
-		return c.String()
+		return c.kept.String()
 	}
-	return fmt.Sprintf("%s\n[%d more bytes were not kept]\n", c.String(), c.more)
+	return fmt.Sprintf("%s\n[%d more bytes were not kept]\n", c.kept.String(), c.more)
 }
 
 // run runs a step and records it. Whatever ends otherwise than by exit code 0
@@ -159,7 +160,7 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 		s.Stdout = io.Discard
 	}
 	s.Stdout, s.Stderr = io.MultiWriter(&out, s.Stdout), &errs
-	s.Timeout = StepTimeout
+	s.Timeout = b.StepTimeout
 	s.Env = append(s.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.Lock.Epoch))
 	if len(inputs) > 0 { // a root that is written to gets no folder for what it is not given
 		for i, dir := range b.Store.Dirs() {
@@ -174,7 +175,7 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 	b.log.Append(s.Name, printed)
 	if err != nil {
 		if errors.Is(err, sandbox.ErrTimeout) {
-			err = &StepError{Step: s.Name, Reason: fmt.Sprintf("%s took more than %s", s.Args[0], StepTimeout), Tail: tail(printed)}
+			err = &StepError{Step: s.Name, Reason: fmt.Sprintf("%s took more than %s", s.Args[0], b.StepTimeout), Tail: tail(printed)}
 		}
 		return nil, "", err
 	}
@@ -187,7 +188,7 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 	if err := b.failure(&s, res, printed); err != nil {
 		return nil, "", err
 	}
-	return res, errs.String(), nil
+	return res, errs.kept.String(), nil
 }
 
 // failure is what is wrong with a step that has run to its end.
@@ -195,13 +196,16 @@ func (b *builder) failure(s *sandbox.Spec, res *sandbox.Result, printed string) 
 	if a := res.Evidence.NetworkAttempts(); len(a) > 0 && !b.Lock.RecordNetwork {
 		return &NetworkError{Step: s.Name, Attempts: a}
 	}
+	reason := ""
 	switch {
 	case res.Signal != "":
-		return &StepError{Step: s.Name, Reason: fmt.Sprintf("%s was ended by %s", s.Args[0], res.Signal), Tail: tail(printed)}
+		reason = fmt.Sprintf("%s was ended by %s", s.Args[0], res.Signal)
 	case res.ExitCode != 0:
-		return &StepError{Step: s.Name, Reason: fmt.Sprintf("%s ended with exit code %d", s.Args[0], res.ExitCode), Tail: tail(printed)}
+		reason = fmt.Sprintf("%s ended with exit code %d", s.Args[0], res.ExitCode)
+	default:
+		return nil
 	}
-	return nil
+	return &StepError{Step: s.Name, Reason: reason + scarce(b.Out), Tail: tail(printed)}
 }
 
 // tail is the last twenty lines of s.

@@ -147,3 +147,46 @@ func checkSpace(dir string, need int64) error {
 	}
 	return nil
 }
+
+// scarce says, for the error of a program, that little is free on a disk, and
+// nothing where that cannot be why it failed. rpm itself names other reasons, and
+// what it could not write in whole it has removed by then.
+func scarce(dir string) string {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil || st.Blocks == 0 {
+		return ""
+	}
+	free := int64(st.Bavail) * st.Bsize //nolint:gosec // no disk has so many blocks
+	if free >= fixedSpace {
+		return ""
+	}
+	return fmt.Sprintf(", and only %s are free in %s", megabytes(free), dir)
+}
+
+// checkClaims looks that what a step left in dir claims no more bytes than the disk
+// there has altogether: a sparse file of some TiB takes no room there, and days to
+// read.
+func checkClaims(step, dir string, files map[string]stamp) error {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil || st.Blocks == 0 { // some file systems do not say
+		return nil
+	}
+	disk := st.Blocks * uint64(st.Bsize) //nolint:gosec // it is positive
+	var sum, most uint64
+	var largest string
+	counted := map[uint64]bool{}
+	for p, f := range files {
+		if f.mode&unix.S_IFMT != unix.S_IFREG || counted[f.ino] {
+			continue
+		}
+		counted[f.ino] = true
+		sum += min(f.size, disk+1) // so that it does not run over
+		if f.size > most || f.size == most && p < largest {
+			most, largest = f.size, p
+		}
+	}
+	if sum <= disk {
+		return nil
+	}
+	return &StepError{Step: step, Reason: fmt.Sprintf("the files that it left have more bytes than the disk, which has %s; /%s has %d", megabytes(int64(disk)), largest, most)} //nolint:gosec // no disk is so large
+}

@@ -321,6 +321,13 @@ func (b *builder) runStep(ctx context.Context, n int, script string, root *pendi
 	if err != nil {
 		return nil, err
 	}
+	left, err := look(out)
+	if err == nil {
+		err = checkClaims(spec.Name, out, left)
+	}
+	if err != nil {
+		return nil, err
+	}
 	return func() error { return b.collect(out, how) }, nil
 }
 
@@ -350,7 +357,10 @@ func (b *builder) runOnRoot(ctx context.Context, root *pendingRoot, inputs []*lo
 		return err
 	}
 	root.seen, how.onRoot = res.Files, true
-	return root.ledger.step(func(string, bool) origin { return how })
+	if err := root.ledger.step(func(string, bool) origin { return how }); err != nil {
+		return err
+	}
+	return checkClaims(s.Name, root.dir, root.ledger.last)
 }
 
 // collect moves what a run step left into b.out, folders with the modes that

@@ -3,13 +3,10 @@ package rootfs
 import (
 	"bytes"
 	"compress/gzip"
-	"encoding/binary"
 	"io"
 	"os"
 	"os/exec"
 	"path"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -17,7 +14,7 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 	"golang.org/x/sys/unix"
 
-	"caisson/build/image/cpio"
+	"caisson/build/rootfs/rpmtest"
 )
 
 // tool finds a program of the machine, or skips the test.
@@ -45,26 +42,30 @@ type entry struct {
 // archive is a payload.
 func archive(t testing.TB, entries ...entry) []byte {
 	t.Helper()
-	var b bytes.Buffer
-	w := cpio.NewWriter(&b)
+	var all []rpmtest.Entry
 	for _, e := range entries {
-		if err := w.WriteHeader(cpio.Header{Name: e.name, Mode: e.mode, Nlink: max(1, e.nlink), Ino: e.ino, Size: int64(len(e.data))}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.WriteString(w, e.data); err != nil {
-			t.Fatal(err)
-		}
+		all = append(all, rpmtest.Entry{Name: e.name, Mode: e.mode, Data: e.data, Ino: e.ino, Nlink: e.nlink})
 	}
-	if err := w.Close(); err != nil {
+	b, err := rpmtest.Archive(all...)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return b.Bytes()
+	return b
 }
 
-// named are header entries for the files of a payload.
+// named are header entries for the files of a payload: the names of one file agree.
 func named(entries ...entry) []PackageFile {
 	var out []PackageFile
+	content := map[uint32]string{}
 	for _, e := range entries {
+		if e.nlink > 1 {
+			content[e.ino] += e.data
+		}
+	}
+	for _, e := range entries {
+		if e.nlink > 1 {
+			e.data = content[e.ino]
+		}
 		f := PackageFile{Path: path.Clean("/" + e.name), Mode: e.mode, User: "root", Group: "root", Ino: e.ino, Size: int64(len(e.data))}
 		if e.mode&unix.S_IFMT == unix.S_IFLNK {
 			f.Target = e.data
@@ -112,103 +113,30 @@ func compress(t testing.TB, how string, b []byte) []byte {
 	return out.Bytes()
 }
 
-// tag is an entry of a test's header.
-type tag struct {
-	id, typ, count uint32
-	data           []byte
-}
-
-func texts(id uint32, all ...string) tag {
-	return tag{id, typeStringArray, uint32(len(all)), []byte(strings.Join(all, "\x00") + "\x00")}
-}
-
-func text(id uint32, s string) tag { return tag{id, typeString, 1, []byte(s + "\x00")} }
-
-func ints(id uint32, all ...uint32) tag {
-	t := tag{id: id, typ: typeInt32, count: uint32(len(all))}
-	for _, n := range all {
-		t.data = binary.BigEndian.AppendUint32(t.data, n)
-	}
-	return t
-}
-
-func shorts(id uint32, all ...uint16) tag {
-	t := tag{id: id, typ: typeInt16, count: uint32(len(all))}
-	for _, n := range all {
-		t.data = binary.BigEndian.AppendUint16(t.data, n)
-	}
-	return t
-}
-
-// headerBytes is a header structure of tags.
-func headerBytes(tags ...tag) []byte {
-	var index, data []byte
-	for _, t := range tags {
-		for t.typ != typeStringArray && t.typ != typeString && len(data)%4 != 0 {
-			data = append(data, 0)
-		}
-		for _, n := range []uint32{t.id, t.typ, uint32(len(data)), t.count} {
-			index = binary.BigEndian.AppendUint32(index, n)
-		}
-		data = append(data, t.data...)
-	}
-	out := []byte{0x8e, 0xad, 0xe8, 1, 0, 0, 0, 0}
-	out = binary.BigEndian.AppendUint32(out, uint32(len(tags)))
-	out = binary.BigEndian.AppendUint32(out, uint32(len(data)))
-	return slices.Concat(out, index, data)
-}
-
 // fileTags are the tags that say of files what a header says.
-func fileTags(files []PackageFile) []tag {
-	if len(files) == 0 {
-		return nil
-	}
-	var base, dirs, users, groups, links, digests, caps []string
-	var index, flags, sizes, inodes []uint32
-	var modes, rdevs []uint16
+func fileTags(files []PackageFile) []rpmtest.Tag {
+	var all []rpmtest.File
 	for _, f := range files {
-		dir, name := path.Split(f.Path)
-		i := slices.Index(dirs, dir)
-		if i < 0 {
-			i = len(dirs)
-			dirs = append(dirs, dir)
-		}
-		base, index = append(base, name), append(index, uint32(i))
-		users, groups = append(users, f.User), append(groups, f.Group)
-		links, digests, caps = append(links, f.Target), append(digests, f.SHA256), append(caps, f.Caps)
-		flag := uint32(0)
-		if f.Ghost {
-			flag = flagGhost
-		}
-		flags, sizes, inodes = append(flags, flag), append(sizes, uint32(f.Size)), append(inodes, f.Ino)
-		modes, rdevs = append(modes, uint16(f.Mode)), append(rdevs, uint16(f.Rdev))
+		all = append(all, rpmtest.File{
+			Path: f.Path, Mode: f.Mode, User: f.User, Group: f.Group, Size: f.Size, SHA256: f.SHA256, Target: f.Target,
+			Rdev: f.Rdev, Ino: f.Ino, Caps: f.Caps, Ghost: f.Ghost,
+		})
 	}
-	return []tag{
-		ints(tagFileSizes, sizes...), shorts(tagFileModes, modes...), shorts(tagFileRdevs, rdevs...), texts(tagFileDigests, digests...),
-		texts(tagFileLinkTos, links...), ints(tagFileFlags, flags...), texts(tagFileUserName, users...), texts(tagFileGroupName, groups...),
-		ints(tagFileInodes, inodes...), ints(tagDirIndexes, index...), texts(tagBaseNames, base...), texts(tagDirNames, dirs...),
-		texts(tagFileCaps, caps...), ints(tagFileDigestAlgo, algoSHA256),
-	}
+	return rpmtest.FileTags(all)
 }
 
 // rpmBytes is an RPM with that header and payload.
 func rpmBytes(header, payload []byte) []byte {
-	lead := make([]byte, leadSize)
-	copy(lead, "\xed\xab\xee\xdb\x03\x00")
-	signature := headerBytes(text(1000, "seven"))
-	for len(signature)%8 != 0 {
-		signature = append(signature, 0)
-	}
-	return slices.Concat(lead, signature, header, payload)
+	return rpmtest.Join(rpmtest.Header(rpmtest.Text(1000, "seven")), header, payload)
 }
 
 // makeRPM is an RPM whose header names files, with that payload.
 func makeRPM(compressor string, files []PackageFile, payload []byte) []byte {
-	tags := []tag{text(tagName, "made"), text(tagVersion, "1"), text(tagRelease, "1"), text(tagArch, "noarch"), text(tagPayloadFormat, "cpio")}
+	tags := []rpmtest.Tag{rpmtest.Text(tagName, "made"), rpmtest.Text(tagVersion, "1"), rpmtest.Text(tagRelease, "1"), rpmtest.Text(tagArch, "noarch"), rpmtest.Text(tagPayloadFormat, "cpio")}
 	if compressor != "" {
-		tags = append(tags, text(tagCompressor, compressor))
+		tags = append(tags, rpmtest.Text(tagCompressor, compressor))
 	}
-	return rpmBytes(headerBytes(append(tags, fileTags(files)...)...), payload)
+	return rpmBytes(rpmtest.Header(append(tags, fileTags(files)...)...), payload)
 }
 
 // of is a package to unpack.

@@ -22,10 +22,22 @@ type item struct {
 	mode  uint32
 	size  int64
 	r     io.Reader
+	// sha256 is what the header says of the content, in hex; empty where it has
+	// an older digest.
+	sha256 string
+}
+
+// check compares the digest of the content that was read with the header's.
+func (it *item) check(sum []byte) error {
+	if got := hex.EncodeToString(sum); it.sha256 != "" && got != it.sha256 {
+		return fmt.Errorf("the payload has sha256:%s, the header says sha256:%s", got, it.sha256)
+	}
+	return nil
 }
 
 // walkPayload calls fn for every file of a package's payload, in its order.
-// What the header does not name, or names as another type of file, is an error.
+// What the header does not name, or names as another type of file or of another
+// size, is an error, and so is what it names and the payload lacks.
 func (p *Package) walkPayload(payload io.Reader, fn func(item) error) error {
 	byPath := make(map[string]*PackageFile, len(p.Files))
 	for i := range p.Files {
@@ -33,6 +45,7 @@ func (p *Package) walkPayload(payload io.Reader, fn func(item) error) error {
 	}
 	cr := cpio.NewReader(payload)
 	cr.Stripped = p.stripped()
+	seen := make(map[string]bool, len(p.Files))
 	// The names of hard-linked files whose content is still to come, by
 	// inode: an RPM has it with the last one.
 	waiting := map[uint32]item{}
@@ -49,21 +62,34 @@ func (p *Package) walkPayload(payload io.Reader, fn func(item) error) error {
 		if f == nil || f.Ghost || f.Mode&unix.S_IFMT != h.Mode&unix.S_IFMT {
 			return fmt.Errorf("%q: %w", h.Name, errNotInHeader)
 		}
-		it := item{names: []string{name}, mode: h.Mode, size: h.Size, r: cr}
+		seen[name] = true
+		it := item{names: []string{name}, mode: h.Mode, size: h.Size, r: cr, sha256: f.SHA256}
 		if h.Mode&unix.S_IFMT == unix.S_IFREG && h.Nlink > 1 {
 			it.names = append(waiting[h.Ino].names, name)
+			if err := f.sameAs(byPath[it.names[0]]); err != nil {
+				return fmt.Errorf("%q: %w", h.Name, err)
+			}
 			delete(waiting, h.Ino)
 			if h.Size == 0 {
 				waiting[h.Ino] = it
 				continue
 			}
 		}
+		if it.mode&unix.S_IFMT == unix.S_IFREG && it.size != f.Size {
+			return fmt.Errorf("%q: the payload has %d bytes, the header says %d", h.Name, it.size, f.Size)
+		}
 		if err := fn(it); err != nil {
 			return fmt.Errorf("%q: %w", h.Name, err)
 		}
 	}
+	if err := p.all(seen); err != nil {
+		return err
+	}
 	var empty []item // files of several names and no content
 	for _, it := range waiting {
+		if f := byPath[it.names[0]]; f.Size != 0 {
+			return fmt.Errorf("%q: the payload has no content, the header says %d bytes", it.names[0], f.Size)
+		}
 		it.r = eof{}
 		empty = append(empty, it)
 	}
@@ -71,6 +97,25 @@ func (p *Package) walkPayload(payload io.Reader, fn func(item) error) error {
 	for _, it := range empty {
 		if err := fn(it); err != nil {
 			return fmt.Errorf("%q: %w", it.names[0], err)
+		}
+	}
+	return nil
+}
+
+// sameAs looks that the header has f and first, which the payload has as names of
+// one file, with the same content.
+func (f *PackageFile) sameAs(first *PackageFile) error {
+	if first.SHA256 != f.SHA256 || first.Size != f.Size {
+		return fmt.Errorf("the payload has it as another name of %q, the header as another file", first.Path)
+	}
+	return nil
+}
+
+// all looks that a payload had all that the header names and a payload has.
+func (p *Package) all(seen map[string]bool) error {
+	for i := range p.Files {
+		if f := &p.Files[i]; !f.Ghost && !seen[f.Path] {
+			return fmt.Errorf("%q: %w", f.Path, errNotInPayload)
 		}
 	}
 	return nil
@@ -136,6 +181,9 @@ func (p *Package) HashPayload(r *bufio.Reader) error {
 		}
 		h := sha256.New()
 		if _, err := io.Copy(h, it.r); err != nil {
+			return err
+		}
+		if err := it.check(h.Sum(nil)); err != nil {
 			return err
 		}
 		sum := hex.EncodeToString(h.Sum(nil))

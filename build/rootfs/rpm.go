@@ -270,5 +270,8 @@ func (p *Package) Payload(r *bufio.Reader) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("%s: payload compressed with %s, which is not known", p.NEVRA, strconv.Quote(p.Compression))
 }
 
-// errNotInHeader says that a payload has what its header does not name.
-var errNotInHeader = errors.New("the package's header does not name it")
+// What header and payload of a package may disagree on.
+var (
+	errNotInHeader  = errors.New("the package's header does not name it")
+	errNotInPayload = errors.New("the package's header names it, and the payload does not have it")
+)

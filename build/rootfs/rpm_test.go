@@ -18,6 +18,8 @@ import (
 	"testing/iotest"
 
 	"golang.org/x/sys/unix"
+
+	"caisson/build/rootfs/rpmtest"
 )
 
 // realRPMs are packages of several distributions; the test is skipped where
@@ -154,13 +156,13 @@ func TestHostileHeaders(t *testing.T) {
 		return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, entries), data)
 	}
 	one := []PackageFile{{Path: "/a", Mode: unix.S_IFREG | 0o644, User: "root", Group: "root"}}
-	with := func(change func(tags []tag)) []byte {
+	with := func(change func(tags []rpmtest.Tag)) []byte {
 		tags := fileTags(one)
 		change(tags)
-		return headerBytes(tags...)
+		return rpmtest.Header(tags...)
 	}
 	index := func(id uint32) int {
-		return slices.IndexFunc(fileTags(one), func(t tag) bool { return t.id == id })
+		return slices.IndexFunc(fileTags(one), func(t rpmtest.Tag) bool { return t.ID == id })
 	}
 	for name, c := range map[string]struct {
 		header []byte
@@ -171,19 +173,19 @@ func TestHostileHeaders(t *testing.T) {
 		"32 MiB that are not there":  {claim(0, maxHeaderData), "unexpected EOF"},
 		"an index that is not there": {claim(maxEntries, 16), "unexpected EOF"},
 		"no magic":                   {[]byte("no header at all"), "begins with"},
-		"a tag twice":                {headerBytes(text(tagName, "a"), text(tagName, "b")), "twice"},
-		"4 G numbers":                {with(func(t []tag) { t[index(tagFileModes)].count = 0xffffffff }), "tag 1030"},
-		"4 G names":                  {with(func(t []tag) { t[index(tagBaseNames)].count = 0xffffffff }), "at most"},
-		"4 G folders":                {with(func(t []tag) { t[index(tagDirNames)].count = 0xffffffff }), "at most"},
-		"a name without an end":      {headerBytes(ints(tagDirIndexes, 0), texts(tagDirNames, "/"), tag{tagBaseNames, typeStringArray, 1, []byte("a")}), "does not end"},
-		"a folder that is not there": {with(func(t []tag) { t[index(tagDirIndexes)] = ints(tagDirIndexes, 7) }), "folder 7 of 1"},
-		"fewer modes than names":     {with(func(t []tag) { t[index(tagFileModes)] = shorts(tagFileModes) }), "tag 1030"},
-		"numbers as texts":           {with(func(t []tag) { t[index(tagFileFlags)] = texts(tagFileFlags, "x") }), "no number"},
-		"texts as numbers":           {with(func(t []tag) { t[index(tagFileUserName)] = ints(tagFileUserName, 1) }), "no text"},
-		"a negative size": {with(func(t []tag) {
-			t[index(tagFileSizes)] = tag{tagLongFileSizes, typeInt64, 1, bytes.Repeat([]byte{0xff}, 8)}
+		"a tag twice":                {rpmtest.Header(rpmtest.Text(tagName, "a"), rpmtest.Text(tagName, "b")), "twice"},
+		"4 G numbers":                {with(func(t []rpmtest.Tag) { t[index(tagFileModes)].Count = 0xffffffff }), "tag 1030"},
+		"4 G names":                  {with(func(t []rpmtest.Tag) { t[index(tagBaseNames)].Count = 0xffffffff }), "at most"},
+		"4 G folders":                {with(func(t []rpmtest.Tag) { t[index(tagDirNames)].Count = 0xffffffff }), "at most"},
+		"a name without an end":      {rpmtest.Header(rpmtest.Ints(tagDirIndexes, 0), rpmtest.Texts(tagDirNames, "/"), rpmtest.Tag{ID: tagBaseNames, Type: typeStringArray, Count: 1, Data: []byte("a")}), "does not end"},
+		"a folder that is not there": {with(func(t []rpmtest.Tag) { t[index(tagDirIndexes)] = rpmtest.Ints(tagDirIndexes, 7) }), "folder 7 of 1"},
+		"fewer modes than names":     {with(func(t []rpmtest.Tag) { t[index(tagFileModes)] = rpmtest.Shorts(tagFileModes) }), "tag 1030"},
+		"numbers as texts":           {with(func(t []rpmtest.Tag) { t[index(tagFileFlags)] = rpmtest.Texts(tagFileFlags, "x") }), "no number"},
+		"texts as numbers":           {with(func(t []rpmtest.Tag) { t[index(tagFileUserName)] = rpmtest.Ints(tagFileUserName, 1) }), "no text"},
+		"a negative size": {with(func(t []rpmtest.Tag) {
+			t[index(tagFileSizes)] = rpmtest.Tag{ID: tagLongFileSizes, Type: typeInt64, Count: 1, Data: bytes.Repeat([]byte{0xff}, 8)}
 		}), "bytes"},
-		"another payload": {headerBytes(text(tagPayloadFormat, "drpm")), "want cpio"},
+		"another payload": {rpmtest.Header(rpmtest.Text(tagPayloadFormat, "drpm")), "want cpio"},
 	} {
 		_, err := ReadPackage(bufio.NewReader(bytes.NewReader(rpmBytes(c.header, nil))))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -204,11 +206,11 @@ func TestHostileHeaders(t *testing.T) {
 
 // TestMemory reads a header and an xz payload that claim as much as they may.
 func TestMemory(t *testing.T) {
-	tags := []tag{{tagBaseNames, typeStringArray, maxFiles, make([]byte, 30<<20)}, texts(tagDirNames, "/"), ints(tagDirIndexes, make([]uint32, maxFiles)...)}
+	tags := []rpmtest.Tag{{ID: tagBaseNames, Type: typeStringArray, Count: maxFiles, Data: make([]byte, 30<<20)}, rpmtest.Texts(tagDirNames, "/"), rpmtest.Ints(tagDirIndexes, make([]uint32, maxFiles)...)}
 	for id := range uint32(200) { // a list of long lists: they overlap, and are not asked for
-		tags = append(tags, tag{id: 9000 + id, typ: typeInt16, count: 0xffffffff})
+		tags = append(tags, rpmtest.Tag{ID: 9000 + id, Type: typeInt16, Count: 0xffffffff})
 	}
-	b := rpmBytes(headerBytes(tags...), nil)
+	b := rpmBytes(rpmtest.Header(tags...), nil)
 	got := allocated(func() {
 		if _, err := ReadPackage(bufio.NewReader(bytes.NewReader(b))); err == nil {
 			t.Error("a header without modes was read")

@@ -9,36 +9,38 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"caisson/build/rootfs/rpmtest"
 )
 
 func TestReadScripts(t *testing.T) {
 	const in, un = 1<<16 | 8, 1 << 17 // with a version to compare
 	for _, tt := range []struct {
 		name string
-		tags []tag
+		tags []rpmtest.Tag
 		want []Script
 		err  string
 	}{
 		{name: "nothing"},
 		{
-			name: "scriptlets", tags: []tag{text(1024, "true"), texts(1085, "/bin/sh", "-e"), text(1151, "x"), text(1153, "<lua>"), text(1025, "preun"), text(1154, "")},
+			name: "scriptlets", tags: []rpmtest.Tag{rpmtest.Text(1024, "true"), rpmtest.Texts(1085, "/bin/sh", "-e"), rpmtest.Text(1151, "x"), rpmtest.Text(1153, "<lua>"), rpmtest.Text(1025, "preun"), rpmtest.Text(1154, "")},
 			want: []Script{{Kind: "pretrans", Program: "<lua>"}, {Kind: "pre", Program: "/bin/sh -e"}, {Kind: "post", Program: "/bin/sh"}, {Kind: "posttrans", Program: "/bin/sh"}},
 		},
 		{
 			name: "triggers",
-			tags: []tag{texts(1065, "a", "b", "c"), texts(1092, "/bin/sh", "<lua>", "/bin/sh"), texts(1066, "z", "a", "b", "c", "a"), ints(1068, in, in, un, 1<<25, in), ints(1069, 0, 0, 1, 2, 0)},
+			tags: []rpmtest.Tag{rpmtest.Texts(1065, "a", "b", "c"), rpmtest.Texts(1092, "/bin/sh", "<lua>", "/bin/sh"), rpmtest.Texts(1066, "z", "a", "b", "c", "a"), rpmtest.Ints(1068, in, in, un, 1<<25, in), rpmtest.Ints(1069, 0, 0, 1, 2, 0)},
 			want: []Script{{Kind: "triggerin", Program: "/bin/sh", On: []string{"a", "z"}}, {Kind: "triggerprein", Program: "/bin/sh", On: []string{"c"}}},
 		},
 		{
-			name: "a place that is none", tags: []tag{texts(5066, "a"), texts(5067, "<lua>"), texts(5069, "/usr"), ints(5072, in), ints(5070, 7)},
+			name: "a place that is none", tags: []rpmtest.Tag{rpmtest.Texts(5066, "a"), rpmtest.Texts(5067, "<lua>"), rpmtest.Texts(5069, "/usr"), rpmtest.Ints(5072, in), rpmtest.Ints(5070, 7)},
 			want: []Script{{Kind: "filetriggerin", Program: "/bin/sh", On: []string{"/usr"}}},
 		},
-		{name: "names without flags", tags: []tag{texts(5079, "/usr"), ints(5080, 0)}, err: "1 names, 0 flags and 1 scripts"},
-		{name: "many words", tags: []tag{texts(1085, make([]string, maxWords+1)...)}, err: "a program of 257 words for pre"},
-		{name: "many triggers", tags: []tag{{id: 1066, typ: typeStringArray, count: maxFiles + 1}}, err: "262145 triggers"},
-		{name: "a text that is a number", tags: []tag{ints(1085, 1)}, err: "which is no text"},
+		{name: "names without flags", tags: []rpmtest.Tag{rpmtest.Texts(5079, "/usr"), rpmtest.Ints(5080, 0)}, err: "1 names, 0 flags and 1 scripts"},
+		{name: "many words", tags: []rpmtest.Tag{rpmtest.Texts(1085, make([]string, maxWords+1)...)}, err: "a program of 257 words for pre"},
+		{name: "many triggers", tags: []rpmtest.Tag{{ID: 1066, Type: typeStringArray, Count: maxFiles + 1}}, err: "262145 triggers"},
+		{name: "a text that is a number", tags: []rpmtest.Tag{rpmtest.Ints(1085, 1)}, err: "which is no text"},
 	} {
-		h := headerBytes(append([]tag{text(tagName, "made"), text(tagPayloadFormat, "cpio")}, tt.tags...)...)
+		h := rpmtest.Header(append([]rpmtest.Tag{rpmtest.Text(tagName, "made"), rpmtest.Text(tagPayloadFormat, "cpio")}, tt.tags...)...)
 		p, err := ReadPackage(bufio.NewReader(bytes.NewReader(rpmBytes(h, nil))))
 		switch {
 		case tt.err != "":

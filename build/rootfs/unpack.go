@@ -3,6 +3,7 @@ package rootfs
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -202,7 +203,7 @@ func (u *unpacker) item(it item) error {
 	case unix.S_IFLNK:
 		return u.symlink(mine[0], it)
 	case unix.S_IFREG:
-		return u.file(mine, fs.FileMode(it.mode&0o777), it.r)
+		return u.file(mine, it)
 	}
 	return nil
 }
@@ -259,7 +260,7 @@ func (u *unpacker) place(name string) (string, error) {
 	return at, nil
 }
 
-func (u *unpacker) file(names []string, perm fs.FileMode, r io.Reader) error {
+func (u *unpacker) file(names []string, it item) error {
 	at, err := u.place(names[0])
 	if err != nil {
 		return err
@@ -268,9 +269,13 @@ func (u *unpacker) file(names []string, perm fs.FileMode, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, r)
+	h := sha256.New()
+	_, err = io.Copy(io.MultiWriter(f, h), it.r)
 	if err == nil {
-		err = f.Chmod(perm | 0o600)
+		err = it.check(h.Sum(nil))
+	}
+	if err == nil {
+		err = f.Chmod(fs.FileMode(it.mode&0o777) | 0o600)
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr

@@ -144,6 +144,33 @@ func TestUnpackHostile(t *testing.T) {
 		{name: "a folder for a file", entries: []entry{{name: "./a/b", mode: reg, data: "x"}, {name: "./a", mode: reg, data: "x"}}, err: "directory not empty"},
 		{name: "a file for a folder", entries: []entry{{name: "./a", mode: reg, data: "x"}, {name: "./a/b", mode: reg, data: "x"}}, err: "not a directory"},
 		{name: "twice the same name", entries: []entry{{name: "./a", mode: reg, ino: 1, nlink: 2}, {name: "././a", mode: reg, ino: 1, nlink: 2, data: "x"}}, err: "file"},
+		{
+			name: "not in the payload", entries: []entry{{name: "./a", mode: reg, data: "x"}},
+			header: named(entry{name: "a", mode: reg, data: "x"}, entry{name: "usr/b", mode: dir}), err: `"/usr/b": the package's header names it, and the payload does not have it`,
+		},
+		{
+			name: "other content than the header's", entries: []entry{{name: "./a", mode: reg, data: "x"}},
+			header: []PackageFile{{Path: "/a", Mode: reg, User: "root", Group: "root", Size: 1, SHA256: strings.Repeat("0", 64)}},
+			err:    `"./a": the payload has sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881, the header says sha256:0000`,
+		},
+		{
+			name: "more content than the header says", entries: []entry{{name: "./a", mode: reg, data: "xy"}},
+			header: named(entry{name: "a", mode: reg, data: "x"}), err: `"./a": the payload has 2 bytes, the header says 1`,
+		},
+		{
+			name: "names without content", entries: []entry{{name: "./a", mode: reg, ino: 1, nlink: 3}, {name: "./b", mode: reg, ino: 1, nlink: 3}},
+			header: named(entry{name: "a", mode: reg, data: "x", ino: 1}, entry{name: "b", mode: reg, data: "x", ino: 1}), err: `"/a": the payload has no content, the header says 1 bytes`,
+		},
+		{
+			name: "names of what are two files in the header", entries: []entry{{name: "./a", mode: reg, ino: 1, nlink: 2}, {name: "./b", mode: reg, ino: 1, nlink: 2, data: "x"}},
+			header: named(entry{name: "a", mode: reg, ino: 1}, entry{name: "b", mode: reg, data: "x", ino: 1}), err: `"./b": the payload has it as another name of "/a", the header as another file`,
+		},
+		{
+			name:    "a second name that is a folder's",
+			entries: []entry{{name: "./d", mode: dir}, {name: "./a", mode: reg, ino: 1, nlink: 2}, {name: "./d/../d/f", mode: reg, ino: 1, nlink: 2, data: "x"}}, want: `"d/f" -rw-r--r-- "x"`,
+		},
+		{name: "names that differ in case", entries: []entry{{name: "./A", mode: reg, data: "x"}, {name: "./a", mode: reg, data: "y"}}, want: "\"A\" -rw-r--r-- \"x\"\n\"a\" -rw-r--r-- \"y\""},
+		{name: "set-id bits", entries: []entry{{name: "./a", mode: unix.S_IFREG | 0o6755, data: "x"}}, want: `"a" -rwxr-xr-x "x"`},
 		{name: "a device", entries: []entry{{name: "./a", mode: unix.S_IFBLK | 0o666}}, want: ``},
 		{name: "a pipe", entries: []entry{{name: "./a", mode: unix.S_IFIFO | 0o666}}, want: ``},
 	} {

@@ -2,13 +2,17 @@ package sandbox
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,6 +52,38 @@ func escapes() map[string]func() error {
 			_, _, err = c.WriteMsgUDP([]byte("x"), nil, &net.UDPAddr{IP: net.IPv4(192, 0, 2, 8), Port: 9})
 			return err
 		},
+		"udp-sendmmsg": func() error {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			to := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: 0x0900, Addr: [4]byte{192, 0, 2, 9}}
+			m := [64]byte{} // struct mmsghdr: the address and its length come first
+			*(*uintptr)(unsafe.Pointer(&m[0])), *(*uint32)(unsafe.Pointer(&m[8])) = uintptr(unsafe.Pointer(&to)), unix.SizeofSockaddrInet4
+			_, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m[0])), 1, 0, 0, 0)
+			runtime.KeepAlive(&to)
+			if errno != 0 {
+				return errno
+			}
+			return nil
+		},
+		"tcp-mapped": func() error {
+			fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Connect(fd, &unix.SockaddrInet6{Addr: netip.MustParseAddr("::ffff:192.0.2.7").As16(), Port: 81})
+		},
+		"tcp-fastopen": func() error {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 7}, Port: 82})
+		},
 		"dns": func() error {
 			c, err := net.ListenUDP("udp4", nil)
 			if err != nil {
@@ -57,6 +93,22 @@ func escapes() map[string]func() error {
 			_, err = c.WriteToUDP([]byte(dnsQuery), &net.UDPAddr{IP: net.IPv4(192, 0, 2, 53), Port: 53})
 			return err
 		},
+		"raw6":           sock(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_ICMPV6),
+		"netlink-route":  routeOut,
+		"setns-1":        func() error { return setnsOf("/proc/1/ns/net") },
+		"setns-host":     func() error { return setnsOf(fmt.Sprintf("/proc/%d/ns/net", hostPID())) },
+		"host-environ":   func() error { _, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", hostPID())); return err },
+		"host-root":      func() error { _, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", hostPID())); return err },
+		"host-fd":        func() error { _, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/0", hostPID())); return err },
+		"pidfd-getfd":    raw(unix.SYS_PIDFD_GETFD, 0, 0),
+		"write-1-mem":    raw(unix.SYS_PROCESS_VM_WRITEV, 1),
+		"truncate-input": func() error { return os.Truncate("/input/file", 0) },
+		"remove-input":   func() error { return os.Remove("/input/file") },
+		"rename-input":   func() error { return os.Rename("/input/file", "/input/other") },
+		"link-input":     func() error { return os.Link("/input/file", "/input/other") },
+		"touch-input":    func() error { return os.Chtimes("/input/file", time.Unix(1, 0), time.Unix(1, 0)) },
+		"xattr-input":    func() error { return unix.Setxattr("/input/file", "user.evil", []byte("x"), 0) },
+		"reopen-input":   reopenInput,
 		"raw":            sock(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP),
 		"packet":         sock(unix.AF_PACKET, unix.SOCK_RAW, 0x300),
 		"vsock":          sock(unix.AF_VSOCK, unix.SOCK_STREAM, 0),
@@ -100,6 +152,54 @@ func dial(network, addr string) error {
 	}
 	defer c.Close()
 	_, err = c.Write([]byte("x"))
+	return err
+}
+
+// routeOut asks the kernel by netlink for a way out of the namespace. The socket is
+// allowed, and there is no interface to route to.
+func routeOut() error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	// struct nlmsghdr and struct rtmsg of RTM_NEWROUTE: a default route on interface 1.
+	m := []byte{36, 0, 0, 0, unix.RTM_NEWROUTE, 0, unix.NLM_F_REQUEST | unix.NLM_F_ACK, 4, 1, 0, 0, 0, 0, 0, 0, 0,
+		unix.AF_INET, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_LINK, unix.RTN_UNICAST, 0, 0, 0, 0, 8, 0, unix.RTA_OIF, 0, 1, 0, 0, 0}
+	if err := unix.Sendto(fd, m, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	answer := make([]byte, 4096)
+	n, _, err := unix.Recvfrom(fd, answer, 0)
+	if err != nil || n < 20 {
+		return fmt.Errorf("an answer of %d bytes: %w", n, err)
+	}
+	if code := int32(binary.LittleEndian.Uint32(answer[16:])); code != 0 { //nolint:gosec // nlmsgerr has it signed
+		return syscall.Errno(-code)
+	}
+	return nil
+}
+
+func setnsOf(name string) error {
+	fd, err := unix.Open(name, unix.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Setns(fd, unix.CLONE_NEWNET)
+}
+
+// reopenInput opens an input for reading, and again through /proc for writing.
+func reopenInput() error {
+	f, err := os.Open("/input/file")
+	if err != nil {
+		return fmt.Errorf("reading was refused: %w", err)
+	}
+	defer f.Close()
+	w, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_WRONLY, 0)
+	if err == nil {
+		w.Close()
+	}
 	return err
 }
 

@@ -9,8 +9,8 @@
 // filter are the enforcement. Linux 5.14 or newer, x86-64 or aarch64. Where parts
 // of the caller's /proc are covered, as in a container, the kernel allows no new
 // one; then the command sees the caller's, read-only, and in it that other
-// processes exist and how they were called, but nothing else of them (Landlock,
-// Linux 5.19); process numbers in it are not those that the command has.
+// processes exist, how they were called and the numbers of their descriptors, but
+// nothing else of them (Landlock, Linux 5.19); process numbers in it are not those that the command has.
 //
 // The promise. The command runs as user 0 of a new user namespace in which one
 // user id and one group id exist, the caller's own, and in new mount, pid, ipc,

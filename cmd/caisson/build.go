@@ -22,6 +22,7 @@ type buildOptions struct {
 	anySpace     bool
 	secureBoot   bootKey
 	sign         esp.Signer
+	stepTimeout  time.Duration
 }
 
 func newBuildCommand(ui *ui) *cobra.Command {
@@ -43,6 +44,7 @@ that records what was tried. It leaves the image, what it will measure
 	c.Flags().StringVar(&o.secureBoot.key, "secure-boot-key", "", "sign the EFI programs that have no signature with this key, as sign-boot does later: a file or env://NAME")
 	c.Flags().StringVar(&o.secureBoot.cert, "secure-boot-cert", "", "the certificate of --secure-boot-key")
 	c.Flags().BoolVar(&o.keep, "keep", false, "keep the working folder of a build that fails, for a shell in the sandbox of the step that did")
+	c.Flags().DurationVar(&o.stepTimeout, "step-timeout", build.StepTimeout, "how long one step, or one installation, may run")
 	spaceFlag(c, &o.anySpace)
 	c.Flags().BoolVar(&o.json, "json", false, "print where time and bytes went, by step, package and other input, as JSON")
 	c.Flags().BoolVar(&o.events, "events", false, "print what goes on, a line of JSON each")
@@ -95,7 +97,7 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	}
 	tell(build.Event{Step: stepMeasure, State: build.Planned})
 	img, err := build.Build(ctx, build.Options{
-		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, AnySpace: o.anySpace, Sign: o.sign, Events: tell,
+		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, AnySpace: o.anySpace, Sign: o.sign, StepTimeout: o.stepTimeout, Events: tell,
 	})
 	if err != nil {
 		return nil, err
