@@ -50,6 +50,19 @@ func readFiles(t *testing.T, dir string) map[string]File {
 	return out
 }
 
+func readEvidence(t *testing.T, dir string) *Evidence {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "evidence.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ev Evidence
+	if err := json.Unmarshal(b, &ev); err != nil {
+		t.Fatal(err)
+	}
+	return &ev
+}
+
 // TestBuild builds small images by real rpm, and in many ways fails to.
 func TestBuild(t *testing.T) {
 	d := newDistro(t)
@@ -220,17 +233,10 @@ func testRecorded(t *testing.T, d *distro) {
 	if _, err := Build(context.Background(), d.options(out)); err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(filepath.Join(out, "evidence.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ev Evidence
-	if err := json.Unmarshal(b, &ev); err != nil {
-		t.Fatal(err)
-	}
+	ev := readEvidence(t, out)
 	i := slices.IndexFunc(ev.Steps, func(s sandbox.Evidence) bool { return len(s.NetworkAttempts()) > 0 })
 	if i < 0 || ev.Steps[i].Attempts[0].Destination != "192.0.2.1:53" {
-		t.Errorf("the attempt is not recorded: %s", b)
+		t.Errorf("the attempt is not recorded: %+v", ev.Steps)
 	}
 }
 
@@ -279,14 +285,7 @@ func testUnread(t *testing.T, d *distro) {
 	if _, err := Build(context.Background(), d.options(out)); err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(filepath.Join(out, "evidence.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ev Evidence
-	if err := json.Unmarshal(b, &ev); err != nil {
-		t.Fatal(err)
-	}
+	ev := readEvidence(t, out)
 	if ev.Unread == nil || !slices.Equal(*ev.Unread, []string{"file/spare"}) || len(ev.Unused) != 0 {
 		t.Errorf("unread %v, unused %v, want file/spare to be unread", ev.Unread, ev.Unused)
 	}

@@ -3,7 +3,6 @@ package build
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"net/url"
 	"os"
 	"os/exec"
@@ -100,14 +99,7 @@ func TestGitSteps(t *testing.T) {
 			t.Errorf("%s: got %s of %q, want %s of git/proj", path, f.Account, f.Inputs, want)
 		}
 	}
-	b, err := os.ReadFile(filepath.Join(out, "evidence.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var e Evidence
-	if err := json.Unmarshal(b, &e); err != nil {
-		t.Fatal(err)
-	}
+	e := readEvidence(t, out)
 	if slices.Contains(e.Unused, "git/proj") {
 		t.Errorf("unused: %q", e.Unused)
 	}

@@ -4,8 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -249,18 +249,11 @@ func TestImageSteps(t *testing.T) {
 			t.Errorf("%s: got %s of %q, want %s of %q", path, f.Account, f.Inputs, want.account, want.inputs)
 		}
 	}
-	b, err := os.ReadFile(filepath.Join(out, "evidence.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var e Evidence
-	if err := json.Unmarshal(b, &e); err != nil {
-		t.Fatal(err)
-	}
+	e := readEvidence(t, out)
 	if slices.Contains(e.Unused, parts[0]) {
 		t.Errorf("unused: %q", e.Unused)
 	}
-	if bytes.Contains(b, []byte("oci/pause/aarch64")) {
+	if strings.Contains(fmt.Sprintf("%+v", e), "oci/pause/aarch64") {
 		t.Error("the evidence names another machine's image")
 	}
 }

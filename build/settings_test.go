@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -355,14 +354,7 @@ exit 1
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(filepath.Join(out, "evidence.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ev Evidence
-	if err := json.Unmarshal(b, &ev); err != nil {
-		t.Fatal(err)
-	}
+	ev := readEvidence(t, out)
 	s := func(kind, program string, on ...string) SkippedScript {
 		return SkippedScript{Set: lock.SetRoot, Package: "noisy-1-1.x86_64", Kind: kind, Program: program, On: on}
 	}

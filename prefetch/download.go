@@ -447,6 +447,7 @@ func (t *transfer) copy(body io.Reader, alive func()) error {
 		if err != nil {
 			return err
 		}
+		t.progress(int64(c.n))
 		if c.err != nil {
 			return t.ended(c.err)
 		}
@@ -454,8 +455,8 @@ func (t *transfer) copy(body io.Reader, alive func()) error {
 	return nil
 }
 
-// copySmall is copy of what fits into one chunk, and is written at once; room
-// is one more byte than may come.
+// copySmall is copy of what fits into one chunk, and is written at once, though
+// told of as it comes; room is one more byte than may come.
 func (t *transfer) copySmall(body io.Reader, alive func(), limit, room int64) error {
 	b := t.c.chunk()
 	defer t.c.chunks.Put(b)
@@ -463,11 +464,13 @@ func (t *transfer) copySmall(body io.Reader, alive func(), limit, room int64) er
 		n, err := body.Read(b[have:room])
 		if n > 0 {
 			alive()
+			t.progress(int64(n))
 		}
 		if have += int64(n); err == nil && have < room {
 			continue
 		}
 		if aerr := t.append(b[:have], limit); aerr != nil {
+			t.progress(-have)
 			return aerr
 		}
 		return t.ended(err)
@@ -486,7 +489,6 @@ func (t *transfer) append(b []byte, limit int64) error {
 	if _, err := t.to.Write(b); err != nil {
 		return fmt.Errorf("writing to the store: %w", err)
 	}
-	t.progress(n)
 	t.keep()
 	return nil
 }
