@@ -8,8 +8,44 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/build/rootfs"
 	"caisson/lock"
 )
+
+// TestAppendedNeedsSystemd tells initrds that find an appended tree from those
+// that do not.
+func TestAppendedNeedsSystemd(t *testing.T) {
+	for name, want := range map[string]bool{
+		"usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so": false,
+		"usr/lib64/systemd/libsystemd-shared-252-46.el9.so":         false,
+		"usr/lib/systemd/libsystemd-shared-254.so":                  true,
+		"usr/lib64/systemd/libsystemd-shared-257.7-1.fc42.so":       true,
+		"usr/lib/libsystemd.so.0":                                   true,
+	} {
+		initrd := rootfs.New()
+		if err := initrd.PutFile(name, 0o644, nil); err != nil {
+			t.Fatal(err)
+		}
+		l := testLock()
+		l.Image.Tree = lock.TreeAppended
+		d := &disk{builder: &builder{image: l.Image}}
+		if err := d.checkTree(initrd); (err == nil) != want {
+			t.Errorf("%s: got %v", name, err)
+		}
+		d.image.Tree = ""
+		if err := d.checkTree(initrd); err != nil {
+			t.Errorf("a tree in a partition of its own: %v", err)
+		}
+	}
+	l := testLock()
+	l.Image.Tree = lock.TreeAppended
+	d := &disk{builder: &builder{image: l.Image}}
+	for stub, want := range map[string]bool{"252-46.el9": false, "253": false, "254.1": true, "257": true} {
+		if err := d.checkVendorTree(stub); (err == nil) != want {
+			t.Errorf("%s: got %v", stub, err)
+		}
+	}
+}
 
 // TestAppended assembles a disk whose hash tree is in the root's partition, and
 // has veritysetup verify it there.

@@ -110,6 +110,9 @@ func (b *builder) assemble(ctx context.Context, root, initrd *installed) (*disk,
 	d := &disk{builder: b, machine: m}
 	var err error
 	if initrd != nil {
+		if err := d.checkTree(initrd.tree); err != nil {
+			return nil, err
+		}
 		if d.version, err = kernelVersion(root.tree); err != nil {
 			return nil, err
 		}

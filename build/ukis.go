@@ -39,6 +39,11 @@ func (d *disk) vendorUKI(root *installed) (espFile, error) {
 	if err != nil {
 		return espFile{}, fmt.Errorf("/%s: %w", f.path, err)
 	}
+	if stub, err := im.StubVersion(); err == nil {
+		if err := d.checkVendorTree(stub); err != nil {
+			return espFile{}, fmt.Errorf("/%s: %w", f.path, err)
+		}
+	}
 	text := map[string]string{}
 	for _, name := range []string{".cmdline", ".uname"} {
 		s, err := im.Section(name)
