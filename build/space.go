@@ -74,8 +74,17 @@ func Space(l *lock.Lock, s *cas.Store, arch, variant string) int64 {
 	// hash tree and UKI, and the image, compressed, is seldom more than half of it.
 	packed := initrd / 2
 	disk := root + root/64 + packed
-	need += placed + 2*packed + disk + disk/2
-	if im, ok := l.ImageFor(variant); ok && im.Compression != nil {
+	need += placed + 2*packed + disk
+	im, _ := l.ImageFor(variant)
+	for _, o := range im.Output {
+		switch o {
+		case lock.OutputQcow2:
+			need += disk / 2
+		case lock.OutputVHD, lock.OutputNetboot:
+			need += disk
+		}
+	}
+	if im.Compression != nil {
 		need += root // as the program leaves it, before it is copied to the disk
 	}
 	return need
