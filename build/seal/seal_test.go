@@ -363,7 +363,7 @@ func TestRootSomewhere(t *testing.T) {
 			t.Errorf("got %+v", parts)
 		}
 		raw := written(t, d, "raw")
-		vendortest.Run(t, "veritysetup", "verify", cut(t, raw, d.Result.Root.Start, 40<<20), cut(t, raw, d.Result.Verity.Start, d.Result.Verity.Size), d.Result.RootHash)
+		vendortest.Run(t, "veritysetup", "verify", cut(t, raw, d.Result.Root.Start, d.Result.Root.Size), cut(t, raw, d.Result.Verity.Start, d.Result.Verity.Size), d.Result.RootHash)
 		if out := vendortest.Run(t, "sgdisk", "-v", raw); !strings.Contains(out, "No problems found") {
 			t.Errorf("sgdisk: %s", out)
 		}
