@@ -16,6 +16,7 @@ import (
 
 	"caisson/build/imagefile"
 	"caisson/build/seal"
+	"caisson/lock"
 	"caisson/lock/digest"
 )
 
@@ -64,7 +65,7 @@ to be added to the kernel's command line is printed.`,
 	f.BoolVar(&o.noAddon, "no-addon", false, "make no addon, print what it would say")
 	f.StringVar(&o.secureBoot.key, "secure-boot-key", "", "sign the addon with this key: a file or env://NAME")
 	f.StringVar(&o.secureBoot.cert, "secure-boot-cert", "", "the certificate of --secure-boot-key")
-	f.StringVar(&o.free, "free", strconv.Itoa(seal.DefaultFree>>20)+"M", "how much is left free behind the hash tree, for a scratch partition")
+	f.StringVar(&o.free, "free", lock.FormatSize(seal.DefaultFree), "how much is left free behind the hash tree, for a scratch partition")
 	f.StringVar(&o.salt, "salt", "", "the salt of the hash tree, in hex (default derived from the root)")
 	f.StringVar(&o.epoch, "epoch", os.Getenv("SOURCE_DATE_EPOCH"), "the time of what is added, in seconds since 1970 (default SOURCE_DATE_EPOCH, or else 0)")
 	f.BoolVar(&o.dirty, "dirty", false, "seal a root file system that would have to be recovered all the same")
@@ -194,14 +195,14 @@ func (o *sealOptions) options(ui *ui) (*seal.Options, error) {
 	return opts, nil
 }
 
-// parseSize reads a number of bytes, or one of KiB, MiB, GiB or TiB that has
-// the first letter of that behind it.
+// parseSize reads a number of bytes, or of larger units as a manifest has them,
+// of which the first letter will do.
 func parseSize(s string) (int64, error) {
-	digits := strings.TrimRight(s, "KMGT")
-	shift, ok := map[string]uint{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[s[len(digits):]]
+	digits := strings.TrimRight(s, "KMGTiB")
+	shift, ok := map[string]uint{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[strings.TrimSuffix(s[len(digits):], "iB")]
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || !ok || n < 0 || n > 1<<50>>shift {
-		return 0, fmt.Errorf("%q is not a size, such as 2500M or 3G", s)
+		return 0, fmt.Errorf("%q is not a size, such as 512MiB or 10GiB", s)
 	}
 	return n << shift, nil
 }

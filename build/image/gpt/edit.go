@@ -101,8 +101,11 @@ func (e *Edit) Write(w io.WriterAt, size int64) error {
 	if size%SectorSize != 0 {
 		return fmt.Errorf("disk size %d: want a multiple of %d", size, SectorSize)
 	}
-	last := uint64(size/SectorSize) - 1
 	h := e.header
+	if size/SectorSize <= int64(h.firstUsable+e.tableSectors())+1 { //nolint:gosec // both are sectors of a disk
+		return fmt.Errorf("disk size %d: too small for the partition table", size)
+	}
+	last := uint64(size/SectorSize) - 1
 	h.alternate = last
 	h.lastUsable = last - e.tableSectors() - 1
 	var parts []Partition

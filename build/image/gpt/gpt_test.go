@@ -268,5 +268,17 @@ func FuzzRead(f *testing.F) {
 				t.Errorf("partition %+v leaves a disk of %d bytes", p, len(b))
 			}
 		}
+		e, err := OpenEdit(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		grown := append(memory(bytes.Clone(b)), make([]byte, 64<<10-len(b)%SectorSize)...)
+		if e.Write(grown, int64(len(grown))) != nil {
+			return
+		}
+		again, err := Read(bytes.NewReader(grown), int64(len(grown)))
+		if err != nil || len(again.Partitions) != len(table.Partitions) {
+			t.Errorf("the table that was written again has %v, %v", again, err)
+		}
 	})
 }

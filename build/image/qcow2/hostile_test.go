@@ -210,7 +210,7 @@ func FuzzOpen(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		img, err := Open(bytes.NewReader(b))
+		img, err := OpenBacked(bytes.NewReader(b), func(string, string) (Disk, error) { return sized{bytes.NewReader(b)}, nil })
 		if err != nil {
 			return
 		}
