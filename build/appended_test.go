@@ -1,7 +1,6 @@
 package build
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,35 +49,19 @@ func TestAppendedNeedsSystemd(t *testing.T) {
 // TestAppended assembles a disk whose hash tree is in the root's partition, and
 // has veritysetup verify it there.
 func TestAppended(t *testing.T) {
-	assembled := func(change func(l *lock.Lock)) (*disk, string) {
+	assembled := func(change func(im *lock.Image)) (*disk, string) {
 		t.Helper()
-		l := testLock()
-		l.Image.Tree = lock.TreeAppended
-		change(l)
-		dir := t.TempDir()
-		b, err := testBuilder(dir, l)
+		d, work, err := assembleSized(t, func(im *lock.Image) {
+			im.Output, im.Tree = testLock().Image.Output, lock.TreeAppended
+			change(im)
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { b.log.Close() })
-		if err := layStub(b); err != nil {
-			t.Fatal(err)
-		}
-		root, initrd, err := testRoots(b, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := finish(context.Background(), b, root, initrd); err != nil {
-			t.Fatal(err)
-		}
-		d, err := b.assemble(context.Background(), root, initrd)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return d, b.work
+		return d, work
 	}
-	d, work := assembled(func(l *lock.Lock) {
-		l.Image.Cmdline = "console=ttyS0 systemd.verity_root_options=panic-on-corruption quiet"
+	d, work := assembled(func(im *lock.Image) {
+		im.Cmdline = "console=ttyS0 systemd.verity_root_options=panic-on-corruption quiet"
 	})
 	parts := d.describe().Partitions
 	if len(parts) != 2 || parts[1].Name != "root" || parts[1].Size != d.data.size+d.hash.size {
@@ -104,7 +87,7 @@ func TestAppended(t *testing.T) {
 	}
 	// The disk is as long, and the data the same, as with a partition of its
 	// own for the tree.
-	other, otherWork := assembled(func(l *lock.Lock) { l.Image.Tree = "" })
+	other, otherWork := assembled(func(im *lock.Image) { im.Tree = "" })
 	if other.root != d.root || other.hash != d.hash || parts[1].ID != other.describe().Partitions[1].ID {
 		t.Errorf("another root hash or place: %x at %+v, %x at %+v", other.root, other.hash, d.root, d.hash)
 	}
