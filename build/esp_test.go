@@ -334,6 +334,25 @@ func testKey(t *testing.T) *authenticode.Key {
 	return key
 }
 
+// toSign opens a disk, and a file for what becomes of it.
+func toSign(t *testing.T, name string) (disk *os.File, size int64, scratch *os.File) {
+	t.Helper()
+	disk, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { disk.Close() })
+	st, err := disk.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if scratch, err = os.CreateTemp(t.TempDir(), ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { scratch.Close() })
+	return disk, st.Size(), scratch
+}
+
 // TestSignedLater has an image signed as it is built, and later: the same bytes
 // and accounts. What was signed differs from what was not in the ESP alone.
 func TestSignedLater(t *testing.T) {
@@ -351,21 +370,8 @@ func TestSignedLater(t *testing.T) {
 		t.Fatalf("%d programs are signed, and %d of the plain image; want 3 and none", len(at.signed), len(plain.signed))
 	}
 	raw := func(d *disk) string { return filepath.Join(d.work, "small.raw") }
-	f, err := os.Open(raw(plain))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	scratch, err := os.CreateTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer scratch.Close()
-	later, err := SignDisk(f, st.Size(), w.sign, scratch)
+	f, size, scratch := toSign(t, raw(plain))
+	later, err := SignDisk(f, size, w.sign, scratch)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,7 +388,7 @@ func TestSignedLater(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer b.Close()
-			if err := WriteImage(context.Background(), want, b, st.Size(), imagefile.Options{Format: format}); err != nil {
+			if err := WriteImage(context.Background(), want, b, size, imagefile.Options{Format: format}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -416,7 +422,7 @@ func TestSignedLater(t *testing.T) {
 	}
 	// One byte in a cluster that no file has, and it is no longer ours.
 	other := patched{f, bytes.NewReader([]byte{1}), at.esp.end() - 1, at.esp.end()}
-	if _, err := SignDisk(other, st.Size(), w.sign, scratch); !errors.Is(err, esp.ErrOther) {
+	if _, err := SignDisk(other, size, w.sign, scratch); !errors.Is(err, esp.ErrOther) {
 		t.Errorf("got %v, want %v", err, esp.ErrOther)
 	}
 }
@@ -448,21 +454,8 @@ func TestSignedFolder(t *testing.T) {
 		}
 		img.Files = append(img.Files, o)
 	}
-	f, err := os.Open(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	scratch, err := os.CreateTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer scratch.Close()
-	signed, err := SignDisk(f, st.Size(), esp.ByKey(testKey(t), nil), scratch)
+	f, size, scratch := toSign(t, image)
+	signed, err := SignDisk(f, size, esp.ByKey(testKey(t), nil), scratch)
 	if err != nil {
 		t.Fatal(err)
 	}
