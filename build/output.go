@@ -111,7 +111,8 @@ type Evidence struct {
 	Unused []string `json:"unused,omitempty"`
 	// Unread are inputs, as KIND/NAME, that steps were given and that nobody
 	// opened while they ran, as far as inotify(7) tells; nil where the kernel gave
-	// the builder no watches. The tools are not looked at.
+	// the builder no watches. The tools are not looked at, and what others open in
+	// the store at the same time counts as read: it is a hint, and nothing rests on it.
 	Unread *[]string `json:"unread,omitempty"`
 	// Skipped are the scriptlets and triggers that were not run because the
 	// lock says so of their set, in the order of sets and packages.

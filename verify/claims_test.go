@@ -47,7 +47,7 @@ func TestClaims(t *testing.T) {
 		{"inputs of a step", func(ev *build.Evidence) { ev.Steps[0].Inputs = &sandbox.Inputs{Before: "a", After: "a"} }, Failed, "not recorded"},
 		{"inputs", func(ev *build.Evidence) { ev.Inputs.After = "y" }, Failed, "the inputs were x and x"},
 		{"what was not used", func(ev *build.Evidence) { ev.Unused = nil }, Failed, "unused inputs"},
-		{"what was not read", func(ev *build.Evidence) { ev.Unread = &[]string{} }, Failed, "inputs that were not read"},
+		{"what was not read", func(ev *build.Evidence) { ev.Unread = &[]string{} }, Passed, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b, err := json.Marshal(sound())
