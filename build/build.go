@@ -62,6 +62,9 @@ type Options struct {
 	// StepTimeout is how long one sandboxed command may run; the constant of that
 	// name if 0.
 	StepTimeout time.Duration
+	// Around is what sandboxed commands are to find otherwise than usual: for finding
+	// out what they depend on. Such a build is none to publish.
+	Around sandbox.Surroundings
 	// Events is told what goes on, one thing at a time; it may be nil.
 	Events func(Event)
 }
@@ -161,6 +164,8 @@ type builder struct {
 	skipped map[string][]SkippedScript
 	// archives are the OCI archives that run steps are given.
 	archives []ociArchive
+	// only are the steps that are run, by number from 1; nil for all.
+	only []int
 	// repositories are the git trees that run steps are given.
 	repositories []gitTree
 }

@@ -37,6 +37,7 @@ func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 	for i, s := range b.Lock.Steps {
 		g.Go(func() (err error) {
 			switch {
+			case !b.wanted(i + 1):
 			case s.Go != nil:
 				defer b.begin(lockStep(i+1, s)).end()
 				done[i], err = b.goStep(gctx, i+1, s.Go)
@@ -51,6 +52,9 @@ func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 		return err
 	}
 	for i, s := range b.Lock.Steps {
+		if !b.wanted(i + 1) {
+			continue
+		}
 		put := done[i]
 		if put == nil {
 			err := b.during(lockStep(i+1, s), func() (err error) {
@@ -163,7 +167,7 @@ func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) (put func()
 		Package: s.Package, LDFlags: s.LDFlags, Epoch: b.Lock.Epoch, Workspace: workspace, Cgo: s.Cgo,
 	}
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
-		Name: fmt.Sprintf("step %d: go build %s", n, s.Package), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src",
+		Name: fmt.Sprintf("step %d: go build %s", n, s.Package), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src", Around: b.asOther(),
 		Mounts: []sandbox.Mount{
 			{Source: toolchain, Target: "/toolchain"}, {Source: proxy, Target: "/proxy"},
 			{Source: src, Target: "/src"}, {Source: out, Target: "/out", Writable: true},
@@ -226,7 +230,7 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put 
 		return nil, err
 	}
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
-		Name: fmt.Sprintf("step %d: cargo build %s", n, s.Bin), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src",
+		Name: fmt.Sprintf("step %d: cargo build %s", n, s.Bin), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src", Around: b.asOther(),
 		Mounts: []sandbox.Mount{
 			{Source: registry, Target: "/registry"}, {Source: src, Target: "/src"}, {Source: target, Target: "/target", Writable: true},
 		},
@@ -310,7 +314,7 @@ func (b *builder) runStep(ctx context.Context, n int, script string, root *pendi
 	how := origin{account: Compiled, inputs: refs(inputs), by: fmt.Sprintf("step %d", n)}
 	spec := sandbox.Spec{
 		Name: fmt.Sprintf("step %d: run", n), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", script},
-		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp",
+		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp", Around: b.asOther(),
 		Mounts: append([]sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}}, mounts...),
 	}
 	if usesRoot.MatchString(script) {
@@ -351,7 +355,7 @@ func (b *builder) runOnRoot(ctx context.Context, root *pendingRoot, inputs []*lo
 	s.Mounts = append(s.Mounts, sandbox.Mount{Source: root.dir, Target: sysroot, Writable: true})
 	s.ProcIn, s.DevIn = []string{sysroot}, []string{sysroot}
 	s.Env = append(s.Env, "ROOT="+sysroot, "SYSTEMD_OFFLINE=1", "PYTHONDONTWRITEBYTECODE=1")
-	s.FakeOwnership, s.Files = true, root.seen
+	s.FakeOwnership, s.Files, s.Around = true, root.seen, sandbox.Surroundings{} // as root, whoever else is asked for
 	res, _, err := b.run(ctx, inputs, s)
 	if err != nil {
 		return err

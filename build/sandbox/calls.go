@@ -21,25 +21,27 @@ type call struct {
 type condition int
 
 const (
-	always  condition = iota
-	ifFaked           // Spec.FakeOwnership
-	ifShown           // Spec.Shown
+	always     condition = iota
+	ifFaked              // Spec.FakeOwnership
+	ifShown              // Spec.Shown
+	ifCPUs               // Surroundings.CPUs
+	ifReversed           // Surroundings.Reversed
 )
 
 // features are what a Spec asks of the filter.
 type features struct {
-	FakeOwnership, Shown bool
+	FakeOwnership, Shown, CPUs, Reversed bool
 }
 
 // has tells whether a sandbox with these features has a rule for c.
 func (f features) has(c *call) bool {
-	return c.when == always || c.when == ifFaked && f.FakeOwnership || c.when == ifShown && f.Shown
+	return [...]bool{always: true, ifFaked: f.FakeOwnership, ifShown: f.Shown, ifCPUs: f.CPUs, ifReversed: f.Reversed}[c.when]
 }
 
-// calls is the whole policy, in one list: the network, then what Spec.FakeOwnership
-// and Spec.Shown answer, then what is refused. A call that is not here is allowed.
+// calls is the whole policy, in one list: the network, then what Spec.FakeOwnership,
+// Spec.Shown and Spec.Around answer, then what is refused. A call that is not here is allowed.
 func calls() []call {
-	return slices.Concat(networkCalls(), ownerCalls(), archOwnerCalls(), shownCalls(), archShownCalls(), refusedCalls(), archRefusedCalls())
+	return slices.Concat(networkCalls(), ownerCalls(), archOwnerCalls(), shownCalls(), archShownCalls(), surroundingCalls(), refusedCalls(), archRefusedCalls())
 }
 
 func networkCalls() []call {

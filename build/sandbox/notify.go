@@ -71,6 +71,7 @@ type listener struct {
 	record *record
 	files  *fileTable
 	shown  map[FileID]Shown
+	cpus   int // Surroundings.CPUs
 	initFD int // the root of process 1
 	uid    uint32
 	gid    uint32

@@ -21,6 +21,7 @@ type observer struct {
 	pid      int // process 1, in the caller's numbering
 	features features
 	shown    map[FileID]Shown
+	cpus     int
 	record   *record
 	files    *fileTable
 	listener *listener
@@ -29,10 +30,10 @@ type observer struct {
 func newObserver(s Spec, pid int) *observer {
 	return &observer{
 		evidence: Evidence{
-			Step: s.Name, Command: slices.Clone(s.Args), Dir: s.Dir, Environment: environment(s.Env), Hostname: Hostname,
+			Step: s.Name, Command: slices.Clone(s.Args), Dir: s.Dir, Environment: s.environment(), Hostname: s.Around.hostname(), Around: s.Around.evidence(),
 			Volatile: Volatile{UID: unix.Geteuid(), GID: unix.Getegid(), Kernel: kernelRelease()},
 		},
-		pid: pid, features: s.features(), shown: s.Shown, record: newRecord(), files: newFileTable(s.Files),
+		pid: pid, features: s.features(), shown: s.Shown, cpus: s.Around.CPUs, record: newRecord(), files: newFileTable(s.Files),
 	}
 }
 
@@ -61,7 +62,7 @@ func (o *observer) listen(fd int) error {
 	if err != nil {
 		return err
 	}
-	l.shown = o.shown
+	l.shown, l.cpus = o.shown, o.cpus
 	o.listener = l
 	go l.serve()
 	return nil
