@@ -39,10 +39,10 @@ func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 			switch {
 			case !b.wanted(i + 1):
 			case s.Go != nil:
-				defer b.begin(lockStep(i+1, s)).end()
+				defer b.begin(StepName(i+1, s)).end()
 				done[i], err = b.goStep(gctx, i+1, s.Go)
 			case s.Cargo != nil:
-				defer b.begin(lockStep(i+1, s)).end()
+				defer b.begin(StepName(i+1, s)).end()
 				done[i], err = b.cargoStep(gctx, i+1, s.Cargo)
 			}
 			return err
@@ -57,7 +57,7 @@ func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 		}
 		put := done[i]
 		if put == nil {
-			err := b.during(lockStep(i+1, s), func() (err error) {
+			err := b.during(StepName(i+1, s), func() (err error) {
 				put, err = b.runStep(ctx, i+1, s.Run, root)
 				return err
 			})
