@@ -153,6 +153,8 @@ type builder struct {
 	mu    sync.Mutex
 	steps map[string]sandbox.Evidence
 	given map[*lock.Input]bool
+	// copied: inputs were copied to give them, so that who opened them says nothing.
+	copied bool
 	// made is what steps left in out, by path. Steps run one after another.
 	made map[string]origin
 	// specs are the sandboxes of steps that have begun, by name.

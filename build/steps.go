@@ -143,7 +143,7 @@ func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) (put func()
 			}
 		case lock.KindGo:
 			kind := strings.TrimPrefix(filepath.Ext(in.Name), ".")
-			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: b.inStore(in), H1: in.Go.H1})
+			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: inSandbox(in), H1: in.Go.H1})
 			if kind == gobuild.KindZip {
 				locked = append(locked, gomod.Module{Path: in.Go.Module, Version: in.Go.Version, ZipH1: in.Go.H1})
 			}
@@ -258,7 +258,7 @@ func (b *builder) crates(registry string, locked *cargo.Lock, inputs []*lock.Inp
 		if in == nil {
 			return fmt.Errorf("the lock does not have %s with checksum %s, which Cargo.lock names", c.File(), c.Checksum)
 		}
-		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: b.inStore(in)})
+		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: inSandbox(in)})
 	}
 	if err := cargobuild.LocalRegistry(registry, files); err != nil || len(locked.Git) == 0 {
 		return err
@@ -292,7 +292,7 @@ func (b *builder) runStep(ctx context.Context, n int, script string, root *pendi
 		if f.Kind != lock.KindFile {
 			continue
 		}
-		if err := os.Symlink(b.inStore(f), filepath.Join(in, f.Name)); err != nil {
+		if err := os.Symlink(inSandbox(f), filepath.Join(in, f.Name)); err != nil {
 			return nil, err
 		}
 		inputs = append(inputs, f)

@@ -84,7 +84,7 @@ func (b *builder) unread(w *watch, inputs []*lock.Input) (*[]string, error) {
 		return nil, nil
 	}
 	opened, ok, err := w.opened()
-	if err := errors.Join(err, w.close()); err != nil || !ok {
+	if err := errors.Join(err, w.close()); err != nil || !ok || b.copied {
 		return nil, err
 	}
 	out, tools := []string{}, b.of(lock.SetTools) // which were unpacked before
