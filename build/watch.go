@@ -89,7 +89,7 @@ func (b *builder) unread(w *watch, inputs []*lock.Input) (*[]string, error) {
 	}
 	out, tools := []string{}, b.of(lock.SetTools) // which were unpacked before
 	for _, in := range inputs {
-		if b.given[in] && !opened[in] && !slices.Contains(tools, in) {
+		if b.given[in] && !opened[in] && !b.givenThen[in] && !slices.Contains(tools, in) {
 			out = append(out, ref(in))
 		}
 	}
