@@ -88,7 +88,7 @@ func newDistro(t *testing.T) *distro {
 
 	tools := filepath.Join(base, "tools")
 	put(t, tools, merged()...)
-	programs(t, tools, "rpm", "bash", "cat", "install", "sleep", "ls", "mkfifo", "chroot")
+	programs(t, tools, "rpm", "bash", "cat", "install", "sleep", "ls", "mkfifo", "chroot", "ln", "chmod")
 	put(t, tools, file{path: "bin/sh", mode: os.ModeSymlink, content: "bash"})
 	if out, err := exec.Command("cp", "-a", "/usr/lib/rpm", filepath.Join(tools, "usr/lib")).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

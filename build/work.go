@@ -258,6 +258,13 @@ func (l *stepLog) Append(step, output string) {
 	l.steps[step] += output
 }
 
+// text is what was appended under a name.
+func (l *stepLog) text(step string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.steps[step]
+}
+
 // Close writes the log. Closing it again is no error.
 func (l *stepLog) Close() error {
 	l.mu.Lock()

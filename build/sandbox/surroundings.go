@@ -40,6 +40,9 @@ func (s *Surroundings) Fixed() bool {
 	return s.Hostname == "" && s.User == 0 && s.Umask == 0 && len(s.Env) == 0
 }
 
+// Usual tells whether nothing at all is changed.
+func (s *Surroundings) Usual() bool { return s.Fixed() && s.CPUs == 0 && !s.Reversed }
+
 func (s *Surroundings) hostname() string {
 	if s.Hostname == "" {
 		return Hostname
@@ -56,7 +59,7 @@ func (s *Surroundings) umask() int {
 
 // evidence is s, or nil where it changes nothing.
 func (s *Surroundings) evidence() *Surroundings {
-	if s.Fixed() && s.CPUs == 0 && !s.Reversed {
+	if s.Usual() {
 		return nil
 	}
 	return s

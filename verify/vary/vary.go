@@ -358,7 +358,7 @@ func (c *Conditions) Command(ctx context.Context, args ...string) (*exec.Cmd, er
 
 // AroundJSON is Around as text, "" where it changes nothing.
 func (c *Conditions) AroundJSON() (string, error) {
-	if c.Around.Fixed() && c.Around.CPUs == 0 && !c.Around.Reversed {
+	if c.Around.Usual() {
 		return "", nil
 	}
 	b, err := json.Marshal(c.Around)
