@@ -39,6 +39,15 @@ func headers(store *cas.Store) func(*lock.Input) (spdx.Header, error) {
 	}
 }
 
+// License says what the header of a package in the store declares.
+func License(store *cas.Store) func(*lock.Input) (string, error) {
+	read := headers(store)
+	return func(in *lock.Input) (string, error) {
+		h, err := read(in)
+		return h.License, err
+	}
+}
+
 // signers says by whom the packages of a lock are signed.
 func signers(l *lock.Lock, store *cas.Store) func(*lock.Input) (spdx.Signer, error) {
 	return func(in *lock.Input) (spdx.Signer, error) {
