@@ -16,9 +16,12 @@ import (
 	"caisson/lock/digest"
 )
 
-// asOther is the user that the steps of the manifest run as where it is to be another
-// than root.
-func (b *builder) asOther() sandbox.Surroundings { return sandbox.Surroundings{User: b.Around.User} }
+// asOther is what the steps of the manifest find otherwise, and what installs packages
+// does not: that runs as root with umask 022, as package managers do, and rpm leaves its
+// database with the mode that the umask gives.
+func (b *builder) asOther() sandbox.Surroundings {
+	return sandbox.Surroundings{User: b.Around.User, Umask: b.Around.Umask}
+}
 
 // wanted tells whether step n is run.
 func (b *builder) wanted(n int) bool { return b.only == nil || slices.Contains(b.only, n) }

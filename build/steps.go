@@ -383,7 +383,7 @@ func (b *builder) runOnRoot(ctx context.Context, root *pendingRoot, inputs []*lo
 	s.Mounts = append(s.Mounts, sandbox.Mount{Source: root.dir, Target: sysroot, Writable: true})
 	s.ProcIn, s.DevIn = []string{sysroot}, []string{sysroot}
 	s.Env = append(s.Env, "ROOT="+sysroot, "SYSTEMD_OFFLINE=1", "PYTHONDONTWRITEBYTECODE=1")
-	s.FakeOwnership, s.Files, s.Around = true, root.seen, sandbox.Surroundings{} // as root, whoever else is asked for
+	s.FakeOwnership, s.Files, s.Around.User = true, root.seen, 0
 	res, _, err := b.run(ctx, inputs, s)
 	if err != nil {
 		return err

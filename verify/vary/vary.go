@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -220,7 +221,7 @@ func (c *choosing) choose(name string) {
 		if c.Inside {
 			c.Around.Umask = c.Umask
 		}
-		c.say(name, true, c.Inside, "077")
+		c.say(name, true, c.Inside, "077", "077, but for what installs packages, whose database has the mode that the umask gives")
 	}
 }
 
@@ -272,6 +273,8 @@ func (c *choosing) user() {
 		outside = "the build's own is the caller: only root may become another"
 	case try(become{UID: UID, GID: UID}) != nil:
 		outside = "the build's own is the caller: this root may not become another"
+	case !c.reachable():
+		outside = "the build's own is the caller: there is no folder with enough space that is open to another"
 	default:
 		c.UID, c.GID = UID, UID
 		outside = "an ordinary user, " + strconv.Itoa(UID)
@@ -280,6 +283,38 @@ func (c *choosing) user() {
 		c.Around.User = insideUID
 	}
 	c.say(UserGroup, c.UID != 0 || c.Inside, c.Inside, outside, fmt.Sprintf("user and group %d, but for what installs packages, which has to be root", insideUID))
+}
+
+// reachable chooses a base that another user can get to.
+func (c *choosing) reachable() bool {
+	for _, dir := range []string{c.base, "/var/tmp", "/tmp"} {
+		if openToAll(dir) && (dir == c.base || c.hasSpace(dir)) {
+			c.base = dir
+			return true
+		}
+	}
+	return false
+}
+
+// openToAll tells whether every user may go through a folder and those above it.
+func openToAll(dir string) bool {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return false
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if st, err := os.Stat(dir); err != nil || st.Mode().Perm()&0o001 == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// hasSpace tells whether a build can be made in a folder.
+func (c *choosing) hasSpace(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && unix.Access(dir, unix.W_OK) == nil &&
+		int64(st.Bavail)*st.Bsize >= c.Need && st.Flags&unix.ST_NOEXEC == 0
 }
 
 func (c *choosing) host() {
@@ -313,11 +348,7 @@ func (c *choosing) fileOrder() {
 // elsewhere is a folder on a file system of another type with enough space.
 func (c *choosing) elsewhere(here string) (dir, fs string) {
 	for _, d := range []string{"/dev/shm", "/var/tmp", "/tmp", c.Base} {
-		var st unix.Statfs_t
-		if unix.Statfs(d, &st) != nil || unix.Access(d, unix.W_OK) != nil {
-			continue
-		}
-		if t := c.FSType(d); t != here && t != "" && int64(st.Bavail)*st.Bsize >= c.Need && st.Flags&unix.ST_NOEXEC == 0 {
+		if t := c.FSType(d); t != here && t != "" && c.hasSpace(d) && (c.UID == 0 || openToAll(d)) {
 			return d, t
 		}
 	}
