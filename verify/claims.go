@@ -2,7 +2,6 @@ package verify
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -99,8 +98,8 @@ func byStep(steps []sandbox.Evidence) (byName map[string]*sandbox.Evidence, twic
 func stepClaims(their, our *sandbox.Evidence) []string {
 	var out []string
 	in := fmt.Sprintf("step %q: ", our.Step)
-	out = claimList(out, in, "command", inAnyStore(their.Command), inAnyStore(our.Command))
-	out = claimList(out, in, "environment", unvaried(our, inAnyStore(their.Environment)), unvaried(our, inAnyStore(our.Environment)))
+	out = claimList(out, in, "command", their.Command, our.Command)
+	out = claimList(out, in, "environment", unvaried(our, their.Environment), unvaried(our, our.Environment))
 	out = claimList(out, in, "namespaces", their.Namespaces, our.Namespaces)
 	for _, c := range [...]struct{ what, their, our string }{
 		{"folder", their.Dir, our.Dir},
@@ -139,25 +138,12 @@ func element(list []string, i int) string {
 	return fmt.Sprintf("%.200q", list[i])
 }
 
-// storeLayer is the mount of a store in a sandbox, numbered by how many stores
-// lie over each other on a machine.
-var storeLayer = regexp.MustCompile(`/store[0-9]+\b`)
-
-// inAnyStore replaces the number of a store's layer, which is the machine's.
-func inAnyStore(list []string) []string {
-	out := make([]string, len(list))
-	for i, s := range list {
-		out[i] = storeLayer.ReplaceAllString(s, "/store")
-	}
-	return out
-}
-
 // unvaried are the variables of an environment that the rebuild did not vary.
 func unvaried(our *sandbox.Evidence, env []string) []string {
 	if our.Around == nil {
 		return env
 	}
-	return slices.DeleteFunc(env, func(kv string) bool {
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
 		key, _, _ := strings.Cut(kv, "=")
 		return slices.ContainsFunc(our.Around.Env, func(v string) bool { return strings.HasPrefix(v, key+"=") })
 	})

@@ -302,6 +302,9 @@ func (v *verification) rebuilt(ctx context.Context, err error) error {
 	v.report.Rebuilt = &a
 	v.check("rebuild", Passed, "made again from lock and store")
 	v.seen = v.checkEvidence("evidence of the rebuild", v.rebuildDir)
+	if last := &v.report.Checks[len(v.report.Checks)-1]; last.Status == NotAsked {
+		last.Status, last.Detail = NotChecked, "the rebuild left no "+evidenceFile
+	}
 	if err := v.compare(ctx, again); err != nil {
 		return err
 	}
@@ -427,10 +430,36 @@ func (v *verification) weigh() {
 			return
 		case c.Status == Refused && !strings.HasPrefix(r.Reason, refusedBy):
 			r.Verdict, r.Reason = NotVerified, refusedBy+c.Name+": "+c.Detail
-		case c.Status == NotChecked && r.Verdict != NotVerified:
+		case c.Status == Passed, c.Status == NotAsked, c.Status == Refused:
+		case r.Verdict != NotVerified:
 			r.Verdict, r.Reason = NotVerified, c.Name+" could not be checked: "+c.Detail
 		}
 	}
+	if r.Verdict == NotVerified {
+		return
+	}
+	for _, name := range v.restsOn() {
+		if !slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Name == name && c.Status == Passed }) {
+			r.Verdict, r.Reason = NotVerified, name+" was not checked, and the verdict has to rest on it"
+			return
+		}
+	}
+}
+
+// restsOn are the checks that have to have passed for a verdict to be good,
+// whatever else was checked.
+func (v *verification) restsOn() []string {
+	names := []string{"root hash", "measurements"}
+	if v.Rebuild != nil {
+		names = append(names, "rebuild", "disk", "evidence of the rebuild")
+	}
+	if v.Boot != nil {
+		names = append(names, "boot")
+	}
+	if v.Rebuilders != nil || v.Rebuild == nil {
+		names = append(names, "rebuilders")
+	}
+	return names
 }
 
 // refusedBy begins the reason of a verdict that a policy refuses.

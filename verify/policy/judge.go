@@ -163,6 +163,11 @@ func (j *judge) exceptions() *rule {
 		r.find("", "%v", j.Unsigned)
 		return r
 	}
+	if made, what := j.made(); j.Now.Before(made) {
+		// By a clock that is slow, what has ended would still hold.
+		r.unknown("", "whether they still hold cannot be told: %s is of %s, and the clock says %s", what, made.Format(time.DateOnly), j.Now.UTC().Format(time.DateOnly))
+		return r
+	}
 	current, expired := Current(j.Facts.Exceptions, j.Now)
 	for _, e := range expired {
 		r.find("", "the exception of %s for %s %s ended on %s", e.Who, e.Rule+e.Function, e.Match, e.Until)
@@ -243,6 +248,18 @@ func (j *judge) variant() *rule {
 	return r
 }
 
+// made is when the newest package was, or the epoch where there is none.
+func (j *judge) made() (at time.Time, what string) {
+	newest, what := int64(0), "its newest package"
+	for _, in := range j.packages() {
+		newest = max(newest, in.RPM.BuildTime)
+	}
+	if newest == 0 {
+		newest, what = j.Facts.Lock.Epoch, "its epoch"
+	}
+	return time.Unix(newest, 0).UTC(), what
+}
+
 // age is that of the newest package, or of the epoch where there is none.
 func (j *judge) age() *rule {
 	r := &rule{name: ruleAge, mend: "run `caisson lock --update` and build again, on a machine whose clock is right"}
@@ -251,14 +268,7 @@ func (j *judge) age() *rule {
 		r.unknown("", "%v", err)
 		return r
 	}
-	newest, what := int64(0), "its newest package"
-	for _, in := range j.packages() {
-		newest = max(newest, in.RPM.BuildTime)
-	}
-	if newest == 0 {
-		newest, what = j.Facts.Lock.Epoch, "its epoch"
-	}
-	made := time.Unix(newest, 0).UTC()
+	made, what := j.made()
 	days := int(j.Now.Sub(made).Hours() / 24)
 	switch {
 	case j.Now.Before(made):

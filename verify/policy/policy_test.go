@@ -198,7 +198,7 @@ func TestJudge(t *testing.T) {
 		{"builder", "builders: [b.pub]", nil, "builder", verify.Passed, "b.pub"},
 		{"no builder", "builders: [b.pub]", func(w *world) {
 			w.License = func(*lock.Input) (string, error) { return "GPLv3+", nil }
-	w.Builder = func(digest.Digest, digest.Digest) (string, error) { return "", errors.New("unknown key") }
+			w.Builder = func(digest.Digest, digest.Digest) (string, error) { return "", errors.New("unknown key") }
 		}, "builder", verify.Refused, "unknown key"},
 		{"verifier", "verifiers: [v.pub]", func(w *world) { w.Signer = func() bool { return true } }, "verifier", verify.Passed, ""},
 		{"another verifier", "verifiers: [v.pub]", func(w *world) { w.Signer = func() bool { return false } }, "verifier", verify.Refused, "not one of those allowed"},
@@ -255,6 +255,7 @@ func TestExceptions(t *testing.T) {
 	}{
 		{"in time", func(*world) {}, verify.Passed, verify.Passed, 1, "base: excepted by jane until 2026-11-21"},
 		{"expired", func(w *world) { w.Now = w.Now.AddDate(0, 0, 1) }, verify.Refused, verify.Refused, 0, "ended on 2026-11-21"},
+		{"a slow clock", func(w *world) { w.Now = w.Now.AddDate(-1, 0, 0) }, verify.NotChecked, verify.Refused, 0, "whether they still hold cannot be told"},
 		{"unsigned", func(w *world) { w.Unsigned = errors.New("e is not signed") }, verify.Refused, verify.Refused, 0, "e is not signed"},
 		{"of something else", func(w *world) { w.Exceptions[0].Match = "other" }, verify.Passed, verify.Refused, 0, "is not allowed"},
 		{"from another rule", func(w *world) { w.Exceptions[0].Rule = "rpm keys" }, verify.Passed, verify.Refused, 0, "is not allowed"},
