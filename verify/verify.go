@@ -170,7 +170,7 @@ func (v *verification) readAndRebuild(ctx context.Context) error {
 		ctx, stop = context.WithCancel(ctx)
 		made = v.start(ctx, c)
 		// It is over before its folder is removed.
-		defer func() { stop(); <-made }()
+		defer func() { stop(); _ = <-made }()
 	}
 	v.say("reading the image")
 	var err error
