@@ -104,7 +104,7 @@ func readLog(r io.Reader, padded bool) ([]LogEvent, error) {
 		return nil, fmt.Errorf("event log: %w", err)
 	}
 	var all []LogEvent
-	for n := 1; len(l.b) > 0 && !(padded && blank(l.b)); n++ {
+	for n := 1; len(l.b) > 0 && (!padded || !blank(l.b)); n++ {
 		e, extends, err := l.event(sizes)
 		if err != nil {
 			return nil, fmt.Errorf("event log: event %d: %w", n, err)

@@ -63,6 +63,19 @@ func (f Firmware) Bytes() []byte {
 	return b
 }
 
+// Variables are size bytes of a firmware's variables, of which there is none.
+func Variables(size int) []byte {
+	const header = 72
+	b := bytes.Repeat([]byte{0xff}, size)
+	clear(b[:header+28])
+	copy(b[40:], "_FVH")
+	b[48] = header
+	id := guid("aaf32c78-947b-439a-a180-2e144ec37792") // authenticated variables
+	copy(b[header:], id[:])
+	binary.LittleEndian.PutUint32(b[header+16:], uint32(size-header))
+	return b
+}
+
 func entry(w *bytes.Buffer, id string, v uint32) {
 	write(w, v)
 	write(w, uint16(4+18))
