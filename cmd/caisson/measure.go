@@ -2,8 +2,8 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -91,7 +91,7 @@ func runMeasure(ui *ui, o *measureOptions, image string) error {
 	}
 	if o.eventLog != "" {
 		if m.Departures, err = o.compare(m); err != nil {
-			return fmt.Errorf("%s: %w", o.eventLog, err)
+			return err
 		}
 	}
 	if err := o.write(m); err != nil {
@@ -103,6 +103,9 @@ func runMeasure(ui *ui, o *measureOptions, image string) error {
 		}
 	} else {
 		m.print(ui)
+	}
+	for _, n := range m.notes() {
+		ui.line("note: " + n)
 	}
 	if len(m.Departures) > 0 {
 		return &codeError{fmt.Errorf("%s departs from the prediction:\n  %s", o.eventLog, strings.Join(m.Departures, "\n  ")), exitDifferent,
@@ -151,6 +154,22 @@ func (m *measured) print(ui *ui) {
 			ui.print("tdx rtmr %s %s", n, m.TDX.RTMRs[n])
 		}
 	}
+}
+
+// notes are what a person has to know of the values of a confidential machine.
+func (m *measured) notes() []string {
+	var all []string
+	if m.SNP != nil && m.SNP.DirectCmdline == nil {
+		all = append(all, "the launch digest is that of the firmware and the machine, not of the image; what the image boots is in PCRs")
+	}
+	if m.TDX != nil {
+		for _, a := range m.TDX.Assumptions {
+			if strings.HasPrefix(a, "MRTD") || strings.HasPrefix(a, "RTMR") {
+				all = append(all, a)
+			}
+		}
+	}
+	return all
 }
 
 // write writes the files that were asked for.
@@ -207,19 +226,31 @@ func wantFile(name string) error {
 func (o *measureOptions) compare(m *measured) ([]string, error) {
 	f, err := os.Open(o.eventLog)
 	if err != nil {
-		return nil, errors.Unwrap(err)
+		return nil, err
 	}
 	defer f.Close()
+	var all []string
 	if m.TDX != nil {
-		return m.TDX.departures(f)
+		all, err = m.TDX.departures(f)
+	} else {
+		all, err = m.departures(f)
 	}
-	log, err := measure.ReadLog(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.eventLog, err)
+	}
+	return all, nil
+}
+
+// departures says where the log of a TPM departs from the prediction, in the
+// first bank in which it does.
+func (m *measured) departures(r io.Reader) ([]string, error) {
+	log, err := measure.ReadLog(r)
 	if err != nil {
 		return nil, err
 	}
 	compared := false
 	for _, bank := range measure.Banks() {
-		if !hasBank(log, bank) {
+		if len(log) == 0 || log[0].Digests[bank] == "" {
 			continue
 		}
 		compared = true
@@ -232,12 +263,7 @@ func (o *measureOptions) compare(m *measured) ([]string, error) {
 		}
 	}
 	if !compared {
-		return nil, fmt.Errorf("it has no events in a bank that is predicted: %v", measure.Banks())
+		return nil, fmt.Errorf("it has no event in a bank that is predicted: %s", strings.Join(measure.Banks(), ", "))
 	}
 	return nil, nil
-}
-
-// hasBank tells whether a log has a bank.
-func hasBank(log []measure.LogEvent, bank string) bool {
-	return len(log) > 0 && log[0].Digests[bank] != ""
 }

@@ -239,6 +239,9 @@ func (v *tdxValues) departures(r io.Reader) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(log) > 0 && log[0].Digests["sha384"] == "" {
+		return nil, errors.New("it has no SHA-384 digests: not the log of a TDX machine")
+	}
 	var all []string
 	for _, d := range tdx.Departures(v.Values, log) {
 		all = append(all, d.String())
