@@ -123,7 +123,7 @@ func tpmLog(r *measure.Result) []byte {
 func ccelLog(ts *testscript.TestScript, firmware []byte, r *measure.Result) []byte {
 	f, err := ovmf.Read(bytes.NewReader(firmware))
 	ts.Check(err)
-	v, err := tdx.Predict(f, r, 1<<30)
+	v, err := tdx.Predict(f, r, tdx.Machine{Memory: 1 << 30})
 	ts.Check(err)
 	b := logHead(1, 0x0c, 48)
 	for _, e := range v.Events {

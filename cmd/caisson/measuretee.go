@@ -39,6 +39,7 @@ type teeOptions struct {
 	append        string
 	appended      bool // whether that was given
 	memory        uint64
+	old           bool // firmware
 }
 
 func (o *teeOptions) flags(f *pflag.FlagSet) {
@@ -52,13 +53,14 @@ func (o *teeOptions) flags(f *pflag.FlagSet) {
 	f.BoolVar(&o.direct, "direct-boot", false, "snp: the machine starts the image's kernel itself (-kernel, -initrd and -append, kernel-hashes=on)")
 	f.StringVar(&o.append, "append", "", "snp: with --direct-boot, the text given with -append; the image's own where it is not given")
 	f.Uint64Var(&o.memory, "memory", 0, "tdx: its memory in MiB, for the first event of RTMR 0")
+	f.BoolVar(&o.old, "edk2-before-202411", false, "tdx: the firmware is older than edk2-stable202411, which has another RTMR 1")
 }
 
 // check fails where flags are missing or do not belong together.
 func (o *teeOptions) check(f *pflag.FlagSet) error {
 	only := map[string][]string{
 		teeSNP: {"vcpus", "vcpu-type", "vcpu-sig", "vmm-type", "guest-features", "direct-boot", "append"},
-		teeTDX: {"memory"},
+		teeTDX: {"memory", "edk2-before-202411"},
 	}
 	if _, ok := only[o.tee]; !ok && o.tee != "" {
 		return fmt.Errorf("--tee %s: want %s or %s", o.tee, teeSNP, teeTDX)
@@ -225,7 +227,7 @@ func (o *teeOptions) measureTDX(m *measured, f *ovmf.Firmware, image string) err
 	if memory>>20 != o.memory {
 		memory = tdx.MaxMemory + 1
 	}
-	v, err := tdx.Predict(f, r, memory)
+	v, err := tdx.Predict(f, r, tdx.Machine{Memory: memory, Before202411: o.old})
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.firmware, err)
 	}

@@ -32,10 +32,18 @@ const (
 // registers are how many RTMRs there are.
 const registers = 4
 
+// Machine is what is measured beside the firmware file and the image.
+type Machine struct {
+	Memory uint64 // bytes; 0 where it is not known
+	// Before202411 tells that the firmware's code is older than
+	// edk2-stable202411: it measures the separator before boot into RTMR 0
+	// and not into RTMR 1. The file does not tell.
+	Before202411 bool
+}
+
 // Predict predicts what a machine with such a firmware measures that boots the
-// image of the result, which must be for the firmware's Platform. Memory is the
-// machine's, in bytes; 0 where it is not known.
-func Predict(f *ovmf.Firmware, r *measure.Result, memory uint64) (*Values, error) {
+// image of the result, which must be for the firmware's Platform.
+func Predict(f *ovmf.Firmware, r *measure.Result, m Machine) (*Values, error) {
 	mrtd, err := MRTD(f)
 	if err != nil {
 		return nil, err
@@ -43,10 +51,14 @@ func Predict(f *ovmf.Firmware, r *measure.Result, memory uint64) (*Values, error
 	v := &Values{MRTD: hexOf(mrtd), RTMRs: map[string]string{}, Assumptions: []string{
 		"MRTD: QEMU and KVM add the firmware's pages in order, each followed by the measurement of its contents",
 		"RTMR 0 has no value: QEMU's ACPI tables and the machine's boot options are not known",
-		"RTMR 1: the firmware is of edk2-stable202411 or newer, which measures one separator there",
 		"RTMR 1 and 2: the machine has no TPM",
 	}}
-	if memory == 0 {
+	if m.Before202411 {
+		v.Assumptions = append(v.Assumptions, "RTMR 1: the firmware is older than edk2-stable202411, and measures no separator there")
+	} else {
+		v.Assumptions = append(v.Assumptions, "RTMR 1: the firmware is of edk2-stable202411 or newer, and measures one separator there")
+	}
+	if m.Memory == 0 {
 		v.Assumptions = append(v.Assumptions, "RTMR 0: the machine's memory is not known")
 	}
 	for _, a := range r.Assumptions { // that hold here too
@@ -56,10 +68,10 @@ func Predict(f *ovmf.Firmware, r *measure.Result, memory uint64) (*Values, error
 			}
 		}
 	}
-	if err := v.firmwareEvents(f, r, memory); err != nil {
+	if err := v.firmwareEvents(f, r, m); err != nil {
 		return nil, err
 	}
-	if err := v.imageEvents(r); err != nil {
+	if err := v.imageEvents(r, m); err != nil {
 		return nil, err
 	}
 	for n := range registers {
@@ -77,7 +89,7 @@ func (v *Values) add(rtmr int, kind, description, digest string) {
 func sum(s string) string { return hexOf(sha512.Sum384([]byte(s))) }
 
 // firmwareEvents are those of RTMR 0 (OvmfPkg/IntelTdx, OvmfPkg/Tcg/TdTcg2Dxe).
-func (v *Values) firmwareEvents(f *ovmf.Firmware, r *measure.Result, memory uint64) error {
+func (v *Values) firmwareEvents(f *ovmf.Firmware, r *measure.Result, m Machine) error {
 	all, err := sections(f)
 	if err != nil {
 		return fmt.Errorf("firmware: %w", err)
@@ -87,8 +99,8 @@ func (v *Values) firmwareEvents(f *ovmf.Firmware, r *measure.Result, memory uint
 		return fmt.Errorf("firmware: %w", err)
 	}
 	blocks := ""
-	if memory != 0 {
-		if blocks, err = handoff(all, memory); err != nil {
+	if m.Memory != 0 {
+		if blocks, err = handoff(all, m.Memory); err != nil {
 			return err
 		}
 	}
@@ -111,6 +123,9 @@ func (v *Values) firmwareEvents(f *ovmf.Firmware, r *measure.Result, memory uint
 		v.add(0, evFlags, "ACPI tables, "+table, "")
 	}
 	v.Events = append(v.Events, Event{Type: evBoot, Description: "boot options", Several: true})
+	if m.Before202411 {
+		v.add(0, evSeparator, "separator", sum("\x00\x00\x00\x00"))
+	}
 	for _, e := range after {
 		v.add(0, e.Type, e.Description, e.In(bank))
 	}
@@ -118,7 +133,7 @@ func (v *Values) firmwareEvents(f *ovmf.Firmware, r *measure.Result, memory uint
 }
 
 // imageEvents are those of RTMR 1 and 2.
-func (v *Values) imageEvents(r *measure.Result) error {
+func (v *Values) imageEvents(r *measure.Result, m Machine) error {
 	knows := func(program string) bool { return slices.Contains(r.Confidential, program) }
 	if started(r, shim) && !knows(shim) {
 		return errors.New("shim of the image does not measure into RTMRs: how it notes what it allows is not known")
@@ -129,7 +144,7 @@ func (v *Values) imageEvents(r *measure.Result) error {
 	if !knows(linux) {
 		v.Assumptions = append(v.Assumptions, "RTMR 2: Linux "+r.Kernel+" does not measure into RTMRs: its command line and initrd are measured as parts of the UKI only, in RTMR 1")
 	}
-	separated := false
+	separated := m.Before202411
 	for _, e := range r.Events {
 		n := 1
 		switch by := program(e); {

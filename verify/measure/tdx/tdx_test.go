@@ -158,7 +158,7 @@ func TestPredict(t *testing.T) {
 		{[]string{"shim", "linux"}, "C S gpt shim systemd-boot UKI .linux E", "MokList options"},
 		{[]string{"shim"}, "C S gpt shim systemd-boot UKI .linux E", "MokList"},
 	} {
-		v, err := Predict(f, result(c.knows...), 8<<30)
+		v, err := Predict(f, result(c.knows...), Machine{Memory: 8 << 30})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,13 +182,21 @@ func TestPredict(t *testing.T) {
 			t.Errorf("%v: got assumptions %q", c.knows, v.Assumptions)
 		}
 	}
+	v, err := Predict(f, result("shim"), Machine{Before202411: true})
+	var one []string
+	for _, name := range []string{"Calling EFI Application from Boot Option", "gpt", "shim", "systemd-boot", "UKI", ".linux", "Exit Boot Services Invocation"} {
+		one = append(one, sum(name))
+	}
+	if err != nil || v.RTMRs["1"] != measure.ReplayBank(bank, one) {
+		t.Errorf("of an old firmware: got %+v, %v, want no separator in RTMR 1", v, err)
+	}
 	for want, err := range map[string]error{
-		"shim of the image does not": second(Predict(f, result("linux"), 0)),
-		"memory of 1 bytes":          second(Predict(f, result("shim"), 1)),
-		"memory of 9223372036854775": second(Predict(f, result("shim"), 1<<63)),
-		"is not in memory that is":   second(Predict(read(t, overlapping().Bytes()), result("shim"), 1<<30)),
-		"two sections of variables":  second(Predict(read(t, twice(sectionConfig).Bytes()), result("shim"), 1<<30)),
-		"two sections for the desc":  second(Predict(read(t, twice(sectionHOB).Bytes()), result("shim"), 1<<30)),
+		"shim of the image does not": second(Predict(f, result("linux"), Machine{})),
+		"memory of 1 bytes":          second(Predict(f, result("shim"), Machine{Memory: 1})),
+		"memory of 9223372036854775": second(Predict(f, result("shim"), Machine{Memory: 1 << 63})),
+		"is not in memory that is":   second(Predict(read(t, overlapping().Bytes()), result("shim"), Machine{Memory: 1 << 30})),
+		"two sections of variables":  second(Predict(read(t, twice(sectionConfig).Bytes()), result("shim"), Machine{Memory: 1 << 30})),
+		"two sections for the desc":  second(Predict(read(t, twice(sectionHOB).Bytes()), result("shim"), Machine{Memory: 1 << 30})),
 		"its variables: no firmware": second(Platform(read(t, usual(4096).Bytes()))),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -225,7 +233,7 @@ func FuzzPredict(f *testing.F) {
 		if err != nil {
 			return
 		}
-		v, err := Predict(fw, result("shim", "linux"), memory)
+		v, err := Predict(fw, result("shim", "linux"), Machine{Memory: memory, Before202411: memory%2 == 1})
 		if err != nil {
 			return
 		}
