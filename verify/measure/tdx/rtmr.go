@@ -139,7 +139,7 @@ func (v *Values) imageEvents(r *measure.Result, m Machine) error {
 		return errors.New("shim of the image does not measure into RTMRs: how it notes what it allows is not known")
 	}
 	if !knows(stub) {
-		v.Assumptions = append(v.Assumptions, "RTMR 2: systemd-stub "+r.Stub+" does not measure into RTMRs: this one does not tell the sections of UKIs and addons apart, RTMR 1 does")
+		v.Assumptions = append(v.Assumptions, "RTMR 2: systemd-stub "+r.Stub+" does not measure into RTMRs: this one has no sections of UKIs and no addons, which RTMR 1 has as programs")
 	}
 	if !knows(linux) {
 		v.Assumptions = append(v.Assumptions, "RTMR 2: Linux "+r.Kernel+" does not measure into RTMRs: its command line and initrd are measured as parts of the UKI only, in RTMR 1")
