@@ -34,7 +34,7 @@ func (d *distro) largePackage(b *testing.B, n int) {
 		case i%12 == 0:
 			size *= 40
 		case i%100 == 1:
-			size *= 2500
+			size *= 4000
 		}
 		name := filepath.Join(tree, fmt.Sprintf("usr/share/large/%d/%d/%d", n, i%20, i))
 		if err := writeHalfNoise(name, uint64(n*rootFilesEach+i), size); err != nil { //nolint:gosec // positive
