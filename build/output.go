@@ -117,6 +117,8 @@ type Evidence struct {
 	// Skipped are the scriptlets and triggers that were not run because the
 	// lock says so of their set, in the order of sets and packages.
 	Skipped []SkippedScript `json:"skippedScriptlets,omitempty"`
+	// NotRecorded says in words which attempts to get out fail without being listed.
+	NotRecorded []string `json:"notRecorded"`
 }
 
 // SkippedScript is a scriptlet or trigger that was not run.
