@@ -112,7 +112,7 @@ func writeCalls() []call {
 	return []call{
 		writing(unix.SYS_OPENAT, "openat", notifyIfBits(2, toWrite), openedAt(0)),
 		writing(unix.SYS_OPENAT2, "openat2", notifyAlways(), openedHow),
-		writing(unix.SYS_TRUNCATE, "truncate", notifyAlways(), named(0, changes, false)),
+		writing(unix.SYS_TRUNCATE, "truncate", notifyAlways(), named(0, opens, false)),
 		writing(unix.SYS_RENAMEAT, "renameat", notifyAlways(), renamedAt),
 		writing(unix.SYS_RENAMEAT2, "renameat2", notifyAlways(), renamedAt),
 		writing(unix.SYS_LINKAT, "linkat", notifyAlways(), namedAt(2, makes, -1)),
@@ -157,7 +157,7 @@ func (l *listener) noteWrites(r *request) {
 		}
 		if i+1 < len(targets) {
 			d.From = name
-		} else if t.manner != removes {
+		} else if t.manner != removes && (t.manner != changes || d.Owner) {
 			d.Path = name
 		}
 	}
@@ -275,11 +275,11 @@ type Deed struct {
 	// Read reads a file as that program will find it, up to a number of bytes. It
 	// may be called as long as the function that is told has not returned.
 	Read func(name string, limit int64) ([]byte, error)
-	// Call is the system call by which the file at Path is made, opened to be
-	// written to, or changed; From is its name until now where it is renamed. Both
-	// are without symbolic links.
+	// Call is the system call by which the file at Path is made or opened to be
+	// written to; From is its name until now where it is renamed. Both are without
+	// symbolic links.
 	Call, Path, From string
-	// Owner says that what is changed is what Spec.FakeOwnership records.
+	// Owner says that what the call sets is what Spec.FakeOwnership records.
 	Owner bool
 }
 
