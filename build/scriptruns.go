@@ -19,15 +19,17 @@ import (
 // starts are the packages' scripts, each known by its program and its text; where
 // several packages have the same one, by the order in which rpm installs them. Lua
 // runs in rpm itself, between one package's files and the next one's: it is known
-// where only one package has a Lua script for that place. What a script leaves
-// running counts as of the next one. Where it is not known, nobody is named.
+// where only one package has a Lua script for that place, or, when it starts a
+// program, where only one of them names that. What a script leaves running counts
+// as of the next one. Where it is not known, nobody is named.
 type scriptRuns struct {
 	packages []*rootfs.Package
 	byKey    map[scriptKey][]scriptOf
 	// runs are the scripts that rpm started, in their order; the zero key is none
 	// that a package has.
-	runs   []scriptKey
-	labels []string // of runs, once settled; empty where it is not known
+	runs     []scriptKey
+	programs []string // of runs
+	labels   []string // of runs, once settled; empty where it is not known
 	// events is what was done in the root, in its order.
 	events []rpmEvent
 	wrote  map[string][]int // indexes of events, by path
@@ -71,7 +73,7 @@ func newScriptRuns(packages []*rootfs.Package) *scriptRuns {
 // told is the sandbox's Spec.Told.
 func (r *scriptRuns) told(d sandbox.Deed) {
 	if d.Args != nil {
-		r.runs = append(r.runs, r.identify(d))
+		r.runs, r.programs = append(r.runs, r.identify(d)), append(r.programs, strings.Join(d.Args[:min(1, len(d.Args))], ""))
 		return
 	}
 	p, ok := strings.CutPrefix(d.Path, sysroot+"/")
@@ -231,18 +233,30 @@ func (r *scriptRuns) nameLua(dir string, order []int) error {
 		e := &r.events[i]
 		if p, ok := owner[e.path]; ok && e.unpacking {
 			last = place[p]
-		} else if s := between(scripts, last, next[i], len(order)); e.by == 0 && s != nil {
-			r.labels = append(r.labels, r.label(*s))
-			e.by = len(r.labels)
+		} else if e.by == 0 || r.labels[e.by-1] == "" {
+			r.nameEvent(e, between(scripts, last, next[i], len(order)))
 		}
 	}
 	return nil
 }
 
+// nameEvent gives an event to the only one of the scripts that can have been at
+// work, if there is one. What ran is in rpm, or a program that it started.
+func (r *scriptRuns) nameEvent(e *rpmEvent, scripts []placedScript) {
+	if e.by > 0 && len(scripts) > 1 {
+		scripts = slices.DeleteFunc(scripts, func(s placedScript) bool { return !strings.Contains(s.body, r.programs[e.by-1]) })
+	}
+	if len(scripts) == 1 {
+		r.labels = append(r.labels, r.label(scripts[0].scriptOf))
+		e.by = len(r.labels)
+	}
+}
+
 // placedScript is a script and its package's place in the order of installation.
 type placedScript struct {
 	scriptOf
-	at int
+	at   int
+	body string
 }
 
 func (r *scriptRuns) luaScripts(place []int) []placedScript {
@@ -250,7 +264,7 @@ func (r *scriptRuns) luaScripts(place []int) []placedScript {
 	for i, p := range r.packages {
 		for k := range p.Scripts {
 			if p.Scripts[k].Program == lua {
-				out = append(out, placedScript{scriptOf{i, p.Scripts[k].Kind}, place[i]})
+				out = append(out, placedScript{scriptOf{i, p.Scripts[k].Kind}, place[i], p.Scripts[k].Body})
 			}
 		}
 	}
@@ -261,11 +275,10 @@ func hasLua(p *rootfs.Package) bool {
 	return slices.ContainsFunc(p.Scripts, func(s rootfs.Script) bool { return s.Program == lua })
 }
 
-// between is the script that can have run in rpm after the files of the package at
-// one place and before those of the one at another, of n; nil where another may be.
-func between(scripts []placedScript, last, next, n int) (found *scriptOf) {
-	for i := range scripts {
-		s := &scripts[i]
+// between are the scripts that can have run in rpm after the files of the package
+// at one place and before those of the one at another, of n.
+func between(scripts []placedScript, last, next, n int) (found []placedScript) {
+	for _, s := range scripts {
 		can := true
 		switch s.kind {
 		case "pretrans":
@@ -277,11 +290,8 @@ func between(scripts []placedScript, last, next, n int) (found *scriptOf) {
 		case "post":
 			can = s.at >= last && s.at < next
 		}
-		if can && found != nil {
-			return nil
-		}
 		if can {
-			found = &s.scriptOf
+			found = append(found, s)
 		}
 	}
 	return found
