@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,14 +29,14 @@ their metadata), or two images (down to the file, and which measurements change)
 image in it. The exit code is 3 where there is a difference. --json prints, for
 images, what diffoscope reads.`,
 		Args: cobra.ExactArgs(2),
-		RunE: func(_ *cobra.Command, args []string) error { return runDiff(ui, &s, args[0], args[1], asJSON) },
+		RunE: func(c *cobra.Command, args []string) error { return runDiff(c.Context(), ui, &s, args[0], args[1], asJSON) },
 	}
 	s.storeFlag(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
-func runDiff(ui *ui, s *sources, a, b string, asJSON bool) error {
+func runDiff(ctx context.Context, ui *ui, s *sources, a, b string, asJSON bool) error {
 	var err error
 	if a, err = imageIn(a); err != nil {
 		return err
@@ -57,7 +58,7 @@ func runDiff(ui *ui, s *sources, a, b string, asJSON bool) error {
 	case first:
 		return diffLocks(ui, s, a, b, asJSON)
 	}
-	return diffImages(ui, a, b, asJSON)
+	return diffImages(ctx, ui, a, b, asJSON)
 }
 
 // imageIn is the image of an output folder, and any other path as it is.
@@ -111,7 +112,7 @@ func isJSON(name string) (bool, error) {
 	return strings.HasPrefix(strings.TrimLeft(string(b[:n]), " \t\r\n"), "{"), nil
 }
 
-func diffImages(ui *ui, a, b string, asJSON bool) error {
+func diffImages(ctx context.Context, ui *ui, a, b string, asJSON bool) error {
 	da, err := verify.OpenDisk(a)
 	if err != nil {
 		return err
@@ -122,7 +123,7 @@ func diffImages(ui *ui, a, b string, asJSON bool) error {
 		return err
 	}
 	defer db.Close()
-	nodes, err := diff.Disks(side(da, a), side(db, b), diff.Options{})
+	nodes, err := diff.Disks(ctx, side(da, a), side(db, b), diff.Options{})
 	if err != nil {
 		return err
 	}

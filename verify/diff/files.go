@@ -99,6 +99,7 @@ type tree struct {
 	byPath  map[string]*entry
 	err     error // where reading ended early
 	places  []named
+	owners  owners // nil until they are wanted
 }
 
 // named is a span and what lies in it.
@@ -155,16 +156,13 @@ func (t *tree) all() spans {
 // comparison is that of two trees.
 type comparison struct {
 	*differ
-	part      string // as Source.Owner has it
+	spot      spot   // of the tree
 	measured  string // where what belongs to no file is measured
 	prefix    string // of the paths of nodes
 	a, b      *tree
 	changed   spans
 	explained []span // that nodes have been made for
-	// drill shows how two files differ, where it knows more of them than that
-	// they are bytes. It may be nil.
-	drill func(n *Node, x, y *entry) bool
-	shift *[2]int64
+	shift     *[2]int64
 	timed bool // the files' times are known
 }
 
@@ -226,7 +224,7 @@ func commonShift(a, b *tree) *[2]int64 {
 // single shows an entry that one side has.
 func (c *comparison) single(parent *Node, e *entry, first bool) {
 	n := c.only(parent, c.prefix+e.path, first)
-	c.owner(n, c.part, e.path)
+	c.owner(n, e.path)
 	c.explained = append(append(c.explained, e.meta...), e.data...)
 	if n == nil {
 		return
@@ -255,7 +253,7 @@ func (c *comparison) both(parent *Node, x, y *entry) {
 	if n == nil {
 		return
 	}
-	c.owner(n, c.part, x.path)
+	c.owner(n, x.path)
 	if attrs {
 		at := n
 		if content {
@@ -313,22 +311,24 @@ func differs(x, y *entry) (bool, error) {
 
 // content shows how the contents of two entries differ.
 func (c *comparison) content(n *Node, x, y *entry) {
-	if c.drill != nil && c.drill(n, x, y) {
-		return
+	if c.spot.boot && !startsMZ(x) && !startsMZ(y) {
+		n.comment("in no PCR, unless the firmware or a boot loader measures the file")
 	}
-	f, errA := x.open()
-	g, errB := y.open()
-	if errA != nil || errB != nil {
-		c.failed(n, errA, errB)
-		return
-	}
-	defer f.Close()
-	defer g.Close()
-	found, err := compareContent(f, g)
+	at := c.spot
+	at.path = c.prefix + x.path
+	c.streams(n, at, x.open, y.open)
+}
+
+// startsMZ tells whether a file may be an EFI program.
+func startsMZ(e *entry) bool {
+	r, err := e.open()
 	if err != nil {
-		n.comment(err.Error())
+		return false
 	}
-	c.explain(n, found, 0)
+	defer r.Close()
+	b := make([]byte, 2)
+	_, err = io.ReadFull(r, b)
+	return err == nil && string(b) == "MZ"
 }
 
 // rest shows what differs and has no node yet: what is described and not
@@ -337,7 +337,7 @@ func (c *comparison) rest(n *Node, r [2]io.ReaderAt, known spans, slack string) 
 	readA, readB := c.a.all(), c.b.all()
 	all := normalise(slices.Concat(readA, readB, known))
 	if left := c.changed.minus(all); len(left) > 0 {
-		s := c.child(n, c.prefix+" "+slack)
+		s := c.child(n, beside(c.prefix, slack))
 		s.comment("belongs to no file: padding, or space that is not used")
 		if c.measured != "" {
 			s.comment(c.measured)
@@ -356,7 +356,7 @@ func (c *comparison) rest(n *Node, r [2]io.ReaderAt, known spans, slack string) 
 		return
 	}
 	if c.shift == nil {
-		s := c.child(n, c.prefix+" metadata")
+		s := c.child(n, beside(c.prefix, "metadata"))
 		s.comment("the files are the same; what describes them is written otherwise")
 		c.raw(s, r[0], r[1], 0, left, c.a.at)
 	}

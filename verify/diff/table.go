@@ -112,6 +112,11 @@ func readCopy(r io.ReaderAt, sectors, lba int64) *copyOfTable {
 	return c
 }
 
+// partitioned tells whether it looks like a disk's, sound or not.
+func (t *table) partitioned() bool {
+	return len(t.parts) > 0 || bytes.HasPrefix(t.primary.header, []byte("EFI PART")) || bytes.HasPrefix(t.backup.header, []byte("EFI PART"))
+}
+
 // follow reads the entries where those of a sound copy are.
 func (c *copyOfTable) follow(sound *copyOfTable, r io.ReaderAt) {
 	c.entriesAt, c.entrySize = sound.entriesAt, sound.entrySize

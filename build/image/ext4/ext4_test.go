@@ -332,9 +332,11 @@ func TestRefuse(t *testing.T) {
 // most, and cuts them.
 func FuzzWalk(f *testing.F) {
 	var images [][]byte
+	var used [][]int
 	kinds := kinds()
 	for _, k := range []string{"ext2", "ext3", "ext4", "ext4-inline", "ext4-meta"} {
-		images = append(images, image(f, kinds[k]...))
+		b := image(f, kinds[k]...)
+		images, used = append(images, b), append(used, usedBlocks(b))
 	}
 	for n := range images {
 		f.Add(n, []byte{})
@@ -346,13 +348,12 @@ func FuzzWalk(f *testing.F) {
 		if n < 0 || n >= len(images) {
 			return
 		}
-		b := bytes.Clone(images[n])
-		used := usedBlocks(b)
+		p := patched{bytes.NewReader(images[n]), map[int64]byte{}}
 		for ; len(changes) >= 4; changes = changes[4:] { // where, and what
-			block := used[int(changes[0])%len(used)]
-			b[block+(int(changes[1])|int(changes[2]&3)<<8)] ^= changes[3]
+			block := used[n][int(changes[0])%len(used[n])]
+			p.changes[int64(block+(int(changes[1])|int(changes[2]&3)<<8))] ^= changes[3]
 		}
-		fs, err := Open(bytes.NewReader(b))
+		fs, err := Open(p)
 		if err != nil {
 			return
 		}
@@ -377,6 +378,22 @@ func FuzzWalk(f *testing.F) {
 			t.Error("an error that says nothing")
 		}
 	})
+}
+
+// patched is an image with other bytes at some places.
+type patched struct {
+	io.ReaderAt
+	changes map[int64]byte
+}
+
+func (p patched) ReadAt(b []byte, off int64) (int, error) {
+	n, err := p.ReaderAt.ReadAt(b, off)
+	for at, x := range p.changes {
+		if at >= off && at < off+int64(n) {
+			b[at-off] ^= x
+		}
+	}
+	return n, err
 }
 
 // usedBlocks is where the superblock and other blocks with something in them
