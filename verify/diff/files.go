@@ -99,6 +99,7 @@ type tree struct {
 	byPath  map[string]*entry
 	err     error // where reading ended early
 	places  []named
+	regions []named // what belongs to no file and has a name
 	owners  owners // nil until they are wanted
 }
 
@@ -336,7 +337,8 @@ func startsMZ(e *entry) bool {
 func (c *comparison) rest(n *Node, r [2]io.ReaderAt, known spans, slack string) {
 	readA, readB := c.a.all(), c.b.all()
 	all := normalise(slices.Concat(readA, readB, known))
-	if left := c.changed.minus(all); len(left) > 0 {
+	left := c.bookkeeping(n, r, c.changed.minus(all))
+	if len(left) > 0 {
 		s := c.child(n, beside(c.prefix, slack))
 		s.comment("belongs to no file: padding, or space that is not used")
 		if c.measured != "" {
@@ -344,7 +346,7 @@ func (c *comparison) rest(n *Node, r [2]io.ReaderAt, known spans, slack string) 
 		}
 		c.raw(s, r[0], r[1], 0, left, nil)
 	}
-	left := c.changed.minus(normalise(c.explained)).minus(known).and(normalise(slices.Concat(readA, readB)))
+	left = c.changed.minus(normalise(c.explained)).minus(known).and(normalise(slices.Concat(readA, readB)))
 	if len(left) == 0 {
 		return
 	}
@@ -360,4 +362,33 @@ func (c *comparison) rest(n *Node, r [2]io.ReaderAt, known spans, slack string) 
 		s.comment("the files are the same; what describes them is written otherwise")
 		c.raw(s, r[0], r[1], 0, left, c.a.at)
 	}
+}
+
+// bookkeeping shows what differs of what a file system keeps of itself, and
+// returns what is left.
+func (c *comparison) bookkeeping(n *Node, r [2]io.ReaderAt, left spans) spans {
+	var list []span
+	for _, t := range []*tree{c.a, c.b} {
+		for _, x := range t.regions {
+			list = append(list, x.span)
+		}
+	}
+	regions := normalise(list)
+	inside := left.and(regions)
+	if len(inside) == 0 {
+		return left
+	}
+	s := c.child(n, beside(c.prefix, "bookkeeping"))
+	s.comment("what the file system keeps of itself")
+	c.raw(s, r[0], r[1], 0, inside, func(off int64) string {
+		for _, t := range []*tree{c.a, c.b} {
+			for _, x := range t.regions {
+				if x.off <= off && off < x.end {
+					return x.path
+				}
+			}
+		}
+		return ""
+	})
+	return left.minus(regions)
 }

@@ -2,6 +2,7 @@ package diff
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -136,7 +137,7 @@ func (d *differ) contents(n *Node, at spot, a, b *io.SectionReader) {
 	if found.equal() {
 		return
 	}
-	x, y := kindOf(a, at.path), kindOf(b, at.path)
+	x, y := kindOf(a, cmp.Or(at.path, d.a.Name)), kindOf(b, cmp.Or(at.path, d.b.Name))
 	switch {
 	case x.name != y.name:
 		n.comment(fmt.Sprintf("%s in %s, %s in %s", x.describe(), d.a.Name, y.describe(), d.b.Name))

@@ -9,6 +9,7 @@ import (
 
 	"caisson/build/fsimage"
 	"caisson/build/image/erofs"
+	"caisson/build/image/ext4"
 )
 
 // superblock is where a file system's is, what it says, and where in it a
@@ -77,6 +78,7 @@ func (d *differ) root(n *Node, v volume, kind string) {
 		d.fields(s, x, y, super.off, sb.fields)
 	}
 	c := &comparison{differ: d, spot: v.spot(), prefix: v.prefix(), changed: v.changed, timed: true}
+	c.spot.boot = false
 	c.a, c.b = readRoot(v.a, kind), readRoot(v.b, kind)
 	if c.a.err != nil || c.b.err != nil {
 		d.failed(n, c.a.err, c.b.err)
@@ -143,6 +145,11 @@ func readRoot(r *io.SectionReader, kind string) *tree {
 		t.entries[last].meta = normalise(append(rec.take(), t.entries[last].meta...))
 	}
 	rec.done = true
+	if f, ok := fsys.(interface{ Regions() []ext4.Region }); ok {
+		for _, r := range f.Regions() {
+			t.regions = append(t.regions, named{span: span{r.Off, r.Off + r.Size}, path: r.Name})
+		}
+	}
 	t.index()
 	return t
 }
