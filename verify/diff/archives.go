@@ -3,6 +3,7 @@ package diff
 import (
 	"archive/tar"
 	"archive/zip"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -61,6 +62,10 @@ func tarMember(h *tar.Header) member {
 
 // zip compares zip archives, by their central directories.
 func (d *differ) zip(n *Node, at spot, a, b *io.SectionReader) bool {
+	if !smallDirectory(a) || !smallDirectory(b) {
+		n.comment(notFurther + fmt.Sprintf("the zip archive's directory may have more than %d bytes", maxDirectory))
+		return false
+	}
 	x, errA := zip.NewReader(a, a.Size())
 	y, errB := zip.NewReader(b, b.Size())
 	if errA != nil && !errors.Is(errA, zip.ErrInsecurePath) || errB != nil && !errors.Is(errB, zip.ErrInsecurePath) {
@@ -71,6 +76,29 @@ func (d *differ) zip(n *Node, at spot, a, b *io.SectionReader) bool {
 		d.text(n, []string{fmt.Sprintf("comment: %q\n", x.Comment)}, []string{fmt.Sprintf("comment: %q\n", y.Comment)}, 1)
 	}
 	return d.members(n, at, "", walkZip(x), walkZip(y)) || n.UnifiedDiff != nil
+}
+
+// maxDirectory is how many bytes the central directory of a zip archive may
+// have: what is kept in memory of it is some times as much.
+const maxDirectory = 16 << 20
+
+// smallDirectory tells whether the central directory is small enough, from
+// what the record at the end says (APPNOTE.TXT, section 4.3.16): where the
+// directory begins, or how long it is.
+func smallDirectory(r *io.SectionReader) bool {
+	const record, longestComment = 22, 1<<16 - 1
+	if r.Size() <= maxDirectory {
+		return true
+	}
+	start := max(0, r.Size()-record-longestComment)
+	b := readUpTo(r, start, r.Size()-start)
+	at := bytes.LastIndex(b, []byte("PK\x05\x06"))
+	if at < 0 || len(b)-at < record {
+		return true // it is no archive
+	}
+	size, off := int64(number(b[at+12:at+16])), int64(number(b[at+16:at+20])) //nolint:gosec // 32 bits
+	end := start + int64(at)
+	return size <= maxDirectory && end-off <= maxDirectory
 }
 
 func walkZip(z *zip.Reader) walk {

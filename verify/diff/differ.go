@@ -22,11 +22,14 @@ type differ struct {
 	children int           // of one node at most
 	omitted  map[*Node]int // children that were not made
 	work     int64         // bytes that may still be unpacked
-	memory   int64         // bytes of them that may be in memory
+	held     int64         // bytes that one content may have
+	memory   int64         // bytes that may be in memory
+	reads    int64         // bytes of files that may still be compared
 }
 
 func newDiffer(ctx context.Context, a, b Source, o Options) *differ {
-	d := &differ{ctx: ctx, a: a, b: b, nodes: o.MaxNodes, bytes: o.MaxBytes, omitted: map[*Node]int{}, work: maxWork, memory: maxMemory}
+	d := &differ{ctx: ctx, a: a, b: b, nodes: o.MaxNodes, bytes: o.MaxBytes, omitted: map[*Node]int{}, work: maxWork, held: maxHeld, memory: maxMemory}
+	d.reads = maxWork + 4*(a.Size+b.Size)
 	if d.nodes <= 0 {
 		d.nodes = defaultNodes
 	}

@@ -30,7 +30,8 @@ type elfFile struct {
 	header   []byte
 	segments []string
 	sections []elfSection
-	headers  []span // where headers lie
+	headers  []span   // where headers lie
+	named    []symbol // functions and variables; nil until they are wanted
 }
 
 type elfSection struct {
@@ -152,7 +153,9 @@ func (f *elfFile) open(s elfSection) *io.SectionReader {
 }
 
 // content reads a table.
-func (f *elfFile) content(s elfSection) []byte { return readUpTo(f.open(s), 0, min(f.open(s).Size(), maxTable)) }
+func (f *elfFile) content(s elfSection) []byte {
+	return readUpTo(f.open(s), 0, min(f.open(s).Size(), maxTable))
+}
 
 // line is what is said of a section, but for where it lies.
 func (s elfSection) line() string {
@@ -184,20 +187,31 @@ func (d *differ) elf(n *Node, at spot, a, b *io.SectionReader) bool {
 
 // elfSections compares the sections, and returns how many lie elsewhere.
 func (d *differ) elfSections(n *Node, at spot, x, y *elfFile) (moved int) {
-	left := slices.Clone(y.sections)
-	var only []elfSection
+	type key struct {
+		name   string
+		before int
+	}
+	others := map[key]elfSection{}
+	for _, s := range y.sections {
+		others[key{s.name, s.before}] = s
+	}
+	var only, left []elfSection
 	for _, s := range x.sections {
-		i := slices.IndexFunc(left, func(o elfSection) bool { return o.name == s.name && o.before == s.before })
-		if i < 0 {
+		o, ok := others[key{s.name, s.before}]
+		if !ok {
 			only = append(only, s)
 			continue
 		}
-		o := left[i]
-		left = slices.Delete(left, i, i+1)
+		delete(others, key{s.name, s.before})
 		if s.off != o.off || s.addr != o.addr {
 			moved++
 		}
 		d.elfSection(n, at.below(s.name), x, y, s, o)
+	}
+	for _, s := range y.sections {
+		if _, ok := others[key{s.name, s.before}]; ok {
+			left = append(left, s)
+		}
 	}
 	for i, list := range [][]elfSection{only, left} {
 		for _, s := range list {
@@ -210,7 +224,7 @@ func (d *differ) elfSections(n *Node, at spot, x, y *elfFile) (moved int) {
 // elfSection compares a section.
 func (d *differ) elfSection(parent *Node, at spot, x, y *elfFile, s, o elfSection) {
 	a, b := x.open(s), y.open(o)
-	found, err := compareContent(reopen(a)(), reopen(b)())
+	found, err := compareContent(d.metered(reopen(a)()), d.metered(reopen(b)())) // sections can be the same place
 	if err == nil && found.equal() && s.line() == o.line() {
 		return
 	}

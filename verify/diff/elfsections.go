@@ -152,16 +152,29 @@ func (f *elfFile) symbolAt(s elfSection, off int64) string {
 	if elf.Type(f.in(f.header, 16, 2)) != elf.ET_REL {
 		at += s.addr // values are addresses
 	}
-	for _, table := range f.sections {
-		if t := elf.SectionType(table.typ); t != elf.SHT_SYMTAB && t != elf.SHT_DYNSYM {
-			continue
-		}
-		for _, y := range f.symbols(table) {
-			t := elf.ST_TYPE(y.info)
-			if (t == elf.STT_FUNC || t == elf.STT_OBJECT) && int(y.section) == index && y.value <= at && at-y.value < y.size {
-				return fmt.Sprintf("%s, %d bytes behind its beginning", y.name, at-y.value)
-			}
+	for _, y := range f.namedSymbols() {
+		if int(y.section) == index && y.value <= at && at-y.value < y.size {
+			return fmt.Sprintf("%s, %d bytes behind its beginning", y.name, at-y.value)
 		}
 	}
 	return ""
+}
+
+// maxNamed is how many functions and variables are known by name.
+const maxNamed = 1 << 18
+
+// namedSymbols are the functions and variables of the first table that has
+// any.
+func (f *elfFile) namedSymbols() []symbol {
+	for i := 0; f.named == nil && i < len(f.sections); i++ {
+		if t := elf.SectionType(f.sections[i].typ); t != elf.SHT_SYMTAB && t != elf.SHT_DYNSYM {
+			continue
+		}
+		for _, y := range f.symbols(f.sections[i]) {
+			if t := elf.ST_TYPE(y.info); (t == elf.STT_FUNC || t == elf.STT_OBJECT) && y.size > 0 && len(f.named) < maxNamed {
+				f.named = append(f.named, y)
+			}
+		}
+	}
+	return f.named
 }

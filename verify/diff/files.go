@@ -99,8 +99,9 @@ type tree struct {
 	byPath  map[string]*entry
 	err     error // where reading ended early
 	places  []named
-	regions []named // what belongs to no file and has a name
-	owners  owners // nil until they are wanted
+	regions []named                                // what belongs to no file and has a name
+	inode   func(off int64) (start int64, ok bool) // nil where inodes have no places of their own
+	owners  owners                                 // nil until they are wanted
 }
 
 // named is a span and what lies in it.
@@ -164,7 +165,7 @@ type comparison struct {
 	changed   spans
 	explained []span // that nodes have been made for
 	shift     *[2]int64
-	timed bool // the files' times are known
+	timed     bool // the files' times are known
 }
 
 // sameLayout tells whether every entry of both trees lies at the same place.
@@ -279,12 +280,12 @@ func (c *comparison) contentDiffers(x, y *entry) bool {
 	if x.data != nil && slices.Equal(x.data, y.data) {
 		return c.changed.touchesAny(x.data)
 	}
-	differ, err := differs(x, y)
+	differ, err := c.differs(x, y)
 	return err != nil || differ
 }
 
 // differs reads two contents until one differs from the other.
-func differs(x, y *entry) (bool, error) {
+func (d *differ) differs(x, y *entry) (bool, error) {
 	f, err := x.open()
 	if err != nil {
 		return false, err
@@ -299,7 +300,12 @@ func differs(x, y *entry) (bool, error) {
 	for {
 		n, errF := io.ReadFull(f, p)
 		m, errG := io.ReadFull(g, q)
+		d.reads -= int64(n) + int64(m)
 		switch {
+		case d.reads < 0:
+			return false, errReads
+		case d.ctx.Err() != nil:
+			return false, d.ctx.Err()
 		case notEnd(errF) != nil || notEnd(errG) != nil:
 			return false, cmp.Or(notEnd(errF), notEnd(errG))
 		case !bytes.Equal(p[:n], q[:m]):
@@ -314,6 +320,10 @@ func differs(x, y *entry) (bool, error) {
 func (c *comparison) content(n *Node, x, y *entry) {
 	if c.spot.boot && !startsMZ(x) && !startsMZ(y) {
 		n.comment("in no PCR, unless the firmware or a boot loader measures the file")
+	}
+	if c.reads < 0 {
+		n.comment(errReads.Error() + "; whether the content differs is not known")
+		return
 	}
 	at := c.spot
 	at.path = c.prefix + x.path
@@ -360,6 +370,7 @@ func (c *comparison) rest(n *Node, r [2]io.ReaderAt, known spans, slack string) 
 	if c.shift == nil {
 		s := c.child(n, beside(c.prefix, "metadata"))
 		s.comment("the files are the same; what describes them is written otherwise")
+		c.inodeFields(s, left)
 		c.raw(s, r[0], r[1], 0, left, c.a.at)
 	}
 }

@@ -12,7 +12,7 @@ import (
 const (
 	maxDepth  = 10       // of things in each other
 	maxHeld   = 1 << 30  // bytes of one content
-	maxWork   = 16 << 30 // bytes that are unpacked in all
+	maxWork   = 8 << 30  // bytes that are unpacked in all
 	maxMemory = 64 << 20 // of it in memory, the rest in files without names
 	maxStream = 64 << 30 // bytes of one content that are compared
 )
@@ -25,6 +25,12 @@ const notFurther = "not looked into further: "
 type tooMuch struct{ what string }
 
 func (e *tooMuch) Error() string { return notFurther + e.what }
+
+// Errors where as much was read as may be.
+var (
+	errWork  = &tooMuch{"enough has been unpacked"}
+	errReads = &tooMuch{"enough has been read"}
+)
 
 // held is a content that can be read at any place.
 type held struct {
@@ -42,8 +48,8 @@ type spool struct {
 }
 
 func (s *spool) Write(p []byte) (int, error) {
-	if s.size += int64(len(p)); s.size > maxHeld {
-		return 0, &tooMuch{fmt.Sprintf("more than %d bytes", maxHeld)}
+	if s.size += int64(len(p)); s.size > s.d.held {
+		return 0, &tooMuch{fmt.Sprintf("more than %d bytes", s.d.held)}
 	}
 	if s.file == nil && int64(len(p)) <= s.d.memory {
 		s.d.memory -= int64(len(p))
@@ -117,11 +123,10 @@ func (m *meter) Read(p []byte) (int, error) {
 	if err := m.d.ctx.Err(); err != nil {
 		return 0, err
 	}
-	if m.d.work <= 0 {
-		return 0, &tooMuch{fmt.Sprintf("%d bytes have been unpacked already", int64(maxWork))}
-	}
 	n, err := m.r.Read(p)
-	m.d.work -= int64(n)
+	if m.d.work -= int64(n); m.d.work < 0 {
+		return 0, errWork
+	}
 	return n, err
 }
 

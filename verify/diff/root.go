@@ -145,13 +145,63 @@ func readRoot(r *io.SectionReader, kind string) *tree {
 		t.entries[last].meta = normalise(append(rec.take(), t.entries[last].meta...))
 	}
 	rec.done = true
-	if f, ok := fsys.(interface{ Regions() []ext4.Region }); ok {
+	if f, ok := fsys.(bookkeeper); ok {
 		for _, r := range f.Regions() {
 			t.regions = append(t.regions, named{span: span{r.Off, r.Off + r.Size}, path: r.Name})
 		}
+		t.inode = f.Inode
 	}
 	t.index()
 	return t
+}
+
+// bookkeeper is a file system whose inodes and other structures have places.
+type bookkeeper interface {
+	Regions() []ext4.Region
+	Inode(off int64) (start int64, ok bool)
+}
+
+// inodeField names the field of struct ext4_inode that a byte is of.
+func inodeField(off int64) string {
+	name := ""
+	for _, f := range []struct {
+		off  int64
+		name string
+	}{
+		{0, "mode"}, {2, "owner"}, {4, "size"}, {8, "atime"}, {12, "ctime"}, {16, "mtime"}, {20, "dtime"}, {24, "group"}, {26, "links"}, {28, "blocks"},
+		{32, "flags"}, {36, "version"}, {40, "block map"}, {100, "generation"}, {104, "attributes"}, {108, "size"}, {112, "blocks"}, {118, "attributes"},
+		{120, "owner"}, {122, "group"}, {124, "checksum"}, {128, "size of the fields"}, {130, "checksum"}, {132, "ctime"}, {136, "mtime"}, {140, "atime"},
+		{144, "crtime"}, {152, "version"}, {156, "project"}, {160, "attributes"},
+	} {
+		if f.off <= off {
+			name = f.name
+		}
+	}
+	return name
+}
+
+// inodeFields says which fields of inodes differ, and in how many.
+func (c *comparison) inodeFields(n *Node, where spans) {
+	if n == nil || c.a.inode == nil {
+		return
+	}
+	counts := map[string]int64{}
+	last := map[string]int64{}
+	for _, s := range where {
+		for off := s.off; off < s.end; off++ {
+			start, ok := c.a.inode(off)
+			if !ok {
+				break
+			}
+			if name := inodeField(off - start); counts[name] == 0 || last[name] != start {
+				counts[name]++
+				last[name] = start
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		n.comment(fmt.Sprintf("%s of %s", name, count(counts[name], "inode", "inodes")))
+	}
 }
 
 // isEmpty tells whether e is a folder without anything in it, if path is what

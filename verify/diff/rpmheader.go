@@ -48,8 +48,11 @@ func readRPMHeader(b []byte) (rpmHeader, error) {
 		e := b[8+16*i:]
 		tag, typ, at, count := binary.BigEndian.Uint32(e), binary.BigEndian.Uint32(e[4:]), binary.BigEndian.Uint32(e[8:]), binary.BigEndian.Uint32(e[12:])
 		values := rpmValues(data, typ, at, count)
-		if shown += len(values); shown > maxMembers*8 {
-			return nil, errors.New("an RPM header with too many values")
+		for _, v := range values {
+			shown += 16 + len(v)
+		}
+		if shown > 4*maxRPMHeader {
+			return nil, errors.New("an RPM header whose values are the same bytes many times")
 		}
 		h[tag] = values
 	}

@@ -77,7 +77,7 @@ func messages(b []byte) ([]string, bool) {
 // indentJSON gives both texts with each value on a line of its own, where both
 // are JSON and that tells more of what differs.
 func indentJSON(a, b []byte) (x, y []byte, ok bool) {
-	const few = 3 // lines
+	const few = 3                                       // lines
 	if nested(a) > maxNested || nested(b) > maxNested { // what is deep grows with its depth
 		return nil, nil, false
 	}
@@ -113,4 +113,3 @@ func braced(b []byte) bool {
 	b = bytes.TrimSpace(b)
 	return len(b) > 1 && (b[0] == '{' || b[0] == '[')
 }
-

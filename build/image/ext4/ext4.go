@@ -243,6 +243,18 @@ func (f *FS) Regions() []Region {
 	return list
 }
 
+// Inode is where the inode begins that the byte at off belongs to; false where
+// there is none.
+func (f *FS) Inode(off int64) (start int64, ok bool) {
+	length := f.inodesPer * f.inodeSize
+	for _, g := range f.groups {
+		if table := g.table * f.block; table <= off && off < table+length {
+			return off - (off-table)%f.inodeSize, true
+		}
+	}
+	return 0, false
+}
+
 func (f *FS) readBlock(b []byte, n int64) error {
 	if n <= 0 || n >= f.blocks {
 		return fmt.Errorf("block %d of %d", n, f.blocks)
