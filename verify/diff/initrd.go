@@ -164,7 +164,8 @@ func (d *differ) packed(n *Node, at spot, a, b *io.SectionReader) bool {
 	defer y.free()
 	d.failed(n, errA, errB)
 	d.gzipHeaders(n, a, b)
-	if x.Size() == 0 && y.Size() == 0 {
+	var much *tooMuch
+	if x.Size() == 0 && y.Size() == 0 || errors.As(errors.Join(errA, errB), &much) {
 		return n.UnifiedDiff != nil
 	}
 	c := d.child(n, at.below("unpacked").path)
