@@ -222,15 +222,15 @@ func TestPageSays(t *testing.T) {
 	all := pages()
 	for name, want := range map[string][]string{
 		"identical": {
-			"demo: Identical", "5 passed", "1 not asked for: boot", "the same", "boot not asked for the image was not booted",
+			"demo: Identical", "Compared 5 passed root hash, measurements", "1 not asked for boot", "the same", "boot not asked for the image was not booted",
 			"5 of 7 conditions were varied", "time not varied no namespace moves", all["identical"].Lock.String(), all["identical"].PCRs["9"],
-			"The image was not booted", "Caisson v0.1.0 (0bb8e25)", "21 November 2026, 11:21:04 UTC", "1m27s", "caisson verify demo.qcow2 --lock caisson.lock",
+			"The image was not booted", "Caisson v0.1.0 (0bb8e25)", "21 November 2026, 11:21:04 UTC", "1m27s", "caisson verify demo.qcow2 --lock caisson.lock", "2 not varied time, kernel", "Repeat it Whoever has the image, the lock sha256:",
 		},
-		"booted":       {"as predicted and then extended by boot phases", "Measured, but not predicted", "6 passed"},
+		"booted":       {"caisson verify demo.qcow2 --lock caisson.lock --boot", "as predicted and then extended by boot phases", "Measured, but not predicted", "6 passed"},
 		"equivalent":   {"Equivalent", "secure-boot-signature v1 esp:/EFI/BOOT/BOOTX64.EFI jane@example.com signed by us 2030-01-01"},
-		"different":    {"Do not trust this image", "Measurements that change: root hash , PCR 4", "root:/etc/passwd", "-root:x:0:0:root:/root:/bin/bash", "added: root:/etc/new", "removed: root:/etc/old", "1 failed"},
-		"not-verified": {"This is not a success", "2 not checked: rebuild, disk", "There was no rebuild to compare the image with"},
-		"refused":      {"Not verified", "a policy, or somebody who is trusted, refuses this image", "1 refused: policy: variant"},
+		"different":    {"Do not trust this image", "Measurements that change: root hash, PCR 4", "root:/etc/passwd", "-root:x:0:0:root:/root:/bin/bash", "added: root:/etc/new", "removed: root:/etc/old", "1 failed"},
+		"not-verified": {"This is not a success", "2 not checked rebuild, disk", "There was no rebuild to compare the image with"},
+		"refused":      {"Not verified", "a policy, or somebody who is trusted, refuses this image", "1 refused policy: variant"},
 		"hostile":      {`<script>alert("x")</script>`, "otherwise"},
 		"empty":        {"Not verified", "Nothing was checked.", "Nothing could be predicted"},
 		"unknown":      {"Not verified"},

@@ -141,10 +141,13 @@ func (d *differ) failed(n *Node, errA, errB error) {
 	}
 }
 
+// notShown ends the comment on what was left out.
+const notShown = " are not shown here"
+
 // finish says what was left out.
 func (d *differ) finish(n *Node) {
 	if c := d.omitted[n]; c > 0 {
-		n.comment(fmt.Sprintf("%d more differences are not shown here", c))
+		n.comment(fmt.Sprintf("%d more differences%s", c, notShown))
 	}
 	for _, c := range n.Details {
 		d.finish(c)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // Bounds of what is looked into, of both images together.
@@ -20,6 +21,21 @@ const (
 // notFurther begins the comments on what was not looked into. It is never
 // said of something that is the same: that its bytes differ is known.
 const notFurther = "not looked into further: "
+
+// NotCompared is what the nodes say was not looked into or left out, each with
+// where that is.
+func NotCompared(nodes []*Node) []string {
+	var out []string
+	for _, n := range nodes {
+		for _, c := range n.Comments {
+			if strings.Contains(c, strings.TrimSuffix(notFurther, ": ")) || strings.Contains(c, "not compared") || strings.HasSuffix(c, notShown) {
+				out = append(out, n.Path()+": "+c)
+			}
+		}
+		out = append(out, NotCompared(n.Details)...)
+	}
+	return out
+}
 
 // tooMuch is the error where a bound is met.
 type tooMuch struct{ what string }

@@ -146,7 +146,9 @@ func (d *differ) contents(n *Node, at spot, a, b *io.SectionReader) {
 		n.comment(fmt.Sprintf("%s%s, and %d other things are around it", notFurther, x.name, at.depth))
 	default:
 		sizes(n, found)
-		if x.show(d, n, at, a, b) {
+		before := len(n.Comments)
+		shown := x.show(d, n, at, a, b)
+		if prune(n); shown && (len(n.Details) > 0 || n.UnifiedDiff != nil || len(n.Comments) > before) {
 			return
 		}
 		found.sized = true
