@@ -67,7 +67,7 @@ func newComparisonPage(c *Comparison) comparisonPage {
 	p.A.Name, p.B.Name = diff.Printable(c.A.Name), diff.Printable(c.B.Name)
 	switch {
 	case len(c.Differences) > 0:
-		p.Class, p.Title, p.Meaning = "different", "Different", "The disks differ: below is in what."
+		p.Class, p.Title, p.Meaning = "different", "Different", "They are not the same; what differs is below."
 	case c.A.SHA256 == c.B.SHA256:
 		p.Class, p.Title, p.Meaning = "identical", "The same", "The files are the same, to the bit."
 	default:
@@ -90,9 +90,9 @@ func newComparisonPage(c *Comparison) comparisonPage {
 }
 
 func comparisonFacts(c *Comparison, left int) []pageFact {
-	compared := fmt.Sprintf("Every byte of both disks, %s.", sizeText(c.A.DiskSize))
+	compared := fmt.Sprintf("Every byte of both, %s.", sizeText(c.A.DiskSize))
 	if c.A.DiskSize != c.B.DiskSize {
-		compared = fmt.Sprintf("Every byte of both disks, %s and %s.", sizeText(c.A.DiskSize), sizeText(c.B.DiskSize))
+		compared = fmt.Sprintf("Every byte of both, %s and %s.", sizeText(c.A.DiskSize), sizeText(c.B.DiskSize))
 	}
 	not := pageFact{Name: "Not compared", Text: "Nothing was left out."}
 	if left > 0 {

@@ -336,9 +336,11 @@ func TestReadError(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
-	b := at(rootAt + 1024)(baseSpec().build(t))
+	x, y := baseSpec(), baseSpec()
+	x.members[4].data, y.members[4].data = string(packGzip(t, []byte("one\n"))), string(packGzip(t, []byte("two\n")))
+	b := at(rootAt + 1024)(y.build(t))
 	var out bytes.Buffer
-	if err := JSON(&out, "image.raw", "rebuild.raw", compareDisks(t, base(), b, Options{})); err != nil {
+	if err := JSON(&out, "image.raw", "rebuild.raw", compareDisks(t, x.build(t), b, Options{})); err != nil {
 		t.Fatal(err)
 	}
 	var v map[string]any
@@ -364,7 +366,7 @@ func TestJSON(t *testing.T) {
 	if errors.As(err, &exit) && exit.ExitCode() != 1 { // 1: there are differences
 		t.Fatalf("diffoscope: %v\n%s", err, exit.Stderr)
 	}
-	for _, w := range []string{"root: superblock", "magic: 0xe0f5e1e2"} {
+	for _, w := range []string{"root: superblock", "magic: 0xe0f5e1e2", "→ .initrd → /big → unpacked", "+two"} {
 		if !strings.Contains(string(got), w) {
 			t.Errorf("diffoscope shows no %q:\n%s", w, got)
 		}

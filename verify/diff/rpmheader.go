@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 )
 
 // Types of an RPM header's tags (rpm's rpmtag.h).
@@ -149,7 +150,7 @@ func tagLines(tag uint32, values []string) []string {
 				v = timeText(t)
 			}
 		}
-		out = append(out, v+"\n")
+		out = append(out, splitLines([]byte(strings.TrimSuffix(v, "\n")+"\n"))...)
 	}
 	return out
 }
@@ -172,7 +173,7 @@ func rpmTagName(tag uint32) string {
 		1113: "PROVIDEVERSION", 1116: "DIRINDEXES", 1117: "BASENAMES", 1118: "DIRNAMES", 1122: "OPTFLAGS", 1124: "PAYLOADFORMAT",
 		1125: "PAYLOADCOMPRESSOR", 1126: "PAYLOADFLAGS", 1127: "INSTALLCOLOR", 1128: "INSTALLTID", 1132: "PLATFORM", 1140: "FILECOLORS",
 		1141: "FILECLASS", 1142: "CLASSDICT", 1143: "FILEDEPENDSX", 1146: "SOURCEPKGID", 5009: "LONGSIZE", 5011: "FILEDIGESTALGO", 5010: "FILECAPS",
-		5034: "BUGURL", 5062: "ENCODING", 5090: "FILESIGNATURES", 5092: "PAYLOADDIGEST", 5093: "PAYLOADDIGESTALGO", 5096: "MODULARITYLABEL", 5097: "PAYLOADDIGESTALT",
+		5034: "BUGURL", 5066: "FILETRIGGERSCRIPTS", 5076: "TRANSFILETRIGGERSCRIPTS", 5062: "ENCODING", 5090: "FILESIGNATURES", 5092: "PAYLOADDIGEST", 5093: "PAYLOADDIGESTALGO", 5096: "MODULARITYLABEL", 5097: "PAYLOADDIGESTALT",
 	}
 	if name, ok := names[tag]; ok {
 		return name
