@@ -41,6 +41,7 @@ require (
 	mvdan.cc/sh/v3 v3.12.0
 )
 
+require github.com/santhosh-tekuri/jsonschema/v6 v6.0.2 // indirect
 
 require (
 	dario.cat/mergo v1.0.0 // indirect
