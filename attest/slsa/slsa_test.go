@@ -378,7 +378,7 @@ func FuzzParseProvenance(f *testing.F) {
 
 // TestRVPS reads the message as the service's sample extractor does.
 func TestRVPS(t *testing.T) {
-	b, err := slsa.RVPS(values().Measurements)
+	b, err := slsa.RVPS(values().Measurements, slsa.Launch{MRTD: "ab", RTMR2: "cd"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -395,11 +395,12 @@ func TestRVPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := fixture.Sum("11 at login").Hex()
-	if m.Version != "0.1.0" || m.Type != "sample" || len(got) != 6 || !slices.Equal(got["snp_pcr11"], []string{want}) {
+	if m.Version != "0.1.0" || m.Type != "sample" || len(got) != 8 || !slices.Equal(got["snp_pcr11"], []string{want}) ||
+		!slices.Equal(got["mr_td"], []string{"ab"}) || !slices.Equal(got["rtmr_2"], []string{"cd"}) {
 		t.Errorf("got %+v with %v, want version 0.1.0, type sample and snp_pcr11 %s", m, got, want)
 	}
 	for _, bad := range []map[string]map[string]string{nil, {"sha256": {}}, {"sha384": {"pcr11": "00"}}, {"sha256": {"11": "00"}}} {
-		if b, err := slsa.RVPS(bad); err == nil {
+		if b, err := slsa.RVPS(bad, slsa.Launch{}); err == nil {
 			t.Errorf("%v: got %s, want an error", bad, b)
 		}
 	}

@@ -48,6 +48,10 @@ type Result struct {
 	// Resets tells whether the machine is reset once on its way, as by shim's
 	// fallback; what was measured before is forgotten.
 	Resets bool `json:"resets,omitempty"`
+	// Confidential are the programs, of Chain and "linux", that measure into
+	// the registers of a confidential machine without a TPM too: those that
+	// know EFI_CC_MEASUREMENT_PROTOCOL.
+	Confidential []string `json:"confidential,omitempty"`
 	// PCRs are the values when the kernel takes over: bank, number, hex.
 	PCRs map[string]map[string]string `json:"pcrs"`
 	// Phases are the values of PCR 11 after each boot phase, by its name, if
