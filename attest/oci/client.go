@@ -33,7 +33,9 @@ type Error struct {
 	Err    error
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Ref, prefetch.RegistryErrorText(e.Err)) }
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: %s", e.Ref, prefetch.RegistryErrorText(e.Err))
+}
 
 // Unwrap returns the reason.
 func (e *Error) Unwrap() error { return e.Err }

@@ -56,7 +56,9 @@ type RefError struct {
 	Err error
 }
 
-func (e *RefError) Error() string { return fmt.Sprintf("%q is not REGISTRY/REPO[:TAG]: %v", e.Ref, e.Err) }
+func (e *RefError) Error() string {
+	return fmt.Sprintf("%q is not REGISTRY/REPO[:TAG]: %v", e.Ref, e.Err)
+}
 
 // Unwrap returns the reason.
 func (e *RefError) Unwrap() error { return e.Err }

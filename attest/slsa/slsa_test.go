@@ -30,7 +30,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-var image = slsa.File("demo.qcow2", fixture.Sum("disk"))
+var image = slsa.Image{File: slsa.File("demo.qcow2", fixture.Sum("disk"))}
 
 func provenance(t testing.TB, change func(*slsa.Build)) []byte {
 	t.Helper()
@@ -47,6 +47,7 @@ func provenance(t testing.TB, change func(*slsa.Build)) []byte {
 	if change != nil {
 		change(&b)
 	}
+	b.SigningKey = func(*lock.Input) (string, error) { return "0123456789ABCDEF0123456789ABCDEF01234567", nil }
 	out, err := slsa.Provenance(image, b)
 	if err != nil {
 		t.Fatal(err)
@@ -303,7 +304,7 @@ func TestRefused(t *testing.T) {
 	if b, err := slsa.ReferenceValues(image, slsa.Values{RootHash: fixture.RootHash}); err == nil {
 		t.Errorf("no measurements: got %s, want an error", b)
 	}
-	if b, err := slsa.SBOM(slsa.Resource{Name: "demo.qcow2"}, []byte("{}")); err == nil {
+	if b, err := slsa.SBOM(slsa.Image{File: slsa.Resource{Name: "demo.qcow2"}}, []byte("{}")); err == nil {
 		t.Errorf("no digest: got %s, want an error", b)
 	}
 	if b, err := slsa.SBOM(image, []byte("{")); err == nil {
