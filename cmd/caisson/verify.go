@@ -130,7 +130,7 @@ func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) erro
 	if err != nil {
 		return err
 	}
-	if err := o.signVerdict(ctx, ui, o.out, r); err != nil {
+	if err := o.signVerdict(ctx, ui, o.out, image, l, r); err != nil {
 		return err
 	}
 	if o.json {
