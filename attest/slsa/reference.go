@@ -28,7 +28,7 @@ type Values struct {
 
 // ReferenceValues is the statement of the values to expect of the image. Its
 // predicate is Values.
-func ReferenceValues(image Resource, v Values) ([]byte, error) {
+func ReferenceValues(image Image, v Values) ([]byte, error) {
 	if v.RootHash == "" || len(v.PCRs) == 0 || len(v.Measurements) == 0 {
 		return nil, fmt.Errorf("reference values: no root hash, no PCRs or no measurements given")
 	}

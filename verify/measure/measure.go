@@ -30,6 +30,8 @@ import (
 	"io"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"caisson/build/image/gpt"
 )
 
@@ -106,11 +108,17 @@ func DiskOn(platform Platform, disk io.ReaderAt, size int64) (*Result, error) {
 		return nil, fmt.Errorf("EFI system partition: %w", err)
 	}
 	r.exitEvents()
-	if r.RootHash, err = parts.checkRoot(r.Cmdline); err != nil {
-		return nil, err
-	}
 	r.replay()
-	if r.Partitions, err = hashPartitions(disk, table); err != nil {
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		r.RootHash, err = parts.checkRoot(r.Cmdline)
+		return err
+	})
+	g.Go(func() (err error) {
+		r.Partitions, err = hashPartitions(disk, table)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	return r, nil
