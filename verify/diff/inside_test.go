@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/rpmpack"
 
 	"caisson/build/image/ext4"
+	"caisson/build/image/gpt"
 )
 
 // tool is the path of a program.
@@ -473,7 +475,13 @@ func FuzzContents(f *testing.F) {
 		d := newDiffer(t.Context(), Source{Name: "a.pyc", Disk: mem(seeds[i]), Size: int64(len(seeds[i]))}, Source{Name: "b.pyc", Disk: mem(other), Size: int64(len(other))}, Options{})
 		d.held, d.work = 4<<20, 32<<20
 		top := &Node{}
-		d.file(top)
+		changed, err := compare(t.Context(), d.a.Disk, d.b.Disk, min(d.a.Size, d.b.Size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(changed) > 0 || d.a.Size != d.b.Size {
+			d.file(top, changed)
+		}
 		prune(top)
 		if equal := bytes.Equal(seeds[i], other); equal != (len(top.Details) == 0) {
 			t.Errorf("equal: %v, nodes: %d", equal, len(top.Details))
@@ -483,4 +491,53 @@ func FuzzContents(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestOpaque says of file systems that they were not looked into.
+func TestOpaque(t *testing.T) {
+	a := make([]byte, 8<<20)
+	copy(a, "XFSB")
+	b := bytes.Clone(a)
+	b[5000] = 1
+	got := compareFiles(t, "x.img", a, b)
+	wantLines(t, got, notFurther+"it is an XFS file system", "1 byte differs, the first at byte 5000")
+	disk := func(root []byte) mem {
+		m := make(mem, 16*mib)
+		copy(m[mib:], root)
+		if err := gpt.Write(m, int64(len(m)), gpt.Table{Partitions: []gpt.Partition{{Type: gpt.TypeRootX86_64, ID: gpt.GUID{1}, First: mib / sector, Last: 9*mib/sector - 1}}}); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	nodes := compareDisks(t, disk(a), disk(b), Options{})
+	wantLines(t, text(t, nodes), "in no PCR: the disk has no hash tree for it", notFurther+"it holds an XFS file system")
+	if left := NotCompared(nodes); len(left) != 1 || !strings.HasPrefix(left[0], "root (partition 1): "+notFurther) {
+		t.Errorf("got %q", left)
+	}
+}
+
+// BenchmarkDisks is the speed at which disks that are equal are compared, and
+// at which one is that has one file changed.
+func BenchmarkDisks(b *testing.B) {
+	dir := b.TempDir()
+	content := make([]byte, 4<<20)
+	rand.NewChaCha8([32]byte{}).Read(content)
+	for i := range 60 {
+		put(b, dir, map[string]string{fmt.Sprint("file-", i): string(content)})
+	}
+	at := filepath.Join(b.TempDir(), "image")
+	run(b, dir, "mke2fs", "-q", "-t", "ext4", "-d", dir, at, "320M")
+	image := mem(read(b, at))
+	other := mem(bytes.Clone(image))
+	other[bytes.LastIndex(other, content[:4096])+99] ^= 1
+	for name, second := range map[string]mem{"equal": image, "one-file": other} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(image)))
+			for b.Loop() {
+				if _, err := Disks(b.Context(), Source{Disk: image, Size: int64(len(image))}, Source{Disk: second, Size: int64(len(second))}, Options{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
