@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/rpmpack"
 
+	"caisson/build/image/erofs"
 	"caisson/build/image/ext4"
 	"caisson/build/image/gpt"
 )
@@ -20,8 +21,8 @@ import (
 // tool is the path of a program.
 func tool(t testing.TB, name string) string {
 	t.Helper()
-	for _, dir := range []string{"", "/usr/sbin/", "/usr/bin/"} {
-		if path, err := exec.LookPath(dir + name); err == nil {
+	for _, at := range []string{name, "/usr/sbin/" + name} { // not in everybody's PATH
+		if path, err := exec.LookPath(at); err == nil {
 			return path
 		}
 	}
@@ -173,7 +174,7 @@ func TestArchives(t *testing.T) {
 		{"x.cpio.gz", "cpio", out("find . | sort | cpio -o -H newc --reproducible --quiet | gzip -n > OUT"), "/d/one"},
 		{"x.a", "ar", out("ar rcD OUT d/one d/two three"), "/one"},
 		{"x.zip", "zip", out("zip -qrX OUT.zip . && mv OUT.zip OUT"), "/d/one"},
-		{"x.jar", "jar", out("jar --create --no-manifest --date=2024-01-02T03:04:05Z --file OUT d three"), "/d/one"},
+		{"x.whl", "/usr/bin/python3", out("/usr/bin/python3 -m zipfile -c OUT d three"), "/d/one"},
 		{"x.deb", "dpkg-deb", out("mkdir DEBIAN && printf 'Package: x\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@example.org>\\nDescription: x\\n' > DEBIAN/control && dpkg-deb --root-owner-group -b . OUT.deb && mv OUT.deb OUT"), "/data.tar.xz → unpacked → /d/one"},
 		{"x.squashfs", "mksquashfs", out("mksquashfs . OUT -noappend -quiet -no-progress"), "/d/one"},
 		{"x.ext4", "mke2fs", out("/usr/sbin/mke2fs -q -t ext4 -U 00000000-0000-0000-0000-000000000001 -E hash_seed=00000000-0000-0000-0000-000000000001 -d . OUT 4M"), "/d/one"},
@@ -539,5 +540,48 @@ func BenchmarkDisks(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestProgram compares EFI programs that are files of their own, and one with
+// itself signed.
+func TestProgram(t *testing.T) {
+	tool(t, "sbsign")
+	a, b := smallSpec(), smallSpec()
+	b.cmdline = "quiet"
+	got := compareFiles(t, "x.efi", a.uki(t), b.uki(t))
+	wantLines(t, got, "changes PCR 4, into which", "* .cmdline\n", "changes PCR 4, 9 and 11", "+quiet")
+	a.members[2].data = "root:x\n"
+	wantLines(t, compareFiles(t, "x.efi", a.uki(t), b.uki(t)), "* .initrd → /etc/passwd")
+	dir := put(t, t.TempDir(), map[string]string{"a": string(a.uki(t))})
+	for _, name := range []string{"one", "two"} {
+		run(t, dir, "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN="+name, "-keyout", name+".key", "-out", name+".crt")
+		run(t, dir, "sbsign", "--key", name+".key", "--cert", name+".crt", "--output", name, "a")
+	}
+	got = compareFiles(t, "x.efi", read(t, dir, "one"), read(t, dir, "two"))
+	wantLines(t, got, "the hash that is measured and signed is the same, sha256:", "* signatures", "1 and 1 signatures")
+	wantNo(t, got, "changes PCR 4, into which", "* padding")
+	got = compareFiles(t, "x.efi", read(t, dir, "a"), read(t, dir, "two"))
+	wantLines(t, got, "* signatures", "0 and 1 signatures")
+}
+
+// TestMany leaves most of many differences out, and says how many.
+func TestMany(t *testing.T) {
+	image := func(text string) []byte {
+		entries := []erofs.Entry{folder("")}
+		for i := range 10000 {
+			entries = append(entries, file(fmt.Sprintf("file-%05d", i), text))
+		}
+		b := make(mem, 64<<20)
+		n, err := erofs.Write(b, entries, erofs.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b[:n]
+	}
+	got := compareFiles(t, "x", image("first\n"), image("other\n"))
+	wantLines(t, got, "9501 more differences are not shown here", "* /file-00498")
+	if n := strings.Count(got, "\n"); n > 5000 {
+		t.Errorf("%d lines", n)
 	}
 }
