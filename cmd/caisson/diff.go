@@ -129,12 +129,12 @@ func isJSON(name string) (bool, error) {
 }
 
 func diffImages(ctx context.Context, ui *ui, o *diffOptions, a, b string) error {
-	da, err := verify.OpenDisk(a)
+	da, err := verify.OpenCompared(a)
 	if err != nil {
 		return err
 	}
 	defer da.Close()
-	db, err := verify.OpenDisk(b)
+	db, err := verify.OpenCompared(b)
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,8 @@ type elfFile struct {
 	segments []string
 	sections []elfSection
 	headers  []span   // where headers lie
-	named    []symbol // functions and variables; nil until they are wanted
+	asked    bool     // for what follows
+	named    []symbol // functions and variables
 }
 
 type elfSection struct {
