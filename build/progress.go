@@ -36,6 +36,9 @@ type Event struct {
 	Unit  string `json:"unit,omitempty"`
 	// At is what is being done of it, such as the name of a package.
 	At string `json:"at,omitempty"`
+	// Reused: the step that has ended did not run, an earlier build's result was
+	// taken.
+	Reused bool `json:"reused,omitempty"`
 }
 
 // The names of the steps that all builds have, beside those of the lock's own.
@@ -138,6 +141,9 @@ func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.e.State, p.e.At = Ended, ""
+	p.b.mu.Lock()
+	p.e.Reused = p.b.reused[p.e.Step]
+	p.b.mu.Unlock()
 	p.b.tell(p.e)
 }
 
@@ -179,6 +185,7 @@ var namedEpoch = regexp.MustCompile(`-[0-9]+:`)
 type rpmLines struct {
 	p    *progress
 	want map[string]bool
+	seen []string // in their order
 	line []byte
 }
 
@@ -203,6 +210,7 @@ func (r *rpmLines) Write(b []byte) (int, error) {
 		}
 		if name := string(r.line); r.want[name] {
 			delete(r.want, name)
+			r.seen = append(r.seen, name)
 			r.p.moved(1, name)
 		}
 		r.line = r.line[:0]

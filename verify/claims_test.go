@@ -18,7 +18,7 @@ func TestClaims(t *testing.T) {
 	sound := func() *build.Evidence {
 		step := func(name string) sandbox.Evidence {
 			return sandbox.Evidence{
-				Step: name, Command: []string{"/usr/bin/rpm", "-i", "/store0/sha256/ab/" + name}, Dir: "/", Environment: []string{"LANG=C"},
+				Step: name, Command: []string{"/usr/bin/rpm", "-i", "/inputs/" + name}, Dir: "/", Environment: []string{"LANG=C"},
 				Hostname: "caisson", Namespaces: []string{"net"}, Volatile: sandbox.Volatile{Kernel: "6.1", Seconds: 3},
 			}
 		}

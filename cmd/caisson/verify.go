@@ -31,8 +31,9 @@ type verifyOptions struct {
 	boot bool
 	boots
 	trusts
-	anySpace bool
-	json     bool
+	anySpace    bool
+	stepTimeout time.Duration
+	json        bool
 }
 
 func newVerifyCommand(ui *ui) *cobra.Command {
@@ -67,6 +68,7 @@ rebuilders who agree included.`,
 	o.bootFlags(c)
 	o.trustFlags(c)
 	spaceFlag(c, &o.anySpace)
+	timeoutFlag(c, &o.stepTimeout)
 	c.Flags().BoolVar(&o.json, "json", false, "print the report as JSON")
 	return c
 }
@@ -128,7 +130,7 @@ func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) erro
 	if err != nil {
 		return err
 	}
-	if err := o.signVerdict(ctx, ui, o.out, r); err != nil {
+	if err := o.signVerdict(ctx, ui, o.out, image, l, r); err != nil {
 		return err
 	}
 	if o.json {
@@ -177,7 +179,7 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 	if err := wantImage(image); err != nil {
 		return nil, err
 	}
-	r := &rebuilder{lock: l, text: text, store: store, variant: variant, ui: ui, anySpace: o.anySpace}
+	r := &rebuilder{lock: l, text: text, store: store, variant: variant, ui: ui, anySpace: o.anySpace, stepTimeout: o.stepTimeout}
 	opts := verify.Options{
 		Image: image, Lock: l, Store: store, Arch: arch, Variant: variant, Out: o.out,
 		Version: programVersion(), Now: time.Now, Progress: func(s string) { ui.stage("%s", s) },
@@ -253,6 +255,8 @@ type rebuilder struct {
 	variant  string
 	ui       *ui
 	anySpace bool
+	// stepTimeout is that of the rebuild; its default if 0.
+	stepTimeout time.Duration
 }
 
 // space is how many bytes a rebuild needs where it runs, about: the inputs
@@ -289,6 +293,9 @@ func (r *rebuilder) run(ctx context.Context, c *vary.Conditions, out string) err
 	}
 	if r.anySpace {
 		args = append(args, "--any-space")
+	}
+	if r.stepTimeout != 0 {
+		args = append(args, "--step-timeout", r.stepTimeout.String())
 	}
 	_, tell, end := r.ui.building()
 	defer end()
