@@ -242,4 +242,3 @@ func TestSmall(t *testing.T) {
 		wantLines(t, got, "shown with each value on its line", `-      "b": "c"`, `+      "b": "x"`)
 	})
 }
-

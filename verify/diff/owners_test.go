@@ -159,4 +159,3 @@ func bitmap(t testing.TB, image []byte) int {
 	t.Fatal("no bitmap")
 	return 0
 }
-
