@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"caisson/attest/spdx"
+	"caisson/attest/spdx/facts"
 	"caisson/lock"
 	"caisson/prefetch"
 	"caisson/prefetch/cas"
@@ -11,6 +12,15 @@ import (
 
 // signerOf says by whom a package is signed.
 type signerOf = func(*lock.Input) (spdx.Signer, error)
+
+// License says what the header of a package in the store declares.
+func License(store *cas.Store) func(*lock.Input) (string, error) {
+	read := facts.Of(store)
+	return func(in *lock.Input) (string, error) {
+		f, err := read(in)
+		return f.License, err
+	}
+}
 
 // signers says by whom the packages of a lock are signed; of each it finds out
 // once.

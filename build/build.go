@@ -62,6 +62,9 @@ type Options struct {
 	// StepTimeout is how long one sandboxed command may run; the constant of that
 	// name if 0.
 	StepTimeout time.Duration
+	// Around is what sandboxed commands are to find otherwise than usual: for finding
+	// out what they depend on. Such a build is none to publish.
+	Around sandbox.Surroundings
 	// Reuse is empty, or names the program that builds, by its digest: then what
 	// steps made is kept in the store, and taken from there where the same program
 	// has run the same step with the same tools and inputs. Evidence.Reused says of
@@ -172,6 +175,8 @@ type builder struct {
 	skipped map[string][]SkippedScript
 	// archives are the OCI archives that run steps are given.
 	archives []ociArchive
+	// only are the steps that are run, by number from 1; nil for all.
+	only []int
 	// repositories are the git trees that run steps are given.
 	repositories []gitTree
 }
@@ -186,6 +191,9 @@ func newBuilder(o Options) (*builder, error) {
 	}
 	if host := hostArch(); host != o.Arch {
 		return nil, fmt.Errorf("this machine is %s: an image for %s has to be built on such a machine", host, o.Arch)
+	}
+	if o.Reuse != "" && !o.Around.Usual() {
+		return nil, errors.New("what steps make with other surroundings is not to be reused")
 	}
 	if o.StepTimeout == 0 {
 		o.StepTimeout = StepTimeout

@@ -59,8 +59,8 @@ const (
 // installStep is the name of the installation of a set.
 func installStep(set string) string { return "install " + set }
 
-// lockStep is the name of the lock's nth step, from 1.
-func lockStep(n int, s lock.Step) string {
+// StepName is the name of the lock's nth step, from 1, in events and messages.
+func StepName(n int, s lock.Step) string {
 	switch {
 	case s.Go != nil:
 		return fmt.Sprintf("step %d: go build %s", n, s.Go.Package)
@@ -77,7 +77,7 @@ func (b *builder) plan() {
 		names = append(names, installStep(lock.SetInitrd))
 	}
 	for i, s := range b.Lock.Steps {
-		names = append(names, lockStep(i+1, s))
+		names = append(names, StepName(i+1, s))
 	}
 	names = append(names, stepRoot)
 	if b.hasInitrd() {

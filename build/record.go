@@ -137,7 +137,8 @@ func (c *capped) text() string {
 
 // run runs a step and records it. Whatever ends otherwise than by exit code 0
 // is an error, and so is a network attempt unless the lock says otherwise. What
-// the step prints goes to the Spec's Stdout, too.
+// the step prints goes to the Spec's Stdout, too. What is otherwise around the builds'
+// commands is around this one, but for the user, which is the Spec's.
 func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec) (res *sandbox.Result, stderr string, err error) {
 	var out, errs capped
 	if s.Stdout == nil {
@@ -145,6 +146,9 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 	}
 	s.Stdout, s.Stderr = io.MultiWriter(&out, s.Stdout), &errs
 	s.Timeout = b.StepTimeout
+	user := s.Around.User
+	s.Around = b.Around
+	s.Around.User = user
 	s.Env = append(s.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.Lock.Epoch))
 	if len(inputs) > 0 { // a root that is written to gets no folder for what it is not given
 		given, err := b.give(inputs)

@@ -91,7 +91,7 @@ func (b *builder) stepKey(n int, s lock.Step, inputs []*lock.Input) (string, err
 		Step                lock.Step
 		Tools, Inputs       []string
 	}{
-		b.Reuse, lockStep(n, s), b.Arch, b.Lock.Revision, b.Lock.Epoch, b.Lock.RecordNetwork, s,
+		b.Reuse, StepName(n, s), b.Arch, b.Lock.Revision, b.Lock.Epoch, b.Lock.RecordNetwork, s,
 		digests(b.of(lock.SetTools)), digests(inputs),
 	})
 	return fmt.Sprintf("step %x", sha256.Sum256(key)), err

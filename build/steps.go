@@ -37,11 +37,12 @@ func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 	for i, s := range b.Lock.Steps {
 		g.Go(func() (err error) {
 			switch {
+			case !b.wanted(i + 1):
 			case s.Go != nil:
-				defer b.begin(lockStep(i+1, s)).end()
+				defer b.begin(StepName(i+1, s)).end()
 				done[i], err = b.goStep(gctx, i+1, s)
 			case s.Cargo != nil:
-				defer b.begin(lockStep(i+1, s)).end()
+				defer b.begin(StepName(i+1, s)).end()
 				done[i], err = b.cargoStep(gctx, i+1, s)
 			}
 			return err
@@ -51,9 +52,12 @@ func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 		return err
 	}
 	for i, s := range b.Lock.Steps {
+		if !b.wanted(i + 1) {
+			continue
+		}
 		put := done[i]
 		if put == nil {
-			err := b.during(lockStep(i+1, s), func() (err error) {
+			err := b.during(StepName(i+1, s), func() (err error) {
 				put, err = b.runStep(ctx, i+1, s, root)
 				return err
 			})
@@ -129,7 +133,7 @@ func (b *builder) goStep(ctx context.Context, n int, s lock.Step) (put func() er
 	if err := makeDir(out); err != nil {
 		return nil, err
 	}
-	err = b.orReuse(n, s, reusable{lockStep(n, s), inputs, out}, func() error { return b.goBuild(ctx, n, s.Go, tree, inputs, out) })
+	err = b.orReuse(n, s, reusable{StepName(n, s), inputs, out}, func() error { return b.goBuild(ctx, n, s.Go, tree, inputs, out) })
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +176,7 @@ func (b *builder) goBuild(ctx context.Context, n int, s *lock.GoStep, tree *lock
 		Package: s.Package, LDFlags: s.LDFlags, Epoch: b.Lock.Epoch, Workspace: workspace, Cgo: s.Cgo,
 	}
 	_, _, err := b.run(ctx, inputs, sandbox.Spec{
-		Name: lockStep(n, lock.Step{Go: s}), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src",
+		Name: StepName(n, lock.Step{Go: s}), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src", Around: b.asOther(),
 		Mounts: []sandbox.Mount{
 			{Source: toolchain, Target: "/toolchain"}, {Source: proxy, Target: "/proxy"},
 			{Source: src, Target: "/src"}, {Source: out, Target: "/out", Writable: true},
@@ -210,7 +214,7 @@ func (b *builder) cargoStep(ctx context.Context, n int, s lock.Step) (put func()
 	if err := makeDir(out); err != nil {
 		return nil, err
 	}
-	err = b.orReuse(n, s, reusable{lockStep(n, s), inputs, out}, func() error { return b.cargoBuild(ctx, n, s.Cargo, tree, inputs, out) })
+	err = b.orReuse(n, s, reusable{StepName(n, s), inputs, out}, func() error { return b.cargoBuild(ctx, n, s.Cargo, tree, inputs, out) })
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +252,7 @@ func (b *builder) cargoBuild(ctx context.Context, n int, s *lock.CargoStep, tree
 		return err
 	}
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
-		Name: lockStep(n, lock.Step{Cargo: s}), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src",
+		Name: StepName(n, lock.Step{Cargo: s}), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src", Around: b.asOther(),
 		Mounts: []sandbox.Mount{
 			{Source: registry, Target: "/registry"}, {Source: src, Target: "/src"}, {Source: target, Target: "/target", Writable: true},
 		},
@@ -334,8 +338,8 @@ func (b *builder) runStep(ctx context.Context, n int, s lock.Step, root *pending
 	inputs = append(inputs, repositories...)
 	how := origin{account: Compiled, inputs: refs(inputs), by: fmt.Sprintf("step %d", n)}
 	spec := sandbox.Spec{
-		Name: lockStep(n, s), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", s.Run},
-		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp",
+		Name: StepName(n, s), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", s.Run},
+		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp", Around: b.asOther(),
 		Mounts: append([]sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}}, mounts...),
 	}
 	if usesRoot.MatchString(s.Run) { // what it makes there is in no folder of its own
@@ -379,7 +383,7 @@ func (b *builder) runOnRoot(ctx context.Context, root *pendingRoot, inputs []*lo
 	s.Mounts = append(s.Mounts, sandbox.Mount{Source: root.dir, Target: sysroot, Writable: true})
 	s.ProcIn, s.DevIn = []string{sysroot}, []string{sysroot}
 	s.Env = append(s.Env, "ROOT="+sysroot, "SYSTEMD_OFFLINE=1", "PYTHONDONTWRITEBYTECODE=1")
-	s.FakeOwnership, s.Files = true, root.seen
+	s.FakeOwnership, s.Files, s.Around = true, root.seen, sandbox.Surroundings{} // as root, whoever else is asked for
 	res, _, err := b.run(ctx, inputs, s)
 	if err != nil {
 		return err

@@ -55,6 +55,7 @@ type page struct {
 	Varied                                       int
 	Exceptions                                   []Exception
 	Affected                                     []string
+	Blame                                        []string
 	Compared                                     bool // there was a rebuild to compare with
 	Differences                                  []nodeView
 	NodeCount                                    int
@@ -119,6 +120,9 @@ func newPage(r *Report) page {
 	}
 	for _, a := range r.Affected {
 		p.Affected = append(p.Affected, diff.Printable(a))
+	}
+	for _, b := range r.Blame {
+		p.Blame = append(p.Blame, diff.Printable(b.Text))
 	}
 	p.NodeCount = countNodes(r.Differences)
 	p.Differences = nodeViews(r.Differences, 0, p.NodeCount <= openNodes)
@@ -305,7 +309,7 @@ func byNumber(a, b string) int {
 func printableConditions(list []Condition) []Condition {
 	out := make([]Condition, 0, len(list))
 	for _, c := range list {
-		out = append(out, Condition{Name: diff.Printable(c.Name), Varied: c.Varied, Detail: diff.Printable(c.Detail)})
+		out = append(out, Condition{Name: diff.Printable(c.Name), Varied: c.Varied, Reached: c.Reached, Detail: diff.Printable(c.Detail)})
 	}
 	return out
 }

@@ -39,9 +39,9 @@ func pageReport(v Verdict) *Report {
 			{"boot", NotAsked, "the image was not booted; --boot does"},
 		},
 		Conditions: []Condition{
-			{"folder", true, "another, longer, with blanks"}, {"timezone", true, "Pacific/Kiritimati"}, {"umask", true, "0077"},
-			{"locale", true, "tr_TR.UTF-8"}, {"user", true, "61234"}, {"time", false, "no namespace moves the wall clock"},
-			{"kernel", false, "there is one kernel here"},
+			{"build_path", true, false, "another, longer, with blanks"}, {"timezone", true, false, "NPT-5:45"}, {"umask", true, false, "077"},
+			{"locales", true, false, "tr_TR.UTF-8"}, {"num_cpus", true, true, "programs are told of 3, and there are 2"}, {"time", false, false, "no namespace moves the wall clock"},
+			{"kernel", false, false, "it cannot be changed here"},
 		},
 	}
 	for _, pcr := range []string{"4", "5", "7", "9", "11", "12"} {
@@ -76,6 +76,7 @@ func differentReport() *Report {
 	r.Reason = "disk: the disks differ"
 	r.Checks[4] = Check{"disk", Failed, "the disks differ"}
 	r.Rebuilt.SHA256, r.Rebuilt.Disk, r.Rebuilt.Size = digest.Of([]byte("other")), digest.Of([]byte("other disk")), 123404290
+	r.Blame = []Blame{{Part: "step 3: run", Variations: []string{"domain_host"}, Files: []string{"root:/etc/new"}, Text: "step 3: run depends on the host name: root:/etc/new"}}
 	r.Affected = []string{"root hash", "PCR 4", "PCR 9", "PCR 11"}
 	text := "@@ -1,3 +1,3 @@\n-root:x:0:0:root:/root:/bin/bash\n+root:x:0:0:root:/root:/bin/zsh\n daemon:x:1:1::/:/sbin/nologin\n"
 	hex := "@@ -24,3 +24,3 @@\n 00000170: 2064 6562 7567 0000 0000 0000 0000 0000   debug..........\n-00000180: 7379 7374 656d 642e 766f 6c61 7469 6c65  systemd.volatile\n+00000180: 7379 7374 656d 642e 766f 6c61 7469 6c66  systemd.volatilf\n"
@@ -119,8 +120,9 @@ func hostileReport() *Report {
 	long := "root:/" + strings.Repeat("a-very-long-folder/", 16) + "file"
 	r.Name, r.Variant, r.Reason, r.Image.Name, r.Caisson = hostile, hostile, hostile, hostile, hostile
 	r.Checks = append(r.Checks, Check{hostile, Status(hostile), long + hostile})
-	r.Conditions = append(r.Conditions, Condition{hostile, false, strings.Repeat("x", 300)})
+	r.Conditions = append(r.Conditions, Condition{hostile, false, false, strings.Repeat("x", 300)})
 	r.Affected = append(r.Affected, hostile)
+	r.Blame = append(r.Blame, Blame{Part: hostile, Files: []string{hostile}, Text: hostile})
 	r.Exceptions = []Exception{{Rule: hostile, Match: hostile, Who: hostile, Why: hostile, Until: hostile}}
 	r.PCRs[hostile], r.Measured = hostile, map[string]string{"4": "otherwise", hostile: hostile}
 	r.RootHash, r.Started, r.Finished = hostile, hostile, hostile
@@ -272,12 +274,12 @@ func TestPageSays(t *testing.T) {
 	for name, want := range map[string][]string{
 		"identical": {
 			"demo: Identical", "Compared 5 passed root hash, measurements", "1 not asked for boot", "the same", "boot not asked for the image was not booted",
-			"5 of 7 conditions were varied", "time not varied no namespace moves", all["identical"].Lock.String(), all["identical"].PCRs["9"],
+			"5 of 7 conditions were varied", "time not varied kept no namespace moves", "num_cpus varied as well programs are told of 3", all["identical"].Lock.String(), all["identical"].PCRs["9"],
 			"The image was not booted", "Caisson v0.1.0 (0bb8e25)", "21 November 2026, 11:21:04 UTC", "1m27s", "caisson verify demo.qcow2 --lock caisson.lock", "2 not varied time, kernel", "Repeat it Whoever has the image, the lock sha256:",
 		},
 		"booted":       {"caisson verify demo.qcow2 --lock caisson.lock --boot", "as predicted and then extended by boot phases", "Measured, but not predicted", "6 passed"},
 		"equivalent":   {"Equivalent", "secure-boot-signature v1 esp:/EFI/BOOT/BOOTX64.EFI jane@example.com signed by us 2030-01-01"},
-		"different":    {"Do not trust this image", "Measurements that change: root hash, PCR 4", "root:/etc/passwd", "-root:x:0:0:root:/root:/bin/bash", "added: root:/etc/new", "removed: root:/etc/old", "1 failed"},
+		"different":    {"Do not trust this image", "Measurements that change: root hash, PCR 4", "root:/etc/passwd", "-root:x:0:0:root:/root:/bin/bash", "added: root:/etc/new", "What is to blame step 3: run depends on the host name: root:/etc/new", "removed: root:/etc/old", "1 failed"},
 		"not-verified": {"This is not a success", "2 not checked rebuild, disk", "There was no rebuild to compare the image with"},
 		"refused":      {"Not verified", "a policy, or somebody who is trusted, refuses this image", "1 refused policy: variant"},
 		"hostile":      {`<script>alert("x")</script>`, "otherwise"},
