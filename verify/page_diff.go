@@ -1,11 +1,13 @@
 package verify
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
+	"caisson/build/imagefile"
 	"caisson/lock/digest"
 	"caisson/verify/diff"
 )
@@ -28,6 +30,24 @@ type Compared struct {
 	Artifact
 	Format   string // of the file, as OpenDisk tells it
 	DiskSize int64  // bytes
+}
+
+// OpenCompared opens a file to be compared: the disk in it, or, where it is
+// compressed as initrds are, the file as it is.
+func OpenCompared(name string) (*Disk, error) {
+	d, err := OpenDisk(name)
+	if !errors.Is(err, imagefile.ErrCompressed) {
+		return d, err
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &Disk{ReaderAt: f, Size: st.Size(), Format: imagefile.Raw, file: f}, nil
 }
 
 // ReadCompared reads an image to its end, for the digests.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"caisson/build"
+	"caisson/lock/digest"
 	"caisson/verify"
 	"caisson/verify/diff"
 )
@@ -128,12 +129,12 @@ func isJSON(name string) (bool, error) {
 }
 
 func diffImages(ctx context.Context, ui *ui, o *diffOptions, a, b string) error {
-	da, err := verify.OpenDisk(a)
+	da, err := verify.OpenCompared(a)
 	if err != nil {
 		return err
 	}
 	defer da.Close()
-	db, err := verify.OpenDisk(b)
+	db, err := verify.OpenCompared(b)
 	if err != nil {
 		return err
 	}
@@ -166,8 +167,7 @@ func diffImages(ctx context.Context, ui *ui, o *diffOptions, a, b string) error 
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	if len(nodes) == 0 {
-		ui.stage("the disks are the same, to the bit")
-		return nil
+		return sayEqual(ui, a, b)
 	}
 	if left := diff.NotCompared(nodes); len(left) > 0 {
 		ui.stage("not all was looked into: %s", count(len(left), "place"))
@@ -180,6 +180,28 @@ func diffImages(ctx context.Context, ui *ui, o *diffOptions, a, b string) error 
 		ui.print("measurements that change: %s", cmp.Or(strings.Join(c.Affected, ", "), "none"))
 	}
 	return &quietError{exitDifferent}
+}
+
+// sayEqual says that the disks in two files are the same, and whether the
+// files are.
+func sayEqual(ui *ui, a, b string) error {
+	var sums [2]digest.Digest
+	for i, name := range []string{a, b} {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		sums[i], _, err = digest.Reader(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	if sums[0] != sums[1] {
+		ui.stage("the disks are the same, to the bit; the files that they are kept in are not")
+		return nil
+	}
+	ui.stage("the disks are the same, to the bit")
+	return nil
 }
 
 // affected names the measurements that change, or says why they are not

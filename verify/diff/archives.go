@@ -158,28 +158,15 @@ func walkAr(r *io.SectionReader) walk {
 			content := io.NewSectionReader(r, off+arHeader, size)
 			off += arHeader + size + size&1
 			m := arMember(h)
-			switch raw := arField(h[:16]); {
-			case raw == "//":
+			raw := arField(h[:16])
+			if raw == "//" {
 				names = readUpTo(content, 0, min(size, maxNames))
-			case strings.HasPrefix(raw, "#1/"):
-				length, err := strconv.ParseInt(raw[3:], 10, 64)
-				if err != nil || length < 0 || length > min(size, maxArName) {
-					return fmt.Errorf("a name %q", raw)
-				}
-				m.path = strings.TrimRight(string(readUpTo(content, 0, length)), "\x00")
-				content = io.NewSectionReader(content, length, size-length)
-			case len(raw) > 1 && raw[0] == '/' && raw[1] >= '0' && raw[1] <= '9':
-				at, err := strconv.Atoi(raw[1:])
-				if err != nil || at >= len(names) {
-					return fmt.Errorf("a name %q", raw)
-				}
-				m.path, _, _ = strings.Cut(string(names[at:min(len(names), at+maxArName)]), "\n")
-				m.path = strings.TrimSuffix(m.path, "/")
-			case raw == "/" || raw == "/SYM64/":
-				m.path = "(symbol table)"
-			default:
-				m.path = strings.TrimSuffix(raw, "/")
 			}
+			var skip int64
+			if m.path, skip, err = arName(raw, content, names); err != nil {
+				return err
+			}
+			content = io.NewSectionReader(content, skip, size-skip)
 			m.size = content.Size()
 			if err := fn(m, content); err != nil {
 				return err
@@ -187,6 +174,31 @@ func walkAr(r *io.SectionReader) walk {
 		}
 		return nil
 	}
+}
+
+// arName is the name of a member, and how much of the content it takes up.
+func arName(raw string, content io.ReaderAt, names []byte) (name string, skip int64, err error) {
+	switch {
+	case raw == "/" || raw == "/SYM64/":
+		return "(symbol table)", 0, nil
+	case raw == "//":
+		return "(long names)", 0, nil
+	case strings.HasPrefix(raw, "#1/"):
+		length, err := strconv.ParseInt(raw[3:], 10, 64)
+		b := readUpTo(content, 0, max(0, min(length, maxArName)))
+		if err != nil || int64(len(b)) != length {
+			return "", 0, fmt.Errorf("a name %q", raw)
+		}
+		return strings.TrimRight(string(b), "\x00"), length, nil
+	case len(raw) > 1 && raw[0] == '/' && raw[1] >= '0' && raw[1] <= '9':
+		at, err := strconv.Atoi(raw[1:])
+		if err != nil || at >= len(names) {
+			return "", 0, fmt.Errorf("a name %q", raw)
+		}
+		name, _, _ = strings.Cut(string(names[at:min(len(names), at+maxArName)]), "\n")
+		return strings.TrimSuffix(name, "/"), 0, nil
+	}
+	return strings.TrimSuffix(raw, "/"), 0, nil
 }
 
 func arField(b []byte) string { return strings.TrimRight(string(b), " ") }

@@ -1,7 +1,6 @@
 package diff
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -56,7 +55,7 @@ func Disks(ctx context.Context, a, b Source, o Options) ([]*Node, error) {
 			d.disk(top, tables, changed)
 		}
 	} else {
-		d.file(top)
+		d.file(top, changed)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -83,13 +82,21 @@ const (
 )
 
 // file compares what is no disk: a file system, an initrd, a UKI, any file.
-func (d *differ) file(top *Node) {
+func (d *differ) file(top *Node, changed spans) {
 	x, y := io.NewSectionReader(d.a.Disk, 0, d.a.Size), io.NewSectionReader(d.b.Disk, 0, d.b.Size)
 	name := kindOf(x, d.a.Name).name
 	if name == "" || name != kindOf(y, d.b.Name).name {
 		name = "content"
 	}
-	d.contents(d.child(top, name), spot{part: "root", boot: true}, x, y)
+	n := d.child(top, name)
+	if name == fileSystem(x) {
+		v := volume{part: "root", a: x, b: y, changed: changed, boot: true}
+		sizes(n, blob{sizeA: d.a.Size, sizeB: d.b.Size})
+		if d.inFileSystem(n, v, name); len(n.Details) > 0 || n.UnifiedDiff != nil {
+			return
+		}
+	}
+	d.contents(n, spot{part: "root", boot: true}, x, y)
 }
 
 // disk compares region by region.
@@ -176,6 +183,7 @@ func (d *differ) volume(n *Node, v volume, a, b part) {
 	case fileSystem(v.a) != "" || fileSystem(v.b) != "":
 		d.root(n, v, kind)
 	default:
+		n.comment(v.measured)
 		if kind != "" {
 			n.comment(notFurther + "it holds " + kind)
 		}
@@ -223,24 +231,12 @@ func (v volume) kind(a, b part) string {
 			return kind
 		}
 	}
-	magics := []struct {
-		kind  string
-		off   int64
-		magic string
-	}{
-		{"verity", 0, "verity\x00\x00"},
-		{"an XFS file system", 0, "XFSB"},
-		{"a btrfs file system", 65536 + 64, "_BHRfS_M"},
-		{"a LUKS volume", 0, "LUKS\xba\xbe"},
-		{"swap space", 4086, "SWAPSPACE2"},
-		{"a physical volume of LVM", 512, "LABELONE"},
-	}
-	for _, m := range magics {
-		want := []byte(m.magic)
-		for _, r := range []io.ReaderAt{v.a, v.b} {
-			if bytes.Equal(readUpTo(r, m.off, int64(len(want))), want) {
-				return m.kind
-			}
+	for _, r := range []io.ReaderAt{v.a, v.b} {
+		if string(readUpTo(r, 0, 8)) == "verity\x00\x00" {
+			return "verity"
+		}
+		if kind := opaque(r); kind != "" {
+			return kind
 		}
 	}
 	if a.Type == gpt.TypeESP || b.Type == gpt.TypeESP {

@@ -31,7 +31,8 @@ type elfFile struct {
 	segments []string
 	sections []elfSection
 	headers  []span   // where headers lie
-	named    []symbol // functions and variables; nil until they are wanted
+	asked    bool     // for what follows
+	named    []symbol // functions and variables
 }
 
 type elfSection struct {
@@ -158,8 +159,11 @@ func (f *elfFile) content(s elfSection) []byte {
 }
 
 // line is what is said of a section, but for where it lies.
-func (s elfSection) line() string {
-	return fmt.Sprintf("%s, %d bytes, %s, entries of %d, aligned to %d\n", elf.SectionType(s.typ), s.size, elf.SectionFlag(s.flags), s.ent, s.align)
+func (s elfSection) line() string { return fmt.Sprintf("%s, %d bytes\n", s.kind(), s.size) }
+
+// kind is that without the size.
+func (s elfSection) kind() string {
+	return fmt.Sprintf("%s, %s, entries of %d, aligned to %d", elf.SectionType(s.typ), elf.SectionFlag(s.flags), s.ent, s.align)
 }
 
 // elf compares two ELF files: headers, sections by their names, and what is
@@ -232,7 +236,7 @@ func (d *differ) elfSection(parent *Node, at spot, x, y *elfFile, s, o elfSectio
 	if n == nil {
 		return
 	}
-	if s.line() != o.line() && !(s.size != o.size && strings.Replace(s.line(), fmt.Sprint(s.size), fmt.Sprint(o.size), 1) == o.line()) {
+	if s.kind() != o.kind() || s.size != o.size && found.equal() {
 		d.text(n, []string{s.line()}, []string{o.line()}, 1)
 	}
 	if err != nil {

@@ -160,18 +160,23 @@ func (f *elfFile) symbolAt(s elfSection, off int64) string {
 	return ""
 }
 
-// maxNamed is how many functions and variables are known by name.
+// maxNamed is how many symbols a table may have by which places are named.
 const maxNamed = 1 << 18
 
-// namedSymbols are the functions and variables of the first table that has
-// any.
+// namedSymbols are the functions and variables of the first table of each
+// type.
 func (f *elfFile) namedSymbols() []symbol {
-	for i := 0; f.named == nil && i < len(f.sections); i++ {
-		if t := elf.SectionType(f.sections[i].typ); t != elf.SHT_SYMTAB && t != elf.SHT_DYNSYM {
+	if f.asked {
+		return f.named
+	}
+	f.asked = true
+	for _, t := range []elf.SectionType{elf.SHT_SYMTAB, elf.SHT_DYNSYM} {
+		i := slices.IndexFunc(f.sections, func(s elfSection) bool { return elf.SectionType(s.typ) == t })
+		if i < 0 || f.sections[i].size/uint64(f.either(16, 24)) > maxNamed {
 			continue
 		}
 		for _, y := range f.symbols(f.sections[i]) {
-			if t := elf.ST_TYPE(y.info); (t == elf.STT_FUNC || t == elf.STT_OBJECT) && y.size > 0 && len(f.named) < maxNamed {
+			if t := elf.ST_TYPE(y.info); (t == elf.STT_FUNC || t == elf.STT_OBJECT) && y.size > 0 {
 				f.named = append(f.named, y)
 			}
 		}

@@ -115,13 +115,35 @@ func (d *differ) fileSystem(n *Node, at spot, a, b *io.SectionReader) bool {
 		n.comment(err.Error())
 		return false
 	}
-	v := volume{name: at.path, part: at.part, a: a, b: b, changed: changed, boot: at.boot && at.path == "", depth: at.depth + 1}
-	if kind := fileSystem(a); kind == "fat" {
+	d.inFileSystem(n, volume{name: at.path, part: at.part, a: a, b: b, changed: changed, depth: at.depth + 1}, fileSystem(a))
+	return len(n.Details) > 0
+}
+
+// inFileSystem compares file systems of a kind.
+func (d *differ) inFileSystem(n *Node, v volume, kind string) {
+	if kind == "fat" {
 		d.fat(n, v)
 	} else {
 		d.root(n, v, kind)
 	}
-	return len(n.Details) > 0
+}
+
+// opaque names what is known, and not looked into; "" for nothing.
+func opaque(r io.ReaderAt) string {
+	for _, m := range []struct {
+		kind  string
+		off   int64
+		magic string
+	}{
+		{"an XFS file system", 0, "XFSB"}, {"a btrfs file system", 65536 + 64, "_BHRfS_M"}, {"a LUKS volume", 0, "LUKS\xba\xbe"},
+		{"swap space", 4086, "SWAPSPACE2"}, {"a physical volume of LVM", 512, "LABELONE"}, {"an ISO 9660 file system", 32769, "CD001"},
+		{"a hash tree of dm-verity", 0, "verity\x00\x00"},
+	} {
+		if string(readUpTo(r, m.off, int64(len(m.magic)))) == m.magic {
+			return m.kind
+		}
+	}
+	return ""
 }
 
 // contents shows how two contents differ: by what is in them where it is
@@ -142,6 +164,9 @@ func (d *differ) contents(n *Node, at spot, a, b *io.SectionReader) {
 	case x.name != y.name:
 		n.comment(fmt.Sprintf("%s in %s, %s in %s", x.describe(), d.a.Name, y.describe(), d.b.Name))
 	case x.name == "":
+		if what := cmp.Or(opaque(a), opaque(b)); what != "" {
+			n.comment(notFurther + "it is " + what)
+		}
 	case at.depth >= maxDepth:
 		n.comment(fmt.Sprintf("%s%s, and %d other things are around it", notFurther, x.name, at.depth))
 	default:

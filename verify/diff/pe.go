@@ -231,7 +231,7 @@ func (d *differ) section(parent *Node, at spot, name string, a, b *io.SectionRea
 		d.explain(n, found, 0)
 		return
 	}
-	at.boot = at.boot && name == ".linux"
+	at.boot = false // said of the section
 	d.contents(n, at, a, b)
 }
 
