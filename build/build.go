@@ -270,7 +270,7 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	}
 	ev := Evidence{
 		Version: 1, Lock: b.lockDigest, Inputs: sandbox.Inputs{Before: before.String(), After: after.String()},
-		Steps: b.evidence(), Unused: b.unused(inputs), Unread: unread, Reused: b.reusedSteps(), Skipped: b.skippedScripts(),
+		Steps: b.evidence(), Unused: b.unused(inputs), Unread: unread, Reused: b.reusedSteps(), Skipped: b.skippedScripts(), NotRecorded: sandbox.NotRecorded(),
 	}
 	return img, b.publish(ctx, img, files, &ev)
 }

@@ -185,6 +185,7 @@ var namedEpoch = regexp.MustCompile(`-[0-9]+:`)
 type rpmLines struct {
 	p    *progress
 	want map[string]bool
+	seen []string // in their order
 	line []byte
 }
 
@@ -209,6 +210,7 @@ func (r *rpmLines) Write(b []byte) (int, error) {
 		}
 		if name := string(r.line); r.want[name] {
 			delete(r.want, name)
+			r.seen = append(r.seen, name)
 			r.p.moved(1, name)
 		}
 		r.line = r.line[:0]

@@ -353,7 +353,7 @@ func (v *verification) compare(ctx context.Context, again *Disk) error {
 	default:
 		v.check("disk", Failed, "the disks differ")
 	}
-	nodes, err := diff.Disks(v.source(v.disk, filepath.Dir(v.Image), "image"), v.source(again, v.rebuildDir, "rebuild"), diff.Options{})
+	nodes, err := diff.Disks(ctx, v.source(v.disk, filepath.Dir(v.Image), "image"), v.source(again, v.rebuildDir, "rebuild"), diff.Options{})
 	if err != nil {
 		return err
 	}

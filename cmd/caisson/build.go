@@ -50,8 +50,8 @@ that records what was tried. It leaves the image, what it will measure
 	c.Flags().StringVar(&o.secureBoot.key, "secure-boot-key", "", "sign the EFI programs that have no signature with this key, as sign-boot does later: a file or env://NAME")
 	c.Flags().StringVar(&o.secureBoot.cert, "secure-boot-cert", "", "the certificate of --secure-boot-key")
 	c.Flags().BoolVar(&o.keep, "keep", false, "keep the working folder of a build that fails, for a shell in the sandbox of the step that did")
-	c.Flags().DurationVar(&o.stepTimeout, "step-timeout", build.StepTimeout, "how long one step, or one installation, may run")
 	c.Flags().BoolVar(&o.reuse, "reuse", false, "take what steps made from the store where this program has run them before with the same tools and inputs, and keep it there; verify never does")
+	timeoutFlag(c, &o.stepTimeout)
 	spaceFlag(c, &o.anySpace)
 	c.Flags().BoolVar(&o.json, "json", false, "print where time and bytes went, by step, package and other input, as JSON")
 	c.Flags().BoolVar(&o.events, "events", false, "print what goes on, a line of JSON each")
@@ -67,6 +67,10 @@ that records what was tried. It leaves the image, what it will measure
 
 func spaceFlag(c *cobra.Command, anySpace *bool) {
 	c.Flags().BoolVar(anySpace, "any-space", false, "build even where there seems to be too little room")
+}
+
+func timeoutFlag(c *cobra.Command, d *time.Duration) {
+	c.Flags().DurationVar(d, "step-timeout", build.StepTimeout, "how long one step, or one installation, may run")
 }
 
 func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {

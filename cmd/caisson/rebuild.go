@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -118,6 +119,8 @@ type rebuilder struct {
 	variant  string
 	ui       *ui
 	anySpace bool
+	// stepTimeout is that of the rebuild; its default if 0.
+	stepTimeout time.Duration
 }
 
 // space is how many bytes a rebuild needs where it runs, about: the inputs
@@ -187,6 +190,9 @@ func (r *rebuilder) build(ctx context.Context, c *vary.Conditions, out string, m
 	}
 	if r.anySpace {
 		args = append(args, "--any-space")
+	}
+	if r.stepTimeout != 0 {
+		args = append(args, "--step-timeout", r.stepTimeout.String())
 	}
 	_, tell, end := r.ui.building()
 	defer end()

@@ -28,8 +28,9 @@ type verifyOptions struct {
 	boots
 	trusts
 	variations
-	anySpace bool
-	json     bool
+	anySpace    bool
+	stepTimeout time.Duration
+	json        bool
 }
 
 func newVerifyCommand(ui *ui) *cobra.Command {
@@ -72,6 +73,7 @@ rebuilders who agree included.`,
 	o.trustFlags(c)
 	o.variationFlags(c)
 	spaceFlag(c, &o.anySpace)
+	timeoutFlag(c, &o.stepTimeout)
 	c.Flags().BoolVar(&o.json, "json", false, "print the report as JSON")
 	return c
 }
@@ -136,7 +138,7 @@ func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) erro
 	if err != nil {
 		return err
 	}
-	if err := o.signVerdict(ctx, ui, o.out, r); err != nil {
+	if err := o.signVerdict(ctx, ui, o.out, image, l, r); err != nil {
 		return err
 	}
 	if o.json {
@@ -185,7 +187,7 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 	if err := wantImage(image); err != nil {
 		return nil, err
 	}
-	r := &rebuilder{lock: l, text: text, store: store, variant: variant, ui: ui, anySpace: o.anySpace}
+	r := &rebuilder{lock: l, text: text, store: store, variant: variant, ui: ui, anySpace: o.anySpace, stepTimeout: o.stepTimeout}
 	opts := verify.Options{
 		Image: image, Lock: l, Store: store, Arch: arch, Variant: variant, Out: o.out,
 		Version: programVersion(), Now: time.Now, Progress: func(s string) { ui.stage("%s", s) },

@@ -26,7 +26,7 @@ func TestParse(t *testing.T) {
 		"GPL-2.0-only WITH Linux-syscall-note":     "GPL-2.0-only WITH Linux-syscall-note",
 		"GPL-2.0":                                  "GPL-2.0-only",
 		"LGPL-2.1+":                                "LGPL-2.1-or-later",
-		"MPL-2.0+":                                 "MPL-2.0+",
+		"MPL-2.0+ or MIT":                          "LicenseRef-MPL-2.0-or-later OR MIT",
 		"LicenseRef-Fedora-Public-Domain":          "LicenseRef-Fedora-Public-Domain",
 		"GPLv2+ and BSD":                           "GPL-2.0-or-later AND LicenseRef-Callaway-BSD",
 		"ASL 2.0":                                  "Apache-2.0",

@@ -1,6 +1,7 @@
 package license
 
 import (
+	"cmp"
 	"strings"
 	"sync"
 
@@ -68,23 +69,17 @@ func spdx(name string) *node {
 	return nil
 }
 
-// licenseID is an identifier as the list writes it, with the "+" that may be
-// behind it; those of the GNU family that have "-only" and "-or-later" in
-// place of what is deprecated get that. It is empty for what is no identifier.
+// licenseID is an identifier as the list writes it; those of the GNU family
+// that have "-only" and "-or-later" in place of what is deprecated, and of "+",
+// get that. It is empty for what is no identifier, and for one with "+" that has no
+// such form: the grammar allows it (annex D.3), and readers refuse it.
 func licenseID(name string) string {
 	all := spdxLists().licenses
 	base, later := strings.CutSuffix(strings.ToLower(name), "+")
-	if id := all[base+"-or-later"]; later && id != "" {
-		return id
+	if later {
+		return all[base+"-or-later"]
 	}
-	if id := all[base+"-only"]; !later && id != "" {
-		return id
-	}
-	id := all[base]
-	if id == "" || !later {
-		return id
-	}
-	return id + "+"
+	return cmp.Or(all[base+"-only"], all[base])
 }
 
 // isRef tells whether a name is a LicenseRef: letters, digits, dots and hyphens
