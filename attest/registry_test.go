@@ -163,13 +163,17 @@ func TestReadPackage(t *testing.T) {
 		labels map[string]string
 		want   string
 	}{
-		"other labels":             {func(*line) {}, map[string]string{"a": "1"}, "attest again, with the labels"},
-		"another disk":             {func(n *line) { n.write("demo.qcow2", []byte("x")) }, nil, "demo.qcow2 changes"},
-		"other measurements":       {func(n *line) { n.write("measurements.json", []byte(`{"measurements":{"sha256":{"pcr03":"00"}}}`)) }, nil, "the statements are about the OCI image"},
-		"another disk, described":  {func(n *line) { n.write("demo.qcow2", []byte("x")); n.describe() }, nil, "the statements are about the OCI image"},
-		"statements about another": {func(n *line) { n.write("demo.qcow2", []byte("x")); n.describe(); must(n.t, os.Remove(n.path("oci.json"))) }, nil, "is about sha256:"},
-		"other labels, unsaid":     {func(n *line) { must(n.t, os.Remove(n.path("oci.json"))) }, map[string]string{"a": "1"}, "were other labels given"},
-		"a damaged bundle":         {func(n *line) { n.write("statements/vsa.sigstore.json", []byte("{")) }, nil, "damaged bundle"},
+		"other labels":            {func(*line) {}, map[string]string{"a": "1"}, "attest again, with the labels"},
+		"another disk":            {func(n *line) { n.write("demo.qcow2", []byte("x")) }, nil, "demo.qcow2 changes"},
+		"other measurements":      {func(n *line) { n.write("measurements.json", []byte(`{"measurements":{"sha256":{"pcr03":"00"}}}`)) }, nil, "the statements are about the OCI image"},
+		"another disk, described": {func(n *line) { n.write("demo.qcow2", []byte("x")); n.describe() }, nil, "the statements are about the OCI image"},
+		"statements about another": {func(n *line) {
+			n.write("demo.qcow2", []byte("x"))
+			n.describe()
+			must(n.t, os.Remove(n.path("oci.json")))
+		}, nil, "is about sha256:"},
+		"other labels, unsaid": {func(n *line) { must(n.t, os.Remove(n.path("oci.json"))) }, map[string]string{"a": "1"}, "were other labels given"},
+		"a damaged bundle":     {func(n *line) { n.write("statements/vsa.sigstore.json", []byte("{")) }, nil, "damaged bundle"},
 		"a description that leads out": {func(n *line) {
 			n.write("image.json", bytes.ReplaceAll(n.read("image.json"), []byte(`"demo.qcow2"`), []byte(`"../demo.qcow2"`)))
 		}, nil, "which is not in it"},
