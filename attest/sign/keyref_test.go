@@ -172,4 +172,3 @@ esac
 		t.Errorf("what the plugin refuses: %v", err)
 	}
 }
-

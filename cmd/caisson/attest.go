@@ -31,8 +31,8 @@ type attestOptions struct {
 	// Without a key: the token's file, the services, and the trusted root.
 	token, fulcio, rekor, timestamp, root string
 	identity, issuer                      string // whom to check by
-	check    bool
-	json     bool
+	check                                 bool
+	json                                  bool
 }
 
 func newAttestCommand(ui *ui) *cobra.Command {
