@@ -30,7 +30,6 @@
 package attest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +39,7 @@ import (
 	"caisson/attest/sign"
 	"caisson/attest/slsa"
 	"caisson/attest/spdx"
+	"caisson/attest/spdx/facts"
 	"caisson/build"
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -170,13 +170,13 @@ func Attest(ctx context.Context, o Options) (Summary, error) {
 		sum.LeftOut = []LeftOut{{"test-result", reason}, {"vsa", reason}}
 	}
 	signer := signers(o.Lock, o.Store)
-	sbom, err := document(o, f, lockDigest, signer)
+	statement, sbom, err := document(o, f, lockDigest, signer)
 	if err != nil {
 		return Summary{}, err
 	}
 	sum.SBOM = build.Output{Name: sbomName, Size: int64(len(sbom)), SHA256: digest.Of(sbom)}
-	f.files = nil // large, and in the document now
-	statements, err := f.statements(o, lockDigest, sbom, measured, signer)
+	f.files = nil // large, and in the statement now
+	statements, err := f.statements(o, lockDigest, statement, measured, signer)
 	if err != nil {
 		return Summary{}, err
 	}
@@ -237,28 +237,29 @@ func checkLock(l *lock.Lock, text []byte, image digest.Digest) (digest.Digest, e
 	return got, nil
 }
 
-// document writes the bill of materials.
-func document(o Options, f *folder, lockDigest digest.Digest, signer signerOf) ([]byte, error) {
-	doc, err := spdx.Document(spdx.Subject{
+// document makes the bill of materials, bare and in its statement.
+func document(o Options, f *folder, lockDigest digest.Digest, signer signerOf) (statement, bare []byte, err error) {
+	system, err := facts.System(o.Store, o.Lock, f.files)
+	if err != nil {
+		return nil, nil, fmt.Errorf("bill of materials: %w", err)
+	}
+	doc, err := spdx.New(spdx.Subject{
+		Name:       named(o.Publication.Reference, strings.TrimSuffix(f.disk.Name, filepath.Ext(f.disk.Name)), f.manifest),
+		Manifest:   f.manifest,
 		Lock:       o.Lock,
 		LockDigest: lockDigest,
 		Image:      f.image.Image,
 		Disk:       f.disk,
 		PURL:       slsa.ImageURI(f.subject().File),
 		Files:      f.files,
-		Header:     headers(o.Store),
+		Facts:      facts.Of(o.Store),
 		Signer:     signer,
+		System:     system,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("bill of materials: %w", err)
+		return nil, nil, fmt.Errorf("bill of materials: %w", err)
 	}
-	doc.DocumentName = named(o.Publication.Reference, strings.TrimSuffix(f.disk.Name, filepath.Ext(f.disk.Name)), f.manifest)
-	doc.DocumentNamespace += "/" + f.manifest.Hex()
-	var b bytes.Buffer
-	if err := spdx.Write(&b, doc); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
+	return slsa.SBOM(f.subject(), doc.Write)
 }
 
 // statements makes the payloads, by name.
@@ -266,7 +267,7 @@ func (f *folder) statements(o Options, lockDigest digest.Digest, sbom []byte, m 
 	image := f.subject()
 	speaker := slsa.Speaker{Role: o.Role, Tool: o.Tool}
 	makers := map[string]func() ([]byte, error){
-		"sbom": func() ([]byte, error) { return slsa.SBOM(image, sbom) },
+		"sbom": func() ([]byte, error) { return sbom, nil },
 		"provenance": func() ([]byte, error) {
 			return slsa.Provenance(image, slsa.Build{
 				Speaker:    speaker,

@@ -62,6 +62,11 @@ func newLine(t testing.TB) *line {
 				t.Fatal(err)
 			}
 		}
+		if b := fixture.Archive(in); b != nil {
+			if in.SHA256, in.Size, err = store.Put(bytes.NewReader(b), digest.Digest{}); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	text, err := lock.Format(l)
 	if err != nil {

@@ -205,7 +205,7 @@ func TestPublication(t *testing.T) {
 	n := newLine(t)
 	n.Publication = attest.Publication{Reference: "quay.example/team/podvm:1.0", Labels: map[string]string{"a": "b"}}
 	sum := n.attest()
-	if want := `"name": "quay.example/team/podvm:1.0@` + sum.Manifest.String() + `"`; !bytes.Contains(n.read("sbom.spdx.json"), []byte(want)) {
+	if want := `"name":"quay.example/team/podvm:1.0@` + sum.Manifest.String() + `"`; !bytes.Contains(n.read("sbom.spdx.json"), []byte(want)) {
 		t.Errorf("the document has no %s", want)
 	}
 	for _, s := range sum.Signed {

@@ -153,9 +153,26 @@ type Statement struct {
 	Predicate     json.RawMessage `json:"predicate"`
 }
 
-// SBOM is the statement that an SPDX document describes the image.
-func SBOM(image Image, document []byte) ([]byte, error) {
-	return marshal(image, TypeSBOM, json.RawMessage(document))
+// SBOM is the statement that an SPDX document describes the image, and the
+// document, which is a part of the same memory. It is written by write, as one
+// line of JSON.
+func SBOM(image Image, write func(io.Writer) error) (statement, document []byte, err error) {
+	frame, err := marshal(image, TypeSBOM, struct{}{})
+	if err != nil {
+		return nil, nil, err
+	}
+	var b bytes.Buffer
+	b.Write(bytes.TrimSuffix(frame, []byte("{}}")))
+	start := b.Len()
+	if err := write(&b); err != nil {
+		return nil, nil, err
+	}
+	end := b.Len()
+	if !json.Valid(b.Bytes()[start:]) {
+		return nil, nil, fmt.Errorf("statement of type %s: the document is no JSON", TypeSBOM)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), b.Bytes()[start:end:end], nil
 }
 
 // Signature is the statement that the signer stands for the image.

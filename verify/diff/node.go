@@ -35,6 +35,11 @@ func (n *Node) comment(s string) {
 	}
 }
 
+// said tells whether the node says anything.
+func (n *Node) said() bool {
+	return n.UnifiedDiff != nil || len(n.Comments) > 0 || len(n.Details) > 0
+}
+
 // Path is what the node is about: the source that is there.
 func (n *Node) Path() string {
 	if n.Source1 == missing {
