@@ -10,21 +10,30 @@ import (
 	"caisson/verify"
 )
 
-// Key is a public key and the name by which people know it.
+// Key is who is believed, and the name by which people know it: the owner of a
+// public key, or, where PEM is nil, an identity for which a certificate was issued.
 type Key struct {
 	Name string
 	PEM  []byte
+	// Identity and Issuer have to be the certificate's, and Root is the sigstore
+	// trusted root whose authority and log vouch for it.
+	Identity, Issuer string
+	Root             []byte
 }
 
-// Check tells whether it is a key that can be used.
+func (k Key) trust() sign.Trust {
+	return sign.Trust{PEM: k.PEM, Identity: sign.Identity{Subject: k.Identity, Issuer: k.Issuer}, Root: k.Root}
+}
+
+// Check tells whether it is a key or an identity that can be used.
 func (k Key) Check() error {
-	_, err := sign.Hint(k.PEM)
+	_, err := k.trust().Hint()
 	return err
 }
 
 // Hint names the key as bundles do; empty where it is none.
 func (k Key) Hint() string {
-	hint, err := sign.Hint(k.PEM)
+	hint, err := k.trust().Hint()
 	if err != nil {
 		return ""
 	}
@@ -63,22 +72,17 @@ type Audited struct {
 func Audit(bundle []byte, keys []Key) Audited {
 	payload, hint, err := sign.ReadStatement(bundle)
 	if err != nil {
-		if errors.Is(err, sign.ErrSignature) { // by a certificate
-			return Audited{Signature: UnknownKey, Problem: err.Error()}
-		}
 		return Audited{Signature: Bad, Problem: err.Error()}
 	}
-	a := Audited{Signature: UnknownKey, Hint: hint, Problem: "no key was given that the bundle names", payload: payload}
+	a := Audited{Signature: UnknownKey, Hint: hint, Problem: "no key or identity was given that the bundle names", payload: payload}
 	for _, k := range keys {
-		_, err := sign.VerifyStatement(bundle, k.PEM)
+		own := k.Hint()
+		_, err := k.trust().VerifyStatement(bundle)
 		if err == nil {
-			a.Signature, a.Key, a.Problem = Good, k.Name, ""
-			if a.Hint, err = sign.Hint(k.PEM); err != nil {
-				return Audited{Signature: Bad, Problem: err.Error()}
-			}
+			a.Signature, a.Key, a.Problem, a.Hint = Good, k.Name, "", own
 			break
 		}
-		if own, hintErr := sign.Hint(k.PEM); hintErr == nil && own == hint {
+		if own == hint {
 			a.Signature, a.Key, a.Problem = Bad, k.Name, err.Error()
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"caisson/attest/oci"
@@ -104,13 +105,14 @@ type Package struct {
 	Reference string
 	// SBOM is the digest of the bare SPDX document; zero where there is none.
 	SBOM digest.Digest
-	// Disk is the image's file, Files all that image.json lists, Description
-	// what that says of the image.
+	// Disk is the image's file, Description what image.json says of it.
 	Disk        build.Output
 	Description build.Image
 	// Statements are the names of those in Attached, LeftOut those that are
 	// about the file alone, and not about the OCI image.
 	Statements, LeftOut []string
+
+	listed []build.Output // by image.json
 }
 
 // ReadPackage reads what of an output folder is pushed. Labels that are not nil
@@ -134,7 +136,7 @@ func ReadPackage(ctx context.Context, dir string, labels map[string]string) (*Pa
 	if err != nil {
 		return nil, err
 	}
-	p := &Package{Disk: im.Files[0], Description: im.Image}
+	p := &Package{Disk: im.Files[0], Description: im.Image, listed: im.Files}
 	if attested != nil {
 		p.Reference = attested.Reference
 		if labels == nil {
@@ -262,4 +264,45 @@ func readLimited(name string, limit int64) ([]byte, error) {
 		err = fmt.Errorf("%s: more than %d bytes", name, limit)
 	}
 	return b, err
+}
+
+// Files are all files of an output folder that are published where there are
+// no manifests, by their names with slashes: what image.json lists, the
+// descriptions beside it and the statements; image.json is the last. Each is as
+// image.json says, else the folder is refused.
+func (p *Package) Files(ctx context.Context, dir string) ([]build.Output, error) {
+	var files []build.Output
+	for _, want := range p.listed {
+		got, err := sumFile(ctx, dir, want.Name)
+		if err != nil {
+			return nil, err
+		}
+		if got != want {
+			return nil, refuse(ErrFolder, "%s has %d bytes and is %s, image.json says %d bytes and %s", want.Name, got.Size, got.SHA256, want.Size, want.SHA256)
+		}
+		files = append(files, got)
+	}
+	names := []string{"measurements.json", "report.json", "report.html", packageName, sbomName}
+	for _, n := range append(slices.Clone(p.Statements), p.LeftOut...) {
+		names = append(names, statementName(n), bundleName(n))
+	}
+	for _, name := range append(names, "image.json") {
+		if slices.ContainsFunc(files, func(f build.Output) bool { return f.Name == name }) {
+			continue
+		}
+		in, err := os.Open(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		sum, size, err := digest.Reader(reader{ctx, in})
+		in.Close()
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", name, err)
+		}
+		files = append(files, build.Output{Name: filepath.ToSlash(name), Size: size, SHA256: sum})
+	}
+	return files, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"caisson/attest"
 	"caisson/attest/oci"
+	"caisson/attest/sign"
 	"caisson/lock/digest"
 	"caisson/prefetch"
 	"caisson/verify/diff"
@@ -96,9 +97,16 @@ func runCheck(ctx context.Context, ui *ui, o *attestOptions, args []string) erro
 	if o.out != "" {
 		return usageError{errors.New("--check signs nothing: --out does not go with it")}
 	}
-	keys, err := readKeys(o.keys)
+	keys, err := keysBy(o.keys, func(name string) ([]byte, error) { return publicPEM(ctx, name) })
 	if err != nil {
 		return err
+	}
+	if o.identity != "" || o.issuer != "" || o.root != "" {
+		who, err := o.believed()
+		if err != nil {
+			return err
+		}
+		keys = append(keys, who)
 	}
 	all, err := sourcesOf(ctx, args)
 	if err != nil {
@@ -178,11 +186,38 @@ func writeAudit(w io.Writer, rows []audited) error {
 	return nil
 }
 
+// believed is the identity that is given to check by.
+func (o *attestOptions) believed() (attest.Key, error) {
+	if o.identity == "" || o.issuer == "" || o.root == "" {
+		return attest.Key{}, usageError{errors.New("an identity is checked by --identity, --issuer and --trusted-root together")}
+	}
+	b, err := os.ReadFile(o.root)
+	if err != nil {
+		return attest.Key{}, fmt.Errorf("reading the trusted root: %w", err)
+	}
+	k := attest.Key{Name: o.identity, Identity: o.identity, Issuer: o.issuer, Root: b}
+	if err := k.Check(); err != nil {
+		return attest.Key{}, fmt.Errorf("%s: %w", o.root, err)
+	}
+	return k, nil
+}
+
+// publicPEM reads a public key: a file, or that of a key in a service.
+func publicPEM(ctx context.Context, name string) ([]byte, error) {
+	if !sign.IsService(name) {
+		return os.ReadFile(name)
+	}
+	s, err := sign.Open(ctx, name, os.Getenv)
+	return s.PublicPEM(), err
+}
+
 // readKeys reads public keys, which are known by the names of their files.
-func readKeys(names []string) ([]attest.Key, error) {
+func readKeys(names []string) ([]attest.Key, error) { return keysBy(names, os.ReadFile) }
+
+func keysBy(names []string, read func(string) ([]byte, error)) ([]attest.Key, error) {
 	var keys []attest.Key
 	for _, name := range names {
-		b, err := os.ReadFile(name)
+		b, err := read(name)
 		if err != nil {
 			return nil, fmt.Errorf("reading the public key: %w", err)
 		}

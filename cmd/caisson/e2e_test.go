@@ -318,7 +318,7 @@ func (e *e2e) testRun(t *testing.T) {
 			t.Errorf("build or verify never showed %q", s)
 		}
 	}
-	for _, s := range []string{"where the time went", "where the bytes went", "5 statements about demo.qcow2 signed"} {
+	for _, s := range []string{"where the time went", "where the bytes went", "6 statements about demo.qcow2 signed"} {
 		if !strings.Contains(said, s) {
 			t.Errorf("nothing says %q", s)
 		}

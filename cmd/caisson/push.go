@@ -19,13 +19,16 @@ import (
 type pushOptions struct {
 	out, layout, results, from, key string
 	labels                          []string
+	endpoint, region                string // of S3
+	uplosi, set                     []string
+	version                         string // for uplosi
 }
 
 func newPushCommand(ui *ui) *cobra.Command {
 	var o pushOptions
 	c := &cobra.Command{
-		Use:   "push [REGISTRY/REPO[:TAG]] --out DIR",
-		Short: "Put the image and its statements into a registry or a folder",
+		Use:   "push [REGISTRY/REPO[:TAG]|s3://BUCKET/PREFIX] --out DIR",
+		Short: "Put the image and its statements into a registry, a folder or a bucket",
 		Long: `Push packs the disk of an output folder as an OCI image, which has it as
 image/podvm.qcow2 and the measurements as image/measurements.json and in its
 annotations, and puts it into a registry. What attest has signed is attached to
@@ -38,9 +41,18 @@ Logins are those of docker and podman, and registries.conf counts. Without TLS
 only a registry on this machine is spoken to.
 
 With --layout it writes the same into a folder, an OCI image layout that
-skopeo and podman read, and asks no registry. --results leaves what a Konflux task has to give.`,
+skopeo and podman read, and asks no registry. --results leaves what a Konflux task has to give.
+
+Into a bucket go the files as they are in the folder: disks, what a network boot
+needs, descriptions and statements, image.json last. Credentials are found as the
+AWS CLI finds them; --endpoint names another store than Amazon's.
+
+With --uplosi it sends nothing, and prints a configuration by which uplosi makes
+cloud images of the disk.`,
 		Example: `  caisson push quay.io/example/podvm:1.0 --out out
-  caisson push --layout images --out out && skopeo copy oci:images:latest containers-storage:podvm`,
+  caisson push --layout images --out out && skopeo copy oci:images:latest containers-storage:podvm
+  caisson push s3://images/podvm/1.0 --out out
+  caisson push --uplosi aws --set aws.region=eu-central-1 --set aws.bucket=images --out out > uplosi.conf`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runPush(cmd.Context(), ui, &o, strings.Join(args, ""))
@@ -52,6 +64,11 @@ skopeo and podman read, and asks no registry. --results leaves what a Konflux ta
 	c.Flags().StringVar(&o.from, "from", "", "a repository of the same registry whose blobs need not be sent again")
 	c.Flags().StringVar(&o.key, "key", "", "check the statements by this public key first")
 	c.Flags().StringArrayVar(&o.labels, "label", nil, "a label of the image, NAME=VALUE, where attest was not given it; may be repeated")
+	c.Flags().StringVar(&o.endpoint, "endpoint", "", "the address of an S3 store that is not Amazon's")
+	c.Flags().StringVar(&o.region, "region", "", "the bucket's region (default as the AWS CLI finds it)")
+	c.Flags().StringSliceVar(&o.uplosi, "uplosi", nil, "print uplosi's configuration for aws, azure, gcp; several are separated by commas")
+	c.Flags().StringArrayVar(&o.set, "set", nil, "a setting for it, PROVIDER.KEY=VALUE; may be repeated")
+	c.Flags().StringVar(&o.version, "image-version", "0.0.0", "the image's version there, MAJOR.MINOR.PATCH")
 	require(c, "out")
 	return c
 }
@@ -74,6 +91,13 @@ func runPush(ctx context.Context, ui *ui, o *pushOptions, ref string) error {
 	if err != nil {
 		return err
 	}
+	if len(o.uplosi) > 0 {
+		conf, err := uplosiConfig(p, o.uplosi, o.version, o.set)
+		if err == nil {
+			ui.print("%s", strings.TrimSuffix(conf, "\n"))
+		}
+		return err
+	}
 	if len(p.Statements) == 0 {
 		ui.stage("there are no statements in %s: the image goes without", o.out)
 	}
@@ -82,6 +106,9 @@ func runPush(ctx context.Context, ui *ui, o *pushOptions, ref string) error {
 	}
 	if o.layout != "" {
 		return pushLayout(ctx, ui, o, p, ref)
+	}
+	if strings.HasPrefix(ref, "s3://") {
+		return pushS3(ctx, ui, o, p, ref)
 	}
 	if ref = cmp.Or(ref, p.Reference); ref == "" {
 		return usageError{errors.New("push wants REGISTRY/REPO[:TAG], or an image that was attested with --image")}

@@ -13,7 +13,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/BurntSushi/toml"
 	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
 
 	"caisson/attest"
 	"caisson/attest/slsa"
@@ -152,5 +155,99 @@ func TestPushErrors(t *testing.T) {
 		if tt.name == "forbidden" && (!errors.As(err, &coded) || !strings.Contains(coded.hint, "login "+strings.TrimPrefix(forbidden.URL, "http://"))) {
 			t.Errorf("no hint: %v", err)
 		}
+	}
+}
+
+// TestPushUplosi reads what is printed as TOML, of the shape that uplosi's
+// README gives.
+func TestPushUplosi(t *testing.T) {
+	dir, _ := pushable(t, newParty(t, t.TempDir(), "verifier"))
+	var out bytes.Buffer
+	u := &ui{out: &out, err: io.Discard, quiet: true}
+	o := pushOptions{out: dir, uplosi: []string{"aws", "azure", "gcp"}, version: "1.2.3",
+		set: []string{"aws.region=eu-central-1", `aws.bucket=a"b`, "aws.publish=true", "aws.replicationRegions=us-east-2,ap-south-1", "gcp.project=p", "gcp.location=l", "gcp.bucket=b"}}
+	must(t, runPush(t.Context(), u, &o, ""))
+	var got map[string]map[string]any
+	if _, err := toml.Decode(out.String(), &got); err != nil {
+		t.Fatalf("%v:\n%s", err, out.String())
+	}
+	aws := got["variant"]["aws"].(map[string]any)
+	if got["base"]["imageVersion"] != "1.2.3" || aws["provider"] != "aws" || aws["name"] != "demo" {
+		t.Errorf("got %v", got)
+	}
+	in := aws["aws"].(map[string]any)
+	if in["region"] != "eu-central-1" || in["bucket"] != `a"b` || in["publish"] != true || len(in["replicationRegions"].([]any)) != 2 {
+		t.Errorf("got %v", in)
+	}
+	if !strings.Contains(out.String(), `# subscriptionID = "" # has to be given: --set azure.subscriptionID=…`) || !strings.Contains(out.String(), "caisson convert demo.qcow2 -o demo.raw") {
+		t.Errorf("got %s", out.String())
+	}
+	for _, tt := range []struct {
+		uplosi, set []string
+		version     string
+	}{
+		{[]string{"ibm"}, nil, "1.2.3"}, {[]string{"aws"}, nil, "1.2"}, {[]string{"aws"}, []string{"aws.region"}, "1.2.3"},
+		{[]string{"aws"}, []string{"gcp.project=x"}, "1.2.3"}, {[]string{"aws"}, []string{"aws.colour=x"}, "1.2.3"}, {[]string{"aws"}, []string{"aws.publish=perhaps"}, "1.2.3"},
+	} {
+		err := runPush(t.Context(), u, &pushOptions{out: dir, uplosi: tt.uplosi, set: tt.set, version: tt.version}, "")
+		if exitCode(err) != exitUsage {
+			t.Errorf("%+v: got %v", tt, err)
+		}
+	}
+	if got := gcpName("Pod_VM.1"); got != "pod-vm-1" || gcpName("1") != "image-1" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// TestPushBucket puts the files of a folder into a bucket, and what a network
+// boot needs with them.
+func TestPushBucket(t *testing.T) {
+	backend := s3mem.New()
+	must(t, backend.CreateBucket("images"))
+	srv := httptest.NewServer(gofakes3.New(backend, gofakes3.WithLogger(gofakes3.DiscardLog())).Server())
+	defer srv.Close()
+	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "", "AWS_PROFILE": "", "AWS_CONFIG_FILE": "/none", "AWS_SHARED_CREDENTIALS_FILE": "/none"} {
+		t.Setenv(name, value)
+	}
+	dir, _ := pushable(t, newParty(t, t.TempDir(), "verifier"))
+	text, err := os.ReadFile(filepath.Join(dir, "image.json"))
+	must(t, err)
+	var im build.Image
+	must(t, json.Unmarshal(text, &im))
+	im.Files = im.Files[:1]
+	for _, name := range []string{"demo.vmlinuz", "demo.initrd", "demo.root"} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(name), 0o644))
+		im.Files = append(im.Files, build.Output{Name: name, Size: int64(len(name)), SHA256: digest.Of([]byte(name))})
+	}
+	text, err = json.Marshal(im)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "image.json"), text, 0o644))
+	var out bytes.Buffer
+	u := &ui{out: &out, err: io.Discard, quiet: true}
+	must(t, runPush(t.Context(), u, &pushOptions{out: dir, endpoint: srv.URL}, "s3://images/podvm"))
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if lines[0] != "s3://images/podvm/demo.qcow2" || lines[len(lines)-1] != "s3://images/podvm/image.json" || len(lines) != 12 {
+		t.Errorf("got %q", lines)
+	}
+	for _, name := range []string{"demo.qcow2", "demo.vmlinuz", "demo.initrd", "demo.root", "measurements.json", "statements/vsa.sigstore.json", "statements/vsa.json", "sbom.spdx.json", "report.json"} {
+		o, err := backend.GetObject("images", "podvm/"+name, nil)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		got, err := io.ReadAll(o.Contents)
+		must(t, err)
+		want, err := os.ReadFile(filepath.Join(dir, name))
+		must(t, err)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "demo.initrd"), []byte("other"), 0o644))
+	if err := runPush(t.Context(), u, &pushOptions{out: dir, endpoint: srv.URL}, "s3://images/podvm"); err == nil || !strings.Contains(err.Error(), "demo.initrd has 5 bytes") {
+		t.Errorf("a file that is not what it was: %v", err)
+	}
+	if err := runPush(t.Context(), u, &pushOptions{out: dir}, "s3://"); exitCode(err) == exitOK {
+		t.Errorf("no bucket: %v", err)
 	}
 }

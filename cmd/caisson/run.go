@@ -114,7 +114,7 @@ func runAll(ctx context.Context, ui *ui, o *runOptions) error {
 		return err
 	}
 	if o.key != "" { // a wrong password is told now, not after all the work
-		if _, err := loadSigner(o.key); err != nil {
+		if _, err := loadSigner(ctx, o.key); err != nil {
 			return err
 		}
 	}

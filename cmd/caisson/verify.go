@@ -126,7 +126,7 @@ func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) erro
 	}
 	if o.key != "" { // a wrong password is told now, not after all the work
 		var err error
-		if o.signer, err = loadSigner(o.key); err != nil {
+		if o.signer, err = loadSigner(ctx, o.key); err != nil {
 			return err
 		}
 	}
