@@ -172,27 +172,39 @@ func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) (put func()
 	if err != nil {
 		return nil, err
 	}
-	if err := checkModules(filepath.Join(out, "program"), locked); err != nil {
+	used, err := checkModules(filepath.Join(out, "program"), locked)
+	if err != nil {
 		return nil, fmt.Errorf("step %d: %w", n, err)
+	}
+	var made []*lock.Input // of what the program really is
+	for _, in := range inputs {
+		if in.Kind != lock.KindGo || used[gomod.Module{Path: in.Go.Module, Version: in.Go.Version}] {
+			made = append(made, in)
+		}
 	}
 	if err := removeAll(toolchain); err != nil {
 		return nil, err
 	}
-	return func() error { return b.program(filepath.Join(out, "program"), s.To, n, inputs) }, nil
+	return func() error { return b.program(filepath.Join(out, "program"), s.To, n, made) }, nil
 }
 
-// checkModules compares what the program says it was made of with the lock.
-func checkModules(program string, locked []gomod.Module) error {
+// checkModules compares what the program says it was made of with the lock, and
+// returns the modules, by path and version.
+func checkModules(program string, locked []gomod.Module) (map[gomod.Module]bool, error) {
 	f, err := os.Open(program)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	used, _, err := gobuild.Modules(f)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return gobuild.CheckSubset(used, locked)
+	in := map[gomod.Module]bool{}
+	for _, m := range used {
+		in[gomod.Module{Path: m.Path, Version: m.Version}] = true
+	}
+	return in, gobuild.CheckSubset(used, locked)
 }
 
 func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put func() error, err error) {

@@ -107,7 +107,13 @@ func SBOM(image Resource, write func(io.Writer) error) (statement, document []by
 	if err != nil {
 		return nil, nil, err
 	}
+	// It is large, and written twice, so that no more memory is taken than it needs.
+	var size counter
+	if err := write(&size); err != nil {
+		return nil, nil, err
+	}
 	var b bytes.Buffer
+	b.Grow(len(frame) + int(size))
 	b.Write(bytes.TrimSuffix(frame, []byte("{}}")))
 	start := b.Len()
 	if err := write(&b); err != nil {
@@ -120,6 +126,11 @@ func SBOM(image Resource, write func(io.Writer) error) (statement, document []by
 	b.WriteByte('}')
 	return b.Bytes(), b.Bytes()[start:end:end], nil
 }
+
+// counter counts the bytes that are written to it.
+type counter int
+
+func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return len(p), nil }
 
 // marshal writes a statement in its canonical form.
 func marshal(image Resource, predicateType string, predicate any) ([]byte, error) {
