@@ -88,7 +88,8 @@ type File struct {
 	SHA1    string         `json:"sha1,omitempty"`
 	Account Account        `json:"account"`
 	// Inputs names what it is made of, as KIND/NAME of the lock's inputs:
-	// its package; for a compiled file the source and all modules or crates.
+	// its package; for a compiled file the source and the modules that are in it,
+	// or all crates.
 	Inputs []string `json:"inputs,omitempty"`
 	// By says what made or changed it, or brought it there: "scriptlets" (and
 	// triggers; "post of NAME-VERSION-RELEASE.ARCH" where it is known which), "rpm" (its database), "installation" (folders that no package

@@ -137,7 +137,12 @@ func (b *builder) goStep(ctx context.Context, n int, s lock.Step) (put func() er
 	if err != nil {
 		return nil, err
 	}
-	return func() error { return b.program(filepath.Join(out, "program"), s.Go.To, n, inputs) }, nil
+	program := filepath.Join(out, "program")
+	made, err := madeOf(program, inputs)
+	if err != nil {
+		return nil, fmt.Errorf("step %d: %w", n, err)
+	}
+	return func() error { return b.program(program, s.Go.To, n, made) }, nil
 }
 
 // goBuild compiles a program into the folder out.
@@ -147,7 +152,6 @@ func (b *builder) goBuild(ctx context.Context, n int, s *lock.GoStep, tree *lock
 		return err
 	}
 	var files []gobuild.File
-	var locked []gomod.Module
 	for _, in := range inputs {
 		switch in.Kind {
 		case lock.KindToolchain:
@@ -157,9 +161,6 @@ func (b *builder) goBuild(ctx context.Context, n int, s *lock.GoStep, tree *lock
 		case lock.KindGo:
 			kind := strings.TrimPrefix(filepath.Ext(in.Name), ".")
 			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: inSandbox(in), H1: in.Go.H1})
-			if kind == gobuild.KindZip {
-				locked = append(locked, gomod.Module{Path: in.Go.Module, Version: in.Go.Version, ZipH1: in.Go.H1})
-			}
 		}
 	}
 	if err := gobuild.Proxy(proxy, files); err != nil {
@@ -185,24 +186,41 @@ func (b *builder) goBuild(ctx context.Context, n int, s *lock.GoStep, tree *lock
 	if err != nil {
 		return err
 	}
-	if err := checkModules(filepath.Join(out, "program"), locked); err != nil {
-		return fmt.Errorf("step %d: %w", n, err)
-	}
 	return removeAll(toolchain)
 }
 
-// checkModules compares what the program says it was made of with the lock.
-func checkModules(program string, locked []gomod.Module) error {
+// madeOf compares what a program says it was made of with what was locked for it,
+// and returns the inputs without the modules that are not in it.
+func madeOf(program string, inputs []*lock.Input) ([]*lock.Input, error) {
 	f, err := os.Open(program)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	used, _, err := gobuild.Modules(f)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return gobuild.CheckSubset(used, locked)
+	type version struct{ path, version string }
+	there := map[version]bool{}
+	for _, m := range used {
+		there[version{m.Path, m.Version}] = true
+	}
+	var locked []gomod.Module
+	var made []*lock.Input
+	for _, in := range inputs {
+		if in.Kind != lock.KindGo {
+			made = append(made, in)
+			continue
+		}
+		if filepath.Ext(in.Name) == "."+gobuild.KindZip {
+			locked = append(locked, gomod.Module{Path: in.Go.Module, Version: in.Go.Version, ZipH1: in.Go.H1})
+		}
+		if there[version{in.Go.Module, in.Go.Version}] {
+			made = append(made, in)
+		}
+	}
+	return made, gobuild.CheckSubset(used, locked)
 }
 
 func (b *builder) cargoStep(ctx context.Context, n int, s lock.Step) (put func() error, err error) {

@@ -25,6 +25,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"strconv"
+	"strings"
 
 	ssldsse "github.com/secure-systems-lab/go-securesystemslib/dsse"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
@@ -93,7 +96,9 @@ func (s Signer) Bundle(ctx context.Context, statement []byte) ([]byte, error) {
 	if s.key == nil {
 		return nil, fmt.Errorf("%w: the signer has no key", ErrKey)
 	}
-	sig, err := s.key.SignMessage(bytes.NewReader(ssldsse.PAE(PayloadType, statement)), options.WithContext(ctx))
+	// The encoding that is signed ends in the statement, which need not be copied.
+	head := strings.TrimSuffix(string(ssldsse.PAE(PayloadType, nil)), "0 ") + strconv.Itoa(len(statement)) + " "
+	sig, err := s.key.SignMessage(io.MultiReader(strings.NewReader(head), bytes.NewReader(statement)), options.WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("signing: %w", err)
 	}
@@ -101,8 +106,11 @@ func (s Signer) Bundle(ctx context.Context, statement []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the bundle: %w", err)
 	}
+	// protojson would have the payload in memory several times: its digest
+	// stands for it.
+	mark := sha256.Sum256(statement)
 	b.Content = &protobundle.Bundle_DsseEnvelope{DsseEnvelope: &protodsse.Envelope{
-		Payload:     statement,
+		Payload:     mark[:],
 		PayloadType: PayloadType,
 		Signatures:  []*protodsse.Signature{{Sig: sig}},
 	}}
@@ -110,7 +118,13 @@ func (s Signer) Bundle(ctx context.Context, statement []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the bundle: %w", err)
 	}
-	return out, nil
+	before, after, found := bytes.Cut(out, []byte(base64.StdEncoding.EncodeToString(mark[:])))
+	if !found {
+		return nil, errors.New("writing the bundle: it has no payload")
+	}
+	bundle := make([]byte, 0, len(out)+base64.StdEncoding.EncodedLen(len(statement)))
+	bundle = base64.StdEncoding.AppendEncode(append(bundle, before...), statement)
+	return append(bundle, after...), nil
 }
 
 // Hint names a public key the way bundles do.

@@ -161,7 +161,13 @@ func SBOM(image Image, write func(io.Writer) error) (statement, document []byte,
 	if err != nil {
 		return nil, nil, err
 	}
+	// It is large, and written twice, so that no more memory is taken than it needs.
+	var size counter
+	if err := write(&size); err != nil {
+		return nil, nil, err
+	}
 	var b bytes.Buffer
+	b.Grow(len(frame) + int(size))
 	b.Write(bytes.TrimSuffix(frame, []byte("{}}")))
 	start := b.Len()
 	if err := write(&b); err != nil {
@@ -182,6 +188,11 @@ func Signature(image Image) ([]byte, error) {
 	}
 	return marshal(image, TypeSignature, struct{}{})
 }
+
+// counter counts the bytes that are written to it.
+type counter int
+
+func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return len(p), nil }
 
 // marshal writes a statement in its canonical form.
 func marshal(image Image, predicateType string, predicate any) ([]byte, error) {

@@ -2,8 +2,8 @@
 // 2.3 document in JSON.
 //
 // Limits first: copyright texts are not looked for, and nobody has read the
-// sources: a concluded licence is given for Go modules alone, whose LICENSE
-// files are compared with the known texts. What of a crate is in a binary is
+// sources: what is concluded of a licence rests on what is declared. What of a
+// crate is in a binary is
 // not looked at: crates that are listed were given to the compiler.
 //
 // # What is in it
@@ -12,10 +12,10 @@
 // one for each input of the lock that serves this image (by machine, variant
 // and set): RPMs, Go modules, crates, toolchains, git trees, parts of OCI images,
 // files, folders, repository metadata and keys; and one for the source package of
-// each RPM, with a digest where the lock has it. The go.mod of a module whose zip
+// each RPM, where the lock has it (else the RPM's package names it). The go.mod of a module whose zip
 // is there is a part of that module; one of a module that no zip is there of was
-// read to choose versions, and is a file with no package URL, because nothing
-// of that module is in the image.
+// read to choose versions, and is a mere file, because nothing of that module is
+// in the image.
 // The comment of an RPM whose signature the lock demands
 // names the key that it was proved by. One file for each regular file of root,
 // initrd and ESP, named ./PART/PATH, with SHA-1 (which section 8.4 demands) and
@@ -29,6 +29,7 @@
 //	file GENERATED_FROM package            packaged and then changed, compiled, placed, generated; of the lock where
 //	                                       nothing tells of which of its inputs
 //	package GENERATED_FROM package         an RPM, and its source package
+//	image DEPENDS_ON package               the manifest asks for it
 //	package DEPENDS_ON package             an RPM and what provides what it requires, in one set; else why the lock has the second one
 //	package BUILD_TOOL_OF image            the tools set and toolchains
 //	package BUILD_DEPENDENCY_OF image      sources, modules, crates, files, folders
@@ -43,7 +44,8 @@
 //
 // A declared licence is what RPM header, Cargo.toml or LICENSE file say, as
 // package license reads it; what the SPDX list does not have is a LicenseRef
-// whose text is those words. The words themselves are in the comment.
+// whose text is those words. The words themselves are in the comment. The
+// concluded licence is the declared one: nothing else was looked at.
 //
 // # Who, and where from
 //
@@ -174,13 +176,14 @@ type writer struct {
 	doc *Document
 	// packages finds the package of an input by KIND/NAME.
 	packages map[string]*v2_3.Package
-	facts    map[string]Facts // of RPMs
-	sources  map[string]common.ElementID
+	facts    map[string]Facts       // of RPMs
+	sources  map[string]*lock.Input // source packages, by their files
 	refs     map[string]*v2_3.OtherLicense
 	// sums collects the SHA-1 of the files that a package contains.
 	sums map[*v2_3.Package][]string
-	// linked are the Go modules that are in a program of the image.
-	linked map[string]bool
+	// linked are the Go modules that are in a program of the image, and zips
+	// the names of all.
+	linked, zips map[string]bool
 }
 
 // New makes the document. It is an error for a file to name an input
@@ -205,7 +208,6 @@ func New(s Subject) (*Document, error) {
 		},
 		packages: map[string]*v2_3.Package{},
 		facts:    map[string]Facts{},
-		sources:  map[string]common.ElementID{},
 		refs:     map[string]*v2_3.OtherLicense{},
 		sums:     map[*v2_3.Package][]string{},
 	}
@@ -216,6 +218,7 @@ func New(s Subject) (*Document, error) {
 	image := w.addImage()
 	w.addLock()
 	w.findLinked()
+	w.findSources()
 	if err := w.addInputs(); err != nil {
 		return nil, err
 	}
@@ -347,14 +350,21 @@ func zipOf(in *lock.Input) string {
 	return in.Kind + "/" + strings.TrimSuffix(in.Name, ".mod") + ".zip"
 }
 
+// isPartOfModule tells whether an input is the go.mod of a module whose zip is
+// there.
 func (w *writer) isPartOfModule(in *lock.Input) bool {
-	return in.Kind == lock.KindGo && strings.HasSuffix(in.Name, ".mod") &&
-		w.Lock.Find(lock.KindGo, strings.TrimPrefix(zipOf(in), in.Kind+"/")) != nil
+	return in.Kind == lock.KindGo && strings.HasSuffix(in.Name, ".mod") && w.zips[zipOf(in)]
 }
 
-// findLinked finds the modules that a compiled program names as its own.
+// findLinked finds the modules that are there as a whole, and those that a
+// compiled program names as its own.
 func (w *writer) findLinked() {
-	w.linked = map[string]bool{}
+	w.linked, w.zips = map[string]bool{}, map[string]bool{}
+	for i := range w.Lock.Inputs {
+		if in := &w.Lock.Inputs[i]; in.Kind == lock.KindGo {
+			w.zips[ref(in)] = true
+		}
+	}
 	for i := range w.Files {
 		if w.Files[i].Account != build.Compiled {
 			continue

@@ -19,7 +19,7 @@ func (w *writer) setLicense(p *v2_3.Package, f Facts) {
 	switch {
 	case f.License != "":
 		e := license.Parse(f.License)
-		p.PackageLicenseDeclared = e.SPDX
+		p.PackageLicenseDeclared, p.PackageLicenseConcluded = e.SPDX, e.SPDX
 		for _, r := range e.Refs {
 			w.cite(r)
 		}
@@ -31,7 +31,7 @@ func (w *writer) setLicense(p *v2_3.Package, f Facts) {
 		p.PackageLicenseComments = fmt.Sprintf("%.1f%% of %s is the text of known licences.", f.Text.Percent, f.Text.File)
 	case f.Text != nil:
 		id := "LicenseRef-" + string(p.PackageSPDXIdentifier) + "-" + string(elementID("file", f.Text.File, f.Text.File))
-		p.PackageLicenseDeclared = id
+		p.PackageLicenseDeclared, p.PackageLicenseConcluded = id, id
 		p.PackageLicenseComments = fmt.Sprintf("%.1f%% of %s is the text of known licences.", f.Text.Percent, f.Text.File)
 		w.refs[id] = &v2_3.OtherLicense{LicenseIdentifier: id, ExtractedText: clip(f.Text.Text), LicenseName: p.PackageName + " " + f.Text.File}
 	}

@@ -80,13 +80,11 @@ func organization(name string) *common.Supplier {
 }
 
 // purl is an input's package URL: the lock's, with what else is known. What
-// the lock has none for is a generic one. A go.mod alone has none.
+// the lock has none for is a generic one, and so is a go.mod alone, which is not
+// the module.
 func (w *writer) purl(in *lock.Input) (string, error) {
-	if in.Go != nil && strings.HasSuffix(in.Name, ".mod") {
-		return "", nil
-	}
 	text := in.PURL
-	if text == "" {
+	if text == "" || in.Go != nil && strings.HasSuffix(in.Name, ".mod") {
 		q := packageurl.QualifiersFromMap(map[string]string{"checksum": in.SHA256.String()})
 		return packageurl.NewPackageURL(packageurl.TypeGeneric, "", path.Base(in.Name), "", q, "").ToString(), nil
 	}

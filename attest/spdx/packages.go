@@ -39,10 +39,8 @@ func (w *writer) inputPackage(in *lock.Input) (*v2_3.Package, error) {
 	if err != nil {
 		return nil, err
 	}
-	if purl != "" {
-		p.PackageExternalReferences = []*v2_3.PackageExternalReference{
-			{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: purl},
-		}
+	p.PackageExternalReferences = []*v2_3.PackageExternalReference{
+		{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: purl},
 	}
 	if w.System.CPE != "" && w.System.Input == ref(in) {
 		p.PackageExternalReferences = append(p.PackageExternalReferences, cpe(w.System.CPE))
@@ -169,8 +167,7 @@ func (w *writer) describeRPM(p *v2_3.Package, in *lock.Input) error {
 	w.setLicense(p, f)
 	setHomePage(p, f.URL)
 	p.PackageSummary = oneLine(f.Summary)
-	w.addSource(p, in)
-	return nil
+	return w.addSource(p, in)
 }
 
 // purpose is the primary purpose (section 7.24) of a kind of input.

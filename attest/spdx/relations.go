@@ -1,10 +1,10 @@
 package spdx
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/package-url/packageurl-go"
 	"github.com/spdx/tools-golang/spdx/v2/common"
 	"github.com/spdx/tools-golang/spdx/v2/v2_3"
 
@@ -28,6 +28,9 @@ func (w *writer) relateInputs() {
 		if u&use.Image != 0 || w.linked[ref(in)] {
 			w.relate(imageID, common.TypeRelationshipContains, id, "")
 		}
+		if w.asked(in) {
+			w.relate(imageID, common.TypeRelationshipDependsOn, id, "")
+		}
 		if u&use.Tool != 0 {
 			w.relate(id, "BUILD_TOOL_OF", imageID, "")
 		}
@@ -47,6 +50,14 @@ func (w *writer) relateInputs() {
 			}
 		}
 	}
+}
+
+// asked tells whether the manifest asks for a package to be in the image.
+func (w *writer) asked(in *lock.Input) bool {
+	return in.RPM != nil && slices.ContainsFunc(in.For, func(f lock.Use) bool {
+		return f.Dep == "" && (f.Arch == "" || f.Arch == w.Image.Arch) &&
+			(f.Set == w.Lock.SetFor(lock.SetRoot, w.Image.Variant) || f.Set == w.Lock.SetFor(lock.SetInitrd, w.Image.Variant))
+	})
 }
 
 // needers are what the lock gives as reasons for a module or a crate: the
@@ -73,71 +84,34 @@ func (w *writer) needers(in *lock.Input) []common.ElementID {
 	return slices.Compact(ids)
 }
 
-// addSource adds the source package of an RPM, once, and says that it was made
-// of it.
-func (w *writer) addSource(p *v2_3.Package, in *lock.Input) {
-	file := in.RPM.SourceRPM
-	if file == "" {
-		return
+// addSource adds the source package of an RPM, once, where the lock has it, and
+// says that the RPM was made of it.
+func (w *writer) addSource(p *v2_3.Package, in *lock.Input) error {
+	locked := w.sources[in.RPM.SourceRPM]
+	if locked == nil {
+		return nil
 	}
-	id, ok := w.sources[file]
-	if !ok {
-		src := w.sourcePackage(p, in)
-		id = src.PackageSPDXIdentifier
-		w.sources[file] = id
-		w.doc.packages = append(w.doc.packages, src)
+	if w.packages[ref(locked)] == nil {
+		src, err := w.inputPackage(locked)
+		if err != nil {
+			return fmt.Errorf("%s: %w", ref(locked), err)
+		}
+		src.PrimaryPackagePurpose, src.PackageComment = "SOURCE", "Packages of the image or of its tools were made of it; no build reads it."
+		w.add(ref(locked), src)
 	}
-	w.relate(p.PackageSPDXIdentifier, "GENERATED_FROM", id, "")
+	w.relate(p.PackageSPDXIdentifier, "GENERATED_FROM", w.doc.byInput[ref(locked)], "")
+	return nil
 }
 
-// sourcePackage describes the source package of an RPM: as the lock has it,
-// or by its file's name.
-func (w *writer) sourcePackage(binary *v2_3.Package, in *lock.Input) *v2_3.Package {
-	file := in.RPM.SourceRPM
-	src := &v2_3.Package{
-		PackageName:             file,
-		PackageSPDXIdentifier:   elementID("Source-rpm", file, file),
-		PackageFileName:         file,
-		PackageSupplier:         binary.PackageSupplier,
-		PackageOriginator:       binary.PackageOriginator,
-		PackageDownloadLocation: none,
-		PackageLicenseConcluded: none,
-		PackageLicenseDeclared:  none,
-		PackageCopyrightText:    none,
-		PrimaryPackagePurpose:   "SOURCE",
-		PackageComment:          "Named by the header of " + in.Name + "; it is no input of this lock.",
-	}
-	// NAME-VERSION-RELEASE.src.rpm
-	parts := strings.Split(strings.TrimSuffix(file, ".rpm"), "-")
-	var purl string
-	if n := len(parts); n >= 3 {
-		release, arch := parts[n-1], ""
-		if i := strings.LastIndexByte(release, '.'); i >= 0 {
-			release, arch = release[:i], release[i+1:]
-		}
-		src.PackageName, src.PackageVersion = strings.Join(parts[:n-2], "-"), parts[n-2]+"-"+release
-		purl = packageurl.NewPackageURL(packageurl.TypeRPM, "", src.PackageName, src.PackageVersion,
-			packageurl.QualifiersFromMap(map[string]string{"arch": arch}), "").ToString()
-	}
+// findSources finds the source packages of the lock, by their files' names.
+func (w *writer) findSources() {
+	w.sources = map[string]*lock.Input{}
 	for i := range w.Lock.Inputs {
-		locked := &w.Lock.Inputs[i]
-		r := locked.RPM
-		if r == nil || !r.IsSource() || r.Name+"-"+r.Version+"-"+r.Release+"."+r.Arch+".rpm" != file {
-			continue
-		}
-		src.PackageChecksums, purl = sha256Sum(locked.SHA256), locked.PURL
-		src.PackageComment = "An input of the lock, for whoever wants the sources; no build reads it."
-		if u, ok := w.location(locked); ok {
-			src.PackageDownloadLocation = u
-		}
-		break
-	}
-	if purl != "" {
-		src.PackageExternalReferences = []*v2_3.PackageExternalReference{
-			{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: purl},
+		in := &w.Lock.Inputs[i]
+		if r := in.RPM; r != nil && r.IsSource() {
+			w.sources[r.Name+"-"+r.Version+"-"+r.Release+"."+r.Arch+".rpm"] = in
 		}
 	}
-	return src
 }
 
 // relateRPMs says what the RPMs of each set require of each other.

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -296,43 +295,3 @@ func TestRefused(t *testing.T) {
 		t.Errorf("got %v, want the header's error and the package's name", err)
 	}
 }
-
-// big is an image of 2,000 packages and n files.
-func big(t testing.TB, n int) spdx.Subject {
-	s := subject(t)
-	inputs, files := s.Lock.Inputs, s.Files
-	for i := range 2000 {
-		in := *s.Lock.Find(lock.KindRPM, "kmod-31-1.x86_64")
-		in.Name = fmt.Sprintf("pkg%04d-1-1.x86_64", i)
-		in.SHA256 = fixture.Sum(in.Name)
-		inputs = append(inputs, in)
-	}
-	for i := range n {
-		f := files[0]
-		f.Path = fmt.Sprintf("/usr/share/some/folder/with/a/name/file%06d", i)
-		f.Inputs = []string{fmt.Sprintf("rpm/pkg%04d-1-1.x86_64", i%2000)}
-		files = append(files, f)
-	}
-	s.Lock.Inputs, s.Files = inputs, files
-	return s
-}
-
-func BenchmarkDocument(b *testing.B) {
-	s := big(b, 60_000)
-	b.ReportAllocs()
-	for b.Loop() {
-		doc, err := spdx.New(s)
-		if err != nil {
-			b.Fatal(err)
-		}
-		n := &count{}
-		if err := doc.Write(n); err != nil {
-			b.Fatal(err)
-		}
-		b.SetBytes(n.n)
-	}
-}
-
-type count struct{ n int64 }
-
-func (c *count) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }

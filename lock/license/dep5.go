@@ -48,6 +48,9 @@ func dep5With(name, base, exception string) *node {
 		return nil
 	}
 	e := dep5Exceptions[exception]
+	if exception == "bison" && strings.HasPrefix(id, "GPL-3.0-") {
+		e = "Bison-exception-2.2" // the earlier one is of Bisons under version 2
+	}
 	if e == "" {
 		e = spdxLists().exceptions[exception]
 	}

@@ -43,6 +43,8 @@ func TestParse(t *testing.T) {
 		"GPL-2+ AND Expat AND public-domain":                   "GPL-2.0-or-later AND MIT AND LicenseRef-DEP5-public-domain",
 		"GFDL-NIV-1.3+":                                        "GFDL-1.3-no-invariants-or-later",
 		"GPL-3+ with GCC-Runtime-Library exception":            "GPL-3.0-or-later WITH GCC-exception-3.1",
+		"GPL-3+ with Bison exception":                          "GPL-3.0-or-later WITH Bison-exception-2.2",
+		"GPL-2+ with Bison exception":                          "LicenseRef-GPL-2-or-later-with-Bison-exception",
 		"GPL-2 with Linux-syscall-note exception":              "GPL-2.0-only WITH Linux-syscall-note",
 		"GPL-2+ with OpenSSL exception or MIT":                 "LicenseRef-GPL-2-or-later-with-OpenSSL-exception OR MIT",
 		"GPL-2+ or Artistic-2.0, and BSD-3-clause":             "(GPL-2.0-or-later OR Artistic-2.0) AND BSD-3-Clause",

@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/BurntSushi/toml"
 	"github.com/google/licensecheck"
@@ -70,6 +71,33 @@ func isLicenseFile(name string) bool {
 	return ext == "" && (strings.HasPrefix(base, "LICENSE-") || strings.HasPrefix(base, "LICENCE-"))
 }
 
+// common are the licences that texts are compared with: those that nearly all
+// Go modules have. To know all that licensecheck has takes it a second and 90 MB; a
+// module of another licence has its text quoted.
+var common = [...]string{
+	"0BSD", "AGPL-3.0", "AGPL-3.0-only", "AGPL-3.0-or-later", "Apache-2.0", "BSD-1-Clause", "BSD-2-Clause", "BSD-2-Clause-Patent",
+	"BSD-3-Clause", "BSD-3-Clause-Clear", "BSD-4-Clause", "BSL-1.0", "BlueOak-1.0.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "CDDL-1.0",
+	"EPL-1.0", "EPL-2.0", "EUPL-1.2", "GPL-2.0", "GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0", "GPL-3.0-only", "GPL-3.0-or-later", "ISC",
+	"LGPL-2.1", "LGPL-2.1-only", "LGPL-2.1-or-later", "LGPL-3.0", "LGPL-3.0-only", "LGPL-3.0-or-later", "MIT", "MIT-0", "MPL-2.0",
+	"NCSA", "OFL-1.1", "OpenSSL", "PostgreSQL", "Unicode-DFS-2016", "Unlicense", "WTFPL", "Zlib",
+}
+
+// scanner compares texts with the common licences. It is made once, of
+// constants: licensecheck's patterns, which it compiles.
+var scanner = sync.OnceValue(func() *licensecheck.Scanner {
+	var patterns []licensecheck.License
+	for _, l := range licensecheck.BuiltinLicenses() {
+		if l.LRE != "" && slices.Contains(common[:], l.ID) {
+			patterns = append(patterns, l)
+		}
+	}
+	s, err := licensecheck.NewScanner(patterns)
+	if err != nil {
+		panic(err) // a pattern of that module that it does not compile itself
+	}
+	return s
+})
+
 // classify compares the texts with the known licences. Several files may be a
 // choice, or hold together: only one file says which licence it is.
 func classify(names, texts []string) *spdx.LicenseText {
@@ -77,7 +105,7 @@ func classify(names, texts []string) *spdx.LicenseText {
 		return nil
 	}
 	all := strings.Join(texts, "\n")
-	cov := licensecheck.Scan([]byte(all))
+	cov := scanner().Scan([]byte(all))
 	out := &spdx.LicenseText{File: strings.Join(names, " and "), Percent: cov.Percent, Text: all}
 	var ids []string
 	for _, m := range cov.Match {
