@@ -228,6 +228,7 @@ func testHostileRPMs(t *testing.T, d *distro) {
 func TestHostile(t *testing.T) {
 	d := newDistro(t)
 	t.Run("Scripts", func(t *testing.T) { testScripts(t, d) })
+	t.Run("LikeRealRoot", func(t *testing.T) { testLikeRealRoot(t, d) })
 	t.Run("Payloads", func(t *testing.T) { testPayloads(t, d) })
 	t.Run("Steps", func(t *testing.T) { testHostileSteps(t, d) })
 	t.Run("FullDisk", func(t *testing.T) { testFullDisk(t, d) })
