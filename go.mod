@@ -6,8 +6,11 @@ require (
 	github.com/BurntSushi/toml v1.6.0
 	github.com/ProtonMail/go-crypto v1.5.2
 	github.com/cavaliergopher/rpm v1.3.0
+	github.com/github/go-spdx/v2 v2.3.5
 	github.com/go-git/go-git/v5 v5.19.3
 	github.com/google/go-containerregistry v0.20.7
+	github.com/google/go-eventlog v0.0.2
+	github.com/google/licensecheck v0.3.1
 	github.com/google/rpmpack v0.7.1
 	github.com/in-toto/attestation v1.1.2
 	github.com/klauspost/compress v1.20.3
@@ -38,6 +41,8 @@ require (
 	modernc.org/sqlite v1.40.1
 	mvdan.cc/sh/v3 v3.12.0
 )
+
+require github.com/santhosh-tekuri/jsonschema/v6 v6.0.2 // indirect
 
 require (
 	dario.cat/mergo v1.0.0 // indirect
@@ -95,6 +100,7 @@ require (
 	github.com/golang/groupcache v0.0.0-20241129210726-2c02b8208cf8 // indirect
 	github.com/golang/snappy v0.0.4 // indirect
 	github.com/google/certificate-transparency-go v1.3.2 // indirect
+	github.com/google/go-tpm v0.9.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.27.3 // indirect
 	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect

@@ -2,6 +2,7 @@ package attest
 
 import (
 	"errors"
+	"slices"
 
 	"caisson/attest/sign"
 	"caisson/attest/slsa"
@@ -101,13 +102,16 @@ func Opinion(name string, bundle []byte, trusted []Key) verify.Opinion {
 		o.Problem = "it is no verdict, but " + a.Claim.PredicateType
 	case a.Claim.Verdict == "" || a.Claim.Lock.IsZero():
 		o.Problem = "it names no lock or no verdict"
-	case len(a.Claim.Subject) != 1:
-		o.Problem = "it is about several things"
 	}
 	if o.Problem != "" {
 		return o
 	}
-	image, err := digest.ParseHex(a.Claim.Subject[0].Digest["sha256"])
+	about, err := slsa.ImageOf(a.Claim.Subject)
+	if err != nil {
+		o.Problem = err.Error()
+		return o
+	}
+	image, err := digest.ParseHex(about.File.Digest["sha256"])
 	if err != nil {
 		o.Problem = "its subject: " + err.Error()
 		return o
@@ -122,12 +126,16 @@ func Opinion(name string, bundle []byte, trusted []Key) verify.Opinion {
 // this lock.
 func Builder(bundle []byte, keys []Key, image, lock digest.Digest) (string, error) {
 	a := Audit(bundle, keys)
-	switch {
-	case a.Signature != Good:
+	if a.Signature != Good {
 		return "", errors.New("its signature: " + string(a.Signature) + ": " + a.Problem)
+	}
+	about, err := slsa.ImageOf(a.Claim.Subject)
+	switch {
+	case err != nil:
+		return "", err
 	case a.Claim.PredicateType != slsa.TypeProvenance || a.Claim.Role != slsa.Builder:
 		return "", errors.New("it is no provenance of a builder, but " + a.Claim.PredicateType)
-	case len(a.Claim.Subject) != 1 || a.Claim.Subject[0].Digest["sha256"] != image.Hex():
+	case about.File.Digest["sha256"] != image.Hex():
 		return "", errors.New("it is about another image")
 	case a.Claim.Lock != lock:
 		return "", errors.New("it names another lock, " + a.Claim.Lock.String())
@@ -136,4 +144,13 @@ func Builder(bundle []byte, keys []Key, image, lock digest.Digest) (string, erro
 		return "", err
 	}
 	return a.Key, nil
+}
+
+// About makes bad what is not about an artifact to which it is attached.
+func (a Audited) About(artifact digest.Digest) Audited {
+	if a.Claim == nil || slices.ContainsFunc(a.Claim.Subject, func(s slsa.Resource) bool { return s.Digest["sha256"] == artifact.Hex() }) {
+		return a
+	}
+	a.Signature, a.Problem = Bad, "it is attached to "+artifact.String()+", and about something else"
+	return a
 }

@@ -70,6 +70,8 @@ func TestBuild(t *testing.T) {
 	t.Run("Failures", func(t *testing.T) { testFailures(t, d) })
 	t.Run("Recorded", func(t *testing.T) { testRecorded(t, d) })
 	t.Run("RootStep", func(t *testing.T) { testRootStep(t, d) })
+	t.Run("Given", func(t *testing.T) { testGiven(t, d) })
+	t.Run("Reuse", func(t *testing.T) { testReuse(t, d) })
 	t.Run("Unread", func(t *testing.T) { testUnread(t, d) })
 	t.Run("Interrupted", func(t *testing.T) { testInterrupted(t, d) })
 	t.Run("Store", func(t *testing.T) { testStore(t, d) })

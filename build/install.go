@@ -64,10 +64,7 @@ func (b *builder) unpackTools(ctx context.Context) error {
 	if err := rootfs.Unpack(ctx, b.tools, rpms); err != nil {
 		return err
 	}
-	places := []string{"proc", "dev", "tmp", "sysroot", "rpms", "src", "out", "in", "toolchain", "proxy", "registry", "target"}
-	for i := range b.Store.Dirs() {
-		places = append(places, storeMount(i))
-	}
+	places := []string{"proc", "dev", "tmp", "sysroot", "rpms", "src", "out", "in", "toolchain", "proxy", "registry", "target", givenMount}
 	for _, d := range places {
 		if err := os.MkdirAll(filepath.Join(b.tools, d), 0o755); err != nil {
 			return err
@@ -136,7 +133,7 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 		i.packages = append(i.packages, pkg)
 		i.inputOf[pkg] = ref(in)
 		name := in.Name + ".rpm"
-		if err := os.Symlink(b.inStore(in), filepath.Join(view, name)); err != nil {
+		if err := os.Symlink(inSandbox(in), filepath.Join(view, name)); err != nil {
 			return nil, err
 		}
 		args = append(args, "/rpms/"+name)

@@ -118,6 +118,10 @@ type Evidence struct {
 	// the builder no watches. The tools are not looked at, and what others open in
 	// the store at the same time counts as read: it is a hint, and nothing rests on it.
 	Unread *[]string `json:"unread,omitempty"`
+	// Reused are the steps that did not run: what they made and what was recorded of
+	// them then is of an earlier build of the same program, with the same tools and
+	// inputs.
+	Reused []string `json:"reused,omitempty"`
 	// Skipped are the scriptlets and triggers that were not run because the
 	// lock says so of their set, in the order of sets and packages.
 	Skipped []SkippedScript `json:"skippedScriptlets,omitempty"`

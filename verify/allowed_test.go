@@ -264,7 +264,7 @@ func TestEquivalentContainer(t *testing.T) {
 			Options: Options{Lock: &lock.Lock{}, Image: name, Rebuild: noBuild, Allowed: []Exception{{Function: SecureBootSignature, Match: "esp:/" + loader}}},
 			disk:    d, report: &Report{}, rebuildDir: filepath.Join(t.TempDir(), "out"),
 		}
-		if v.report.Image, err = v.artifact(name, d); err != nil {
+		if v.report.Image, err = v.artifact(name, d, nil); err != nil {
 			t.Fatal(err)
 		}
 		v.report.Rebuilt = &Artifact{}

@@ -29,17 +29,21 @@ const (
 	ifShown           // Spec.Shown
 	ifTold            // Spec.Told
 	unlessFaked
+	ifCPUs     // Surroundings.CPUs
+	ifReversed // Surroundings.Reversed
 )
 
 // features are what a Spec asks of the filter.
 type features struct {
-	FakeOwnership, Shown, Told bool
+	FakeOwnership, Shown, Told, CPUs, Reversed bool
 }
 
 // has tells whether a sandbox with these features has a rule for c.
 func (f features) has(c *call) bool {
-	return c.when == always || c.when == ifFaked && f.FakeOwnership || c.when == ifShown && f.Shown || c.when == ifTold && f.Told ||
-		c.when == unlessFaked && !f.FakeOwnership
+	return [...]bool{
+		always: true, ifFaked: f.FakeOwnership, ifShown: f.Shown, ifTold: f.Told, unlessFaked: !f.FakeOwnership,
+		ifCPUs: f.CPUs, ifReversed: f.Reversed,
+	}[c.when]
 }
 
 // calls are those that a sandbox with these features has a rule for, each once: a
@@ -61,11 +65,11 @@ func (f features) calls() []call {
 	return out
 }
 
-// calls is the whole policy, in one list: the network, then what Spec.FakeOwnership
-// and Spec.Shown answer and Spec.Told is told of, what is refused, and what writes to
+// calls is the whole policy, in one list: the network, then what Spec.FakeOwnership,
+// Spec.Shown and Spec.Around answer and Spec.Told is told of, what is refused, and what writes to
 // files. A call that is not here is allowed.
 func calls() []call {
-	return slices.Concat(networkCalls(), ownerCalls(), archOwnerCalls(), shownCalls(), archShownCalls(), execCalls(),
+	return slices.Concat(networkCalls(), ownerCalls(), archOwnerCalls(), shownCalls(), archShownCalls(), surroundingCalls(), execCalls(),
 		refusedCalls(), archRefusedCalls(), writeCalls(), archWriteCalls())
 }
 

@@ -17,6 +17,8 @@ type Evidence struct {
 	Dir         string   `json:"dir"`
 	Environment []string `json:"environment"`
 	Hostname    string   `json:"hostname"`
+	// Around is what was otherwise than usual.
+	Around *Surroundings `json:"around,omitempty"`
 
 	// Namespaces are the kinds that were proven, from outside, to be others than
 	// the caller's, sorted.

@@ -73,6 +73,7 @@ type listener struct {
 	shown  map[FileID]Shown
 	told   func(Deed)
 	mounts []MountPoint
+	cpus   int // Surroundings.CPUs
 	initFD int // the root of process 1
 	uid    uint32
 	gid    uint32

@@ -53,7 +53,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hostname is the host name in every sandbox.
+// Hostname is the host name in every sandbox, unless Surroundings have another.
 const Hostname = "caisson"
 
 // A Mount makes Source, a folder or a file of the caller's, appear at Target.
@@ -111,6 +111,8 @@ type Spec struct {
 	// MaxProcesses bounds the processes and threads at one time; 16384 if 0. Before
 	// Linux 6.14 it does not hold where the caller is root.
 	MaxProcesses int
+	// Around are other circumstances than the usual ones.
+	Around Surroundings
 	// Name is the step's name in errors and in the evidence.
 	Name string
 
@@ -184,7 +186,12 @@ func Probe(ctx context.Context, dir string) (ev *Evidence, err error) {
 }
 
 // features are what s asks of the filter.
-func (s *Spec) features() features { return features{s.FakeOwnership, len(s.Shown) > 0, s.Told != nil} }
+func (s *Spec) features() features {
+	return features{
+		FakeOwnership: s.FakeOwnership, Shown: len(s.Shown) > 0, Told: s.Told != nil,
+		CPUs: s.Around.CPUs > 0, Reversed: s.Around.Reversed,
+	}
+}
 
 // checked is s with its defaults, or what is wrong with it.
 func (s Spec) checked() (Spec, error) {
@@ -223,7 +230,10 @@ func (s Spec) checked() (Spec, error) {
 			return fail("target %q: want a clean absolute path", t)
 		}
 	}
-	for _, kv := range s.Env {
+	if c := s.Around.CPUs; c < 0 || c > maxCPUs {
+		return fail("%d CPUs: want at most %d", c, maxCPUs)
+	}
+	for _, kv := range slices.Concat(s.Around.Env, s.Env) {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" || strings.ContainsRune(kv, 0) {
 			return fail("environment %q: want KEY=value", kv)
 		}
@@ -231,10 +241,10 @@ func (s Spec) checked() (Spec, error) {
 	return s, nil
 }
 
-// environment is DefaultEnv with env in it, sorted by name.
-func environment(env []string) []string {
+// environment is DefaultEnv with that of Around and Env in it, sorted by name.
+func (s *Spec) environment() []string {
 	byKey := map[string]string{}
-	for _, kv := range slices.Concat(DefaultEnv(), env) {
+	for _, kv := range slices.Concat(DefaultEnv(), s.Around.Env, s.Env) {
 		k, _, _ := strings.Cut(kv, "=")
 		byKey[k] = kv
 	}

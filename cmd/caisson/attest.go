@@ -24,6 +24,8 @@ type attestOptions struct {
 	sources
 	out, key string
 	keys     []string // as given: one to sign by, or those to check by
+	image    string
+	labels   []string
 	check    bool
 	json     bool
 }
@@ -34,7 +36,7 @@ const passwordVariable = "COSIGN_PASSWORD"
 func newAttestCommand(ui *ui) *cobra.Command {
 	var o attestOptions
 	c := &cobra.Command{
-		Use:   "attest --out DIR --key cosign.key | attest --check BUNDLE... [--key cosign.pub]",
+		Use:   "attest --out DIR --key cosign.key | attest --check BUNDLE|DIR|IMAGE... [--key cosign.pub]",
 		Short: "Sign what build and verify left: SBOM, provenance, verdict, reference values",
 		Long: `Attest computes again what it signs from image, lock and store, refuses where the
 folder says otherwise, and writes the SBOM and the signed statements, whose
@@ -42,14 +44,14 @@ names it prints. The key's password is in COSIGN_PASSWORD. A verdict that a veri
 signed itself (verify --key) is left as it is.
 
 With --check it signs nothing: it shows who said what about which digest, of
-bundles or of folders with statements, and whether one of the public keys
+bundles, of folders with statements, or of an image in a registry, and whether one of the public keys
 signed it. Exit code 5 says that a signature is bad, 7 that one is by a key that was
 not given. That a statement is signed does not make it true: verify does.`,
 		Example: `  caisson attest --out out --key cosign.key
   caisson attest --check out --key cosign.pub --key verifier.pub`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.check {
-				return runCheck(ui, &o, args)
+				return runCheck(cmd.Context(), ui, &o, args)
 			}
 			if err := o.wantSigning(args); err != nil {
 				return err
@@ -60,6 +62,8 @@ not given. That a statement is signed does not make it true: verify does.`,
 	o.flags(c)
 	c.Flags().StringVar(&o.out, "out", "", "the output folder of build and verify")
 	c.Flags().StringArrayVar(&o.keys, "key", nil, "the signing key, as `caisson keygen` or cosign makes it; with --check a public key, may be repeated")
+	c.Flags().StringVar(&o.image, "image", "", "where the image will be pushed, REGISTRY/REPO[:TAG]: the SBOM is named after it")
+	c.Flags().StringArrayVar(&o.labels, "label", nil, "a label of the OCI image as which it is pushed, NAME=VALUE; may be repeated")
 	c.Flags().BoolVar(&o.check, "check", false, "show what bundles say, and check their signatures")
 	c.Flags().BoolVar(&o.json, "json", false, "with --check: print it as JSON")
 	return c
@@ -95,6 +99,10 @@ func runAttest(ctx context.Context, ui *ui, o *attestOptions) error {
 	for _, st := range s.Signed {
 		ui.print("%s", filepath.Join(o.out, st.Bundle))
 	}
+	if o.image != "" {
+		ui.next("push", o.image, "--out", o.out)
+		return nil
+	}
 	next := []string{"inspect", o.out, "--lock", o.lockFile}
 	if pub := publicKey(o.key); pub != "" {
 		next = append(next, "--key", pub)
@@ -115,9 +123,14 @@ func attestImage(ctx context.Context, ui *ui, l *lock.Lock, text []byte, store *
 	if err != nil {
 		return attest.Summary{}, err
 	}
+	labels, err := parseLabels(o.labels)
+	if err != nil {
+		return attest.Summary{}, err
+	}
 	began := time.Now()
 	s, err := attest.Attest(ctx, attest.Options{
-		Dir: o.out, Lock: l, LockBytes: text, Store: store, Signer: signer, Role: slsa.Builder, Tool: tool,
+		Publication: attest.Publication{Reference: o.image, Labels: labels},
+		Dir:         o.out, Lock: l, LockBytes: text, Store: store, Signer: signer, Role: slsa.Builder, Tool: tool,
 		Measure: func(_ context.Context, image string) (attest.Measured, error) {
 			m, phases, err := verify.Measure(image)
 			if err != nil {
@@ -128,7 +141,7 @@ func attestImage(ctx context.Context, ui *ui, l *lock.Lock, text []byte, store *
 		},
 	})
 	if err != nil {
-		return s, err
+		return s, registryError(err, o.image)
 	}
 	for _, left := range s.LeftOut {
 		ui.stage("left out: %s: %s", left.Name, left.Reason)

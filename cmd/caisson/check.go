@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,9 @@ import (
 	"text/tabwriter"
 
 	"caisson/attest"
+	"caisson/attest/oci"
+	"caisson/lock/digest"
+	"caisson/prefetch"
 	"caisson/verify/diff"
 )
 
@@ -23,10 +27,71 @@ type audited struct {
 	attest.Audited
 }
 
+// source is a bundle, and where it is from.
+type source struct {
+	name   string
+	bundle []byte
+	about  digest.Digest // what it has to be about; zero for anything
+}
+
+// sourcesOf reads bundles: files, those of folders, and what is attached to an
+// image in a registry. What exists as a file is one.
+func sourcesOf(ctx context.Context, args []string) ([]source, error) {
+	var all []source
+	for _, arg := range args {
+		if _, err := os.Stat(arg); err != nil && looksLikeRef(arg) {
+			attached, err := attachedTo(ctx, arg)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, attached...)
+			continue
+		}
+		files, err := bundleFiles([]string{arg})
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range files {
+			b, err := readBundle(name)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, source{name: name, bundle: b})
+		}
+	}
+	return all, nil
+}
+
+// looksLikeRef tells a reference from a path that is not there.
+func looksLikeRef(arg string) bool {
+	_, err := oci.ParseRef(arg)
+	return err == nil && !strings.HasSuffix(arg, ".json") && !strings.HasPrefix(arg, ".")
+}
+
+// attachedTo reads the bundles that are attached to an image.
+func attachedTo(ctx context.Context, ref string) ([]source, error) {
+	cfg, err := prefetch.EnvConfig(programVersion(), ".")
+	if err != nil {
+		return nil, err
+	}
+	image, attached, err := oci.Fetch(ctx, ref, cfg, attest.MaxBundle)
+	if err != nil {
+		return nil, registryError(err, ref)
+	}
+	if len(attached) == 0 {
+		return nil, &codeError{fmt.Errorf("%s (%s): no statement is attached to it", ref, image), exitNotVerified, ""}
+	}
+	var all []source
+	for _, a := range attached {
+		all = append(all, source{a.Manifest.String(), a.Content, image})
+	}
+	return all, nil
+}
+
 // runCheck shows who said what about which digest, and whether it is signed.
-func runCheck(ui *ui, o *attestOptions, args []string) error {
+func runCheck(ctx context.Context, ui *ui, o *attestOptions, args []string) error {
 	if len(args) == 0 {
-		return usageError{errors.New("--check wants bundles, or folders with statements")}
+		return usageError{errors.New("--check wants bundles, folders with statements, or an image in a registry")}
 	}
 	if o.out != "" {
 		return usageError{errors.New("--check signs nothing: --out does not go with it")}
@@ -35,17 +100,17 @@ func runCheck(ui *ui, o *attestOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	files, err := bundleFiles(args)
+	all, err := sourcesOf(ctx, args)
 	if err != nil {
 		return err
 	}
-	rows := make([]audited, 0, len(files))
-	for _, name := range files {
-		b, err := readBundle(name)
-		if err != nil {
-			return err
+	rows := make([]audited, 0, len(all))
+	for _, s := range all {
+		a := attest.Audit(s.bundle, keys)
+		if !s.about.IsZero() {
+			a = a.About(s.about)
 		}
-		rows = append(rows, audited{name, attest.Audit(b, keys)})
+		rows = append(rows, audited{s.name, a})
 	}
 	if o.json {
 		err = ui.json(rows)

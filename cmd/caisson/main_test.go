@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 //	servelogin DIR VAR LOGIN... serve a folder to who sends a header, as hermetoserver_test.go says
 //	conforma SBOM RULEDATA      apply Conforma's rules for prefetched packages, as hermetoconforma_test.go says
 //	mkboot IMAGE                make a disk with two EFI programs, key.pem and cert.pem, as signboot_test.go says
+//	mkmeasured                  make an image, firmware and event logs, as measure_test.go says
 //	subst FILE NAME...          put the values of variables into a file that has them as $NAME
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -50,7 +51,7 @@ func TestScript(t *testing.T) {
 			return expandWork(e.WorkDir)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": cmdExits, "nostdout": cmdNoStdout, "mkrepo": cmdMakeRepo, "serve": cmdServe, "edit": cmdEdit, "flip": cmdFlip,
+			"exits": cmdExits, "nostdout": cmdNoStdout, "mkrepo": cmdMakeRepo, "serve": cmdServe, "mkmeasured": cmdMakeMeasured, "edit": cmdEdit, "flip": cmdFlip,
 			"stored": cmdStored, "mkboot": cmdMakeBoot, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
 			"servetls": cmdServeTLS, "servelogin": cmdServeLogin, "conforma": cmdConforma,
 		},
