@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -54,7 +55,9 @@ func buildChild() error {
 		return err
 	}
 	begun := ""
-	img, err := Build(context.Background(), Options{
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM) // as the program itself
+	defer stop()
+	img, err := Build(ctx, Options{
 		Lock: &l, Store: store, Arch: "x86_64", Out: out, AnySpace: os.Getenv("CAISSON_TEST_ANY_SPACE") != "",
 		Events: func(e Event) {
 			if e.State == Begun {

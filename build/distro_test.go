@@ -129,9 +129,14 @@ func (d *distro) add(t testing.TB, set, name, tree, more string) {
 	d.addPacked(t, set, name, tree, "w3.gzdio", more)
 }
 
-// addPacked is add with rpmbuild's name for how the payload is compressed.
+// addPacked is add with rpmbuild's name for how the payload is compressed. A first
+// line of more that begins with Requires comes before the description.
 func (d *distro) addPacked(t testing.TB, set, name, tree, packed, more string) {
 	t.Helper()
+	requires := ""
+	if strings.HasPrefix(more, "Requires") {
+		requires, more, _ = strings.Cut(more, "\n")
+	}
 	before, files, ok := strings.Cut(more, "%files\n")
 	if !ok {
 		files = "/*\n"
@@ -146,6 +151,7 @@ Release: 1
 Summary: s
 License: l
 AutoReqProv: no
+%s
 %%global debug_package %%{nil}
 %%global __os_install_post %%{nil}
 %%global _build_id_links none
@@ -157,7 +163,7 @@ cp -a %s/. %%{buildroot}
 %s
 %%files
 %%defattr(-,root,root,-)
-%s`, name, tree, before, files)
+%s`, name, requires, tree, before, files)
 	if err := os.WriteFile(spec, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -229,9 +229,13 @@ func testHostileRPMs(t *testing.T, d *distro) {
 func TestHostile(t *testing.T) {
 	d := newDistro(t)
 	t.Run("Scripts", func(t *testing.T) { testScripts(t, d) })
+	t.Run("LikeRealRoot", func(t *testing.T) { testLikeRealRoot(t, d) })
+	t.Run("LargeFile", func(t *testing.T) { testLargeFile(t, d) })
+	t.Run("Pod", func(t *testing.T) { testPod(t, d) })
 	t.Run("Payloads", func(t *testing.T) { testPayloads(t, d) })
 	t.Run("Steps", func(t *testing.T) { testHostileSteps(t, d) })
 	t.Run("FullDisk", func(t *testing.T) { testFullDisk(t, d) })
 	t.Run("Killed", func(t *testing.T) { testKilled(t, d) })
+	t.Run("KilledAnywhere", func(t *testing.T) { testKilledAnywhere(t, d) })
 	t.Run("RPMs", func(t *testing.T) { testHostileRPMs(t, d) })
 }

@@ -152,7 +152,7 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 		return nil, &StepError{Step: "install " + set, Reason: fmt.Sprintf("rpm printed more than %d bytes of messages", maxOutput), Tail: tail(stderr)}
 	}
 	if m := b.trouble(set, stderr); len(m) > 0 {
-		return nil, &StepError{Step: "install " + set, Reason: "rpm ended well, but said", Tail: strings.Join(m, "\n")}
+		return nil, &StepError{Step: "install " + set, Reason: "rpm ended well, but said", Tail: withTail(m, stderr)}
 	}
 	i.seen = res.Files
 	b.noteScripts(i, inputs)
@@ -164,6 +164,18 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 		return nil, err
 	}
 	return i, checkClaims(installStep(set), i.dir, i.ledger.last)
+}
+
+// withTail are lines of an output, and its end, in which a scriptlet may have said
+// why.
+func withTail(lines []string, output string) string {
+	end := tail(output)
+	for i, l := range lines {
+		if !strings.Contains(end, l) {
+			return strings.Join(lines[:i+1], "\n") + "\n[...]\n" + end
+		}
+	}
+	return end
 }
 
 func newInstalled(set, dir string) *installed {

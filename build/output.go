@@ -92,7 +92,8 @@ type File struct {
 	// or all crates.
 	Inputs []string `json:"inputs,omitempty"`
 	// By says what made or changed it, or brought it there: "scriptlets" (and
-	// triggers; "post of NAME-VERSION-RELEASE.ARCH" where it is known which), "rpm" (its database), "installation" (folders that no package
+	// triggers; "post of NAME-VERSION-RELEASE.ARCH", or "scriptlets of" it, where it is
+	// known which), "rpm" (its database), "installation" (folders that no package
 	// names), "step 1", "overlay", "services", "settings" (what the lock has Caisson write),
 	// "kernel modules", "depmod", "normalise", "assembly".
 	By string `json:"by,omitempty"`

@@ -19,7 +19,7 @@ import (
 // starts are the packages' scripts, each known by its program and its text; where
 // several packages have the same one, by the order in which rpm installs them. Lua
 // runs in rpm itself, between one package's files and the next one's: it is known
-// where only one package has a Lua script for that place, or, when it starts a
+// where only one package has Lua scripts for that place, or, when one starts a
 // program, where only one of them names that. What a script leaves running counts
 // as of the next one. Where it is not known, nobody is named.
 type scriptRuns struct {
@@ -240,16 +240,21 @@ func (r *scriptRuns) nameLua(dir string, order []int) error {
 	return nil
 }
 
-// nameEvent gives an event to the only one of the scripts that can have been at
-// work, if there is one. What ran is in rpm, or a program that it started.
+// nameEvent gives an event to those of the scripts that can have been at work, if
+// they are of one package. What ran is in rpm, or a program that it started.
 func (r *scriptRuns) nameEvent(e *rpmEvent, scripts []placedScript) {
 	if e.by > 0 && len(scripts) > 1 {
 		scripts = slices.DeleteFunc(scripts, func(s placedScript) bool { return !strings.Contains(s.body, r.programs[e.by-1]) })
 	}
-	if len(scripts) == 1 {
-		r.labels = append(r.labels, r.label(scripts[0].scriptOf))
-		e.by = len(r.labels)
+	if len(scripts) == 0 || slices.ContainsFunc(scripts, func(s placedScript) bool { return s.pkg != scripts[0].pkg }) {
+		return
 	}
+	found := scripts[0].scriptOf
+	if len(scripts) > 1 {
+		found.kind = "scriptlets"
+	}
+	r.labels = append(r.labels, r.label(found))
+	e.by = len(r.labels)
 }
 
 // placedScript is a script and its package's place in the order of installation.

@@ -488,6 +488,26 @@ func TestCallerDies(t *testing.T) {
 	t.Errorf("%v are still alive", alive(t, marker))
 }
 
+// TestForbidden makes sandboxes where the kernel lets nobody make user namespaces:
+// the error names the setting.
+func TestForbidden(t *testing.T) {
+	needTool(t, "unshare")
+	if os.Getenv(coveredEnv) != "" {
+		t.Skip("the kernel's settings are read-only here")
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("unshare", "--user", "--map-root-user", "sh", "-c", `echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"`,
+		"sh", exe, hostRoot(t).Root, "true")
+	cmd.Env = append(os.Environ(), "SANDBOX_GUEST=caller")
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "user.max_user_namespaces=0, which forbids user namespaces: set it to") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // alive are the processes that sleep for marker seconds.
 func alive(t *testing.T, marker string) (names []string) {
 	t.Helper()

@@ -67,10 +67,8 @@ func namedAt(i int, how manner, flags int) func(r *request) []target {
 	})
 }
 
-// descriptorOf is the target that is open at argument i.
-func descriptorOf(i int) func(r *request) []target {
-	return on(func(r *request) target { return target{dirfd: r.arg(i)} })
-}
+// descriptorOf is the target that is open at the first argument.
+func descriptorOf(r *request) []target { return []target{{dirfd: r.arg(0)}} }
 
 // toWrite are the flags of open(2) that ask for more than reading.
 const toWrite = unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC
@@ -120,19 +118,19 @@ func writeCalls() []call {
 		writing(unix.SYS_UNLINKAT, "unlinkat", notifyAlways(), namedAt(0, removes, -1)),
 		writing(unix.SYS_MKDIRAT, "mkdirat", notifyAlways(), namedAt(0, makes, -1)),
 		writing(unix.SYS_MKNODAT, "mknodat", notifyAlways(), namedAt(0, makes, -1)),
-		{nr: unix.SYS_FCHMOD, name: "fchmod", rule: notifyAlways(), targets: descriptorOf(0), when: unlessFaked},
+		{nr: unix.SYS_FCHMOD, name: "fchmod", rule: notifyAlways(), targets: descriptorOf, when: unlessFaked},
 		writing(unix.SYS_FCHMODAT, "fchmodat", notifyAlways(), namedAt(0, changes, -1)),
 		writing(unix.SYS_FCHMODAT2, "fchmodat2", notifyAlways(), namedAt(0, changes, 3)),
-		writing(unix.SYS_FCHOWN, "fchown", notifyAlways(), descriptorOf(0)),
+		writing(unix.SYS_FCHOWN, "fchown", notifyAlways(), descriptorOf),
 		writing(unix.SYS_FCHOWNAT, "fchownat", notifyAlways(), namedAt(0, changes, 4)),
 		writing(unix.SYS_UTIMENSAT, "utimensat", notifyIfPointer(1), namedAt(0, changes, 3)),
 		writing(unix.SYS_SETXATTR, "setxattr", notifyAlways(), named(0, changes, false)),
 		writing(unix.SYS_LSETXATTR, "lsetxattr", notifyAlways(), named(0, changes, true)),
-		writing(unix.SYS_FSETXATTR, "fsetxattr", notifyAlways(), descriptorOf(0)),
+		writing(unix.SYS_FSETXATTR, "fsetxattr", notifyAlways(), descriptorOf),
 		writing(unix.SYS_REMOVEXATTR, "removexattr", notifyAlways(), named(0, changes, false)),
 		writing(unix.SYS_LREMOVEXATTR, "lremovexattr", notifyAlways(), named(0, changes, true)),
-		writing(unix.SYS_FREMOVEXATTR, "fremovexattr", notifyAlways(), descriptorOf(0)),
-		writing(unix.SYS_IOCTL, "ioctl FS_IOC_SETFLAGS", notifyIfEqual(1, unix.FS_IOC_SETFLAGS), descriptorOf(0)),
+		writing(unix.SYS_FREMOVEXATTR, "fremovexattr", notifyAlways(), descriptorOf),
+		writing(unix.SYS_IOCTL, "ioctl FS_IOC_SETFLAGS", notifyIfEqual(1, unix.FS_IOC_SETFLAGS), descriptorOf),
 		// Linux 6.13 and 6.17. Programs fall back to the calls above.
 		{nr: unix.SYS_SETXATTRAT, name: "setxattrat", rule: absent()},
 		{nr: unix.SYS_REMOVEXATTRAT, name: "removexattrat", rule: absent()},
