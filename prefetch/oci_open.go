@@ -58,7 +58,9 @@ func OpenRegistry(ctx context.Context, repo name.Repository, cfg Config, write b
 
 // RegistryMayPass tells whether another try makes sense after an error of a
 // request to a registry; an answer is one as a *transport.Error.
-func RegistryMayPass(ctx context.Context, err error) bool { return ctx.Err() == nil && mayPass(ctx, err) }
+func RegistryMayPass(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && mayPass(ctx, err)
+}
 
 // RetryAfter is how long an answer asks to wait, 0 where it does not.
 func RetryAfter(resp *http.Response, now time.Time) time.Duration { return retryAfter(resp, now) }

@@ -788,3 +788,22 @@ func TestLayout(t *testing.T) {
 		t.Errorf("a damaged blob was left: %+v, %v", st, err)
 	}
 }
+
+// FuzzIndex reads lists of referrers, as registries and layouts have them.
+func FuzzIndex(f *testing.F) {
+	sum := digest.Of(nil).String()
+	f.Add([]byte(`{"schemaVersion":2,"mediaType":"` + indexType + `","manifests":[{"mediaType":"` + ManifestType + `","digest":"` + sum + `","size":2,"artifactType":"` + BundleType + `"}]}`))
+	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"digest":"` + sum + `","size":-1}]}`))
+	f.Add([]byte(`[]`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, err := readIndex(b)
+		if err != nil {
+			return
+		}
+		for _, d := range all {
+			if d.Digest.IsZero() || d.Size < 0 {
+				t.Errorf("got %+v", d)
+			}
+		}
+	})
+}

@@ -139,7 +139,7 @@ func readToken(s string) (string, error) {
 	if err != nil || json.Unmarshal(b, &claims) != nil {
 		return "", fmt.Errorf("%w: the identity token is no JSON web token", ErrKey)
 	}
-	if at := time.Unix(claims.Expires, 0); claims.Expires > 0 && time.Now().After(at) { //nolint:forbidigo // a token's time is the wall clock's
+	if at := time.Unix(claims.Expires, 0); claims.Expires > 0 && time.Now().After(at) {
 		return "", fmt.Errorf("%w: the identity token expired at %s", ErrKey, at.UTC().Format(time.RFC3339))
 	}
 	return s, nil
@@ -147,7 +147,7 @@ func readToken(s string) (string, error) {
 
 // GetCertificate is the certificate of the key: one for several statements.
 func (k *keyless) GetCertificate(ctx context.Context, key sgsign.Keypair, o *sgsign.CertificateProviderOptions) ([]byte, error) {
-	now := time.Now() //nolint:forbidigo // a certificate's time is the wall clock's
+	now := time.Now()
 	if k.cert != nil && now.Sub(k.since) < certificateUse {
 		return k.cert, nil
 	}

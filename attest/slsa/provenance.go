@@ -191,6 +191,11 @@ func dependency(l *lock.Lock, in *lock.Input, arch, variant string) Resource {
 		note("tree", in.Git.Tree)
 		note("tag", in.Git.Tag)
 		r.Digest["gitCommit"] = in.Git.Commit
+		if len(in.Git.Commit) == 40 { // Conforma knows commits by this name
+			r.Digest["sha1"] = in.Git.Commit
+		}
+		r.URI, r.DownloadLocation = gitURI(in), in.URL
+		note("purl", in.PURL)
 	}
 	if in.OCI != nil {
 		note("image", in.OCI.Ref)
@@ -212,6 +217,15 @@ func dependency(l *lock.Lock, in *lock.Input, arch, variant string) Resource {
 		r.Annotations = notes
 	}
 	return r
+}
+
+// gitURI is a repository and what was asked of it, as pip and SLSA write it.
+func gitURI(in *lock.Input) string {
+	uri := "git+" + in.URL
+	if in.Git.Ref != "" {
+		uri += "@" + in.Git.Ref
+	}
+	return uri
 }
 
 // trustedKeys are the fingerprints one of which had to sign a package.

@@ -38,7 +38,8 @@
 //
 // Resolved dependencies: the lock, then every input that it names, in its
 // order. Name is KIND/NAME as the lock has them, URI the package URL or else
-// the address, digest the SHA-256 of the file. The annotation "use" says what
+// the address (of git "git+URL@REF", with the commit as the digests gitCommit and
+// sha1), digest the SHA-256 of the file. The annotation "use" says what
 // the input is for in this image (image, tool, source, metadata); an input
 // without it serves another machine or variant of the same lock. Further
 // annotations: "h1" (go.sum's hash), "sourceRPM", "module", "repository",
