@@ -170,7 +170,11 @@ func (v *verification) readAndRebuild(ctx context.Context) error {
 		ctx, stop = context.WithCancel(ctx)
 		made = v.start(ctx, c)
 		// It is over before its folder is removed.
-		defer func() { stop(); _ = <-made }()
+		defer func() {
+			stop()
+			for range made { // until it is closed
+			}
+		}()
 	}
 	v.say("reading the image")
 	var err error
