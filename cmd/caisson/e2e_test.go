@@ -122,7 +122,7 @@ func waitFor(t *testing.T, address string) {
 	t.Fatalf("nothing answers on %s", address)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
