@@ -240,4 +240,12 @@ func TestRunAgain(t *testing.T) {
 	if r, err := Run(context.Background(), o); err == nil || r.Attempts != 1 {
 		t.Errorf("got %+v, %v, want one attempt and an error", r, err)
 	}
+	faulting := "#!/bin/sh\ncase \"$*\" in *cx16=off*) echo host login:;; *) echo '[   45.0] Oops: double fault: 0000';; esac\nexec sleep 60\n"
+	if err := os.WriteFile(filepath.Join(bin, "qemu-system-x86_64"), []byte(faulting), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o.WaitFor, o.Timeout = []*regexp.Regexp{regexp.MustCompile("login:")}, time.Minute
+	if r, err := Run(context.Background(), o); err != nil || r.Attempts != 2 {
+		t.Errorf("a kernel that faults: got %v, want no error after two attempts", err)
+	}
 }

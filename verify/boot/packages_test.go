@@ -29,6 +29,7 @@ func chainsDir(t *testing.T) string {
 const suites = `deb [signed-by=%[1]s] http://deb.debian.org/debian bookworm main
 deb [signed-by=%[1]s] http://deb.debian.org/debian bookworm-backports main
 deb [signed-by=%[1]s] http://deb.debian.org/debian trixie main
+deb [signed-by=%[1]s] http://deb.debian.org/debian forky main
 `
 
 // files are the files of Debian packages, by what the tests call them.
@@ -42,8 +43,9 @@ func packageFiles() map[string]string {
 		"signed shim":    "shim-signed/usr/lib/shim/shimx64.efi.signed",
 		"addon stub 254": "systemd-254/usr/lib/systemd/boot/efi/addonx64.efi.stub",
 		"addon stub 257": "systemd-257/usr/lib/systemd/boot/efi/addonx64.efi.stub",
+		"addon stub 262": "systemd-262/usr/lib/systemd/boot/efi/addonx64.efi.stub",
 	}
-	for _, v := range []string{"252", "254", "257"} {
+	for _, v := range []string{"252", "254", "257", "262"} {
 		all["stub "+v] = "systemd-" + v + "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 		all["loader "+v] = "systemd-" + v + "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
 	}
@@ -109,6 +111,7 @@ func download(t *testing.T, dir string) {
 		{"bookworm", "systemd-boot-efi", "systemd-252"},
 		{"bookworm-backports", "systemd-boot-efi", "systemd-254"},
 		{"trixie", "systemd-boot-efi", "systemd-257"},
+		{"forky", "systemd-boot-efi", "systemd-262"},
 	} {
 		run("apt-get", "download", p.name+"/"+p.suite)
 		debs, err := filepath.Glob(filepath.Join(dir, "debs", "*.deb"))

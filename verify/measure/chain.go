@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"caisson/build/image/uki"
@@ -161,6 +162,11 @@ func (b *boot) startUKI(im *image, passed bool) error {
 	if err := b.addons(im, rules); err != nil {
 		return err
 	}
+	if rules.asksMachine {
+		if err := b.askMachine(); err != nil {
+			return fmt.Errorf("%s: %w", im.path, err)
+		}
+	}
 	if err := b.stubEvents(im, rules); err != nil {
 		return fmt.Errorf("%s: %w", im.path, err)
 	}
@@ -171,7 +177,7 @@ func (b *boot) startUKI(im *image, passed bool) error {
 // then those of the image, and what they add to the command line.
 func (b *boot) addons(im *image, rules rules) error {
 	extra := im.path + ".extra.d"
-	if err := b.esp.refuse("credentials are", "loader/credentials/"); err != nil {
+	if err := b.esp.refuse("credentials and extensions are", "loader/credentials/", "loader/extensions/"); err != nil {
 		return err
 	}
 	for _, f := range b.esp.files {
@@ -210,6 +216,22 @@ func (b *boot) addons(im *image, rules rules) error {
 	b.Cmdline += " " + all
 	return nil
 }
+
+// askMachine refuses what would have the stub add the machine's consoles, and
+// notes what has to be so that it adds no secret to the initrd.
+func (b *boot) askMachine() error {
+	if !slices.ContainsFunc(strings.Split(b.Cmdline, " "), func(word string) bool { return strings.HasPrefix(word, "console=") }) {
+		return errors.New("the command line has no console=: systemd-stub adds what consoles the machine has")
+	}
+	if !b.esp.readOnly(randomSeed) {
+		b.Assumptions = append(b.Assumptions, "PCR 9: the firmware has no random numbers, by which systemd-stub would add a secret to the initrd; a read-only "+randomSeed+" keeps it from that")
+	}
+	return nil
+}
+
+// randomSeed is where systemd's programs keep a seed. Where it is read-only,
+// they leave all that alone that needs one.
+const randomSeed = "loader/random-seed"
 
 const addonSuffix = ".addon.efi"
 

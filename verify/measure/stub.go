@@ -21,6 +21,14 @@ type rules struct {
 	// to four bytes then, in order.
 	archived []archived
 	addons   addonRule
+	// loadsKernel tells whether the firmware loads the kernel, and measures it
+	// where Secure Boot is off; later stubs start it themselves.
+	loadsKernel bool
+	// asksMachine tells whether the stub adds what depends on the machine: the
+	// consoles that it has to a command line without one, and to the initrd a
+	// secret that is kept in the firmware's variables, where there are random
+	// numbers to make it of.
+	asksMachine bool
 	// What systemd-boot of the same version does: whether it passes the
 	// command line of the kernel image to it, and measures loader.conf.
 	passes, loaderConf bool
@@ -42,25 +50,32 @@ type archived struct{ section, file string }
 // machines.
 func knownStubs() []rules {
 	signed := []archived{{".pcrsig", "tpm2-pcr-signature.json"}, {".pcrpkey", "tpm2-pcr-public-key.pem"}}
+	described := append(slices.Clone(signed), archived{".osrel", "os-release"})
 	return []rules{
 		{
 			major:    "252",
 			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey"},
-			archived: signed,
-			passes:   true,
+			archived: signed, loadsKernel: true,
+			passes: true,
 		},
 		{
 			major:    "254",
 			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"},
-			archived: signed,
-			addons:   addonsGrouped,
-			passes:   true,
+			archived: signed, loadsKernel: true,
+			addons: addonsGrouped,
+			passes: true,
 		},
 		{
 			major:    "257",
 			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"},
-			archived: append(slices.Clone(signed), archived{".osrel", "os-release"}),
-			addons:   addonsJoined, loaderConf: true,
+			archived: described, loadsKernel: true,
+			addons: addonsJoined, loaderConf: true,
+		},
+		{
+			major:    "262",
+			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"},
+			archived: described, asksMachine: true,
+			addons: addonsJoined, loaderConf: true,
 		},
 	}
 }
