@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -27,44 +26,6 @@ func need(t *testing.T) {
 		t.Skip(err)
 	} else if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestBootImage boots the image that CAISSON_BOOT_IMAGE names, and compares
-// what it measured with what is predicted of its bytes.
-func TestBootImage(t *testing.T) {
-	name := os.Getenv("CAISSON_BOOT_IMAGE")
-	if name == "" {
-		t.Skip("CAISSON_BOOT_IMAGE names no image to boot")
-	}
-	need(t)
-	format, raw := strings.TrimPrefix(filepath.Ext(name), "."), name
-	if format == "qcow2" {
-		raw = filepath.Join(t.TempDir(), "disk")
-		if out, err := exec.Command("qemu-img", "convert", "-O", "raw", name, raw).CombinedOutput(); err != nil {
-			t.Fatalf("qemu-img: %v\n%s", err, out)
-		}
-	}
-	disk, err := os.Open(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer disk.Close()
-	info, err := disk.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	predicted, err := measure.Disk(disk, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := Run(context.Background(), Options{Disk: name, Format: format, Resets: predicted.Resets, WaitFor: []*regexp.Regexp{regexp.MustCompile("login:")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("booted in %v", got.Time)
-	for _, m := range measure.Compare(predicted, got.Takeover) {
-		t.Error(m)
 	}
 }
 

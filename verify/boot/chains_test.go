@@ -86,6 +86,8 @@ func directChains(v string) []chain {
 		return map[string][]byte{"EFI/BOOT/BOOTX64.EFI": k.uki(v)}
 	}}, {name: "Secure Boot, stub " + v, secure: true, files: func(k *kit) map[string][]byte {
 		return map[string][]byte{"EFI/BOOT/BOOTX64.EFI": k.key.sign(k.t, k.uki(v))}
+	}}, {name: "Secure Boot, two signatures, stub " + v, secure: true, files: func(k *kit) map[string][]byte {
+		return map[string][]byte{"EFI/BOOT/BOOTX64.EFI": k.key.sign(k.t, newSigner(k.t).sign(k.t, k.uki(v)))}
 	}}}
 }
 
@@ -171,6 +173,9 @@ func utf16Text(s string) []byte {
 	return b
 }
 
+// seed is the file by which the newest stubs leave random numbers alone.
+const seed = "loader/random-seed"
+
 // TestChains boots every chain, and compares what the TPM measured, and what
 // the firmware noted, with what is predicted of the disk's bytes. The firmware's
 // logs are left in the folder of the packages.
@@ -189,7 +194,7 @@ func TestChains(t *testing.T) {
 			o := c.o
 			files := c.files(k)
 			if strings.HasSuffix(c.name, newest) {
-				files["loader/random-seed"] = nil
+				files[seed] = nil
 			}
 			o.Disk, o.Format = chainDisk(t, files), "raw"
 			o.WaitFor = []*regexp.Regexp{regexp.MustCompile("^" + logEnd)}
@@ -250,4 +255,27 @@ func eventLog(t *testing.T, console string) []byte {
 		t.Fatalf("no event log on the console: %v", err)
 	}
 	return b
+}
+
+// TestBootSecret shows why that file has to be there: without it the stub adds
+// a secret of the machine's to the initrd, and what is measured of that is
+// another on each machine.
+func TestBootSecret(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a prediction that fails is booted in long tests only")
+	}
+	k := &kit{t: t, parts: packages(t), rootHash: chainRootHash(t)}
+	k.initrd = chainInitrd(t, k.parts["busybox"])
+	disk := chainDisk(t, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": k.uki(newest)})
+	r, err := Run(context.Background(), Options{Disk: disk, Format: "raw", WaitFor: []*regexp.Regexp{regexp.MustCompile("^" + logEnd)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	predicted, err := predict(t, measure.Platform{}, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := measure.Compare(predicted, r.Takeover); len(all) != 1 || all[0].PCR != 9 {
+		t.Errorf("got the mismatches %v, want one of PCR 9", all)
+	}
 }

@@ -61,10 +61,11 @@ func (b *boot) start() error {
 
 // startLoader follows systemd-boot to the one kernel image that it can start.
 func (b *boot) startLoader(im *image) error {
-	rules, err := findRules(loaderName, im.version)
+	rules, assumed, err := findRules(loaderName, im.version)
 	if err != nil {
 		return fmt.Errorf("%s: %w", im.path, err)
 	}
+	b.assume(assumed)
 	if err := b.load(im, loaderName); err != nil {
 		return err
 	}
@@ -224,7 +225,7 @@ func (b *boot) askMachine() error {
 		return errors.New("the command line has no console=: systemd-stub adds what consoles the machine has")
 	}
 	if !b.esp.readOnly(randomSeed) {
-		b.Assumptions = append(b.Assumptions, "PCR 9: the firmware has no random numbers, by which systemd-stub would add a secret to the initrd; a read-only "+randomSeed+" keeps it from that")
+		b.assume("PCR 9: the firmware has no random numbers, by which systemd-stub would add a secret to the initrd; a read-only " + randomSeed + " keeps it from that")
 	}
 	return nil
 }

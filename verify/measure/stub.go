@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf16"
 )
@@ -85,32 +86,59 @@ func refused() []string {
 	return []string{".profile", ".dtbauto", ".hwids", ".efifw", ".ucode"}
 }
 
-// findRules chooses the rules for the version of systemd-stub or systemd-boot.
-func findRules(program, version string) (rules, error) {
+// Red Hat's 252 (of 9) is that of the project up to release 18, and measures as
+// 254 does since release 32, as its sources say. Releases between these were
+// never part of a release of the distribution.
+const (
+	lastPlainRedHat    = 18
+	firstChangedRedHat = 32
+)
+
+// findRules chooses the rules for the version of systemd-stub or systemd-boot;
+// assumed says what is taken for granted about a version that was not compared.
+func findRules(program, version string) (found rules, assumed string, err error) {
+	major, rest := version, ""
+	if i := strings.IndexFunc(version, func(r rune) bool { return r < '0' || r > '9' }); i >= 0 {
+		major, rest = version[:i], version[i:]
+	}
+	if major == "252" && strings.Contains(rest, ".el") {
+		switch release, ok := redHat(rest); {
+		case ok && release >= firstChangedRedHat:
+			major = "254"
+		case !ok || release > lastPlainRedHat:
+			major = ""
+		}
+		assumed = fmt.Sprintf("%s %s, with changes of Red Hat's, measures as %s of the project does: by its sources, not compared with a booted machine", program, version, major)
+	}
 	var known []string
 	for _, r := range knownStubs() {
+		if r.major == major {
+			return r, assumed, nil
+		}
 		known = append(known, r.major)
-		rest, ok := strings.CutPrefix(version, r.major)
-		if !ok || rest != "" && rest[0] >= '0' && rest[0] <= '9' {
-			continue
-		}
-		// Red Hat's 252 has addons and other things of later versions.
-		if r.major == "252" && strings.Contains(rest, ".el") {
-			break
-		}
-		return r, nil
 	}
-	return rules{}, fmt.Errorf("what %s %q measures is not known; known are %s as systemd released them", program, version, strings.Join(known, ", "))
+	return rules{}, "", fmt.Errorf("what %s %q measures is not known; known are %s as systemd released them, and Red Hat's 252 up to release %d and since %d",
+		program, version, strings.Join(known, ", "), lastPlainRedHat, firstChangedRedHat)
+}
+
+// redHat is the release in the rest of a version that a package of Red Hat
+// Enterprise Linux 9 or its like has, such as -46.el9_5.2.
+func redHat(rest string) (release int, ok bool) {
+	number, dist, ok := strings.Cut(strings.TrimPrefix(rest, "-"), ".el9")
+	number, _, _ = strings.Cut(number, ".")
+	n, err := strconv.Atoi(number)
+	return n, ok && err == nil && (dist == "" || strings.ContainsAny(dist[:1], "._"))
 }
 
 // readImage reads what the result says about the UKI, and finds the rules
 // for its stub.
 func (r *Result) readImage(im *image) (rules, error) {
 	r.Stub = im.version
-	rules, err := findRules(stubName, r.Stub)
+	rules, assumed, err := findRules(stubName, r.Stub)
 	if err != nil {
 		return rules, err
 	}
+	r.assume(assumed)
 	for _, name := range refused() {
 		if s, err := im.Section(name); err != nil || s != nil {
 			return rules, fmt.Errorf("section %q is not supported", name)
@@ -132,6 +160,13 @@ func (r *Result) readImage(im *image) (rules, error) {
 	}
 	r.Kernel, err = im.kernelVersion()
 	return rules, err
+}
+
+// assume notes something that is taken for granted, once; "" is nothing.
+func (r *Result) assume(text string) {
+	if text != "" && !slices.Contains(r.Assumptions, text) {
+		r.Assumptions = append(r.Assumptions, text)
+	}
 }
 
 // text is the content of a small section.
