@@ -203,15 +203,18 @@ func TestChains(t *testing.T) {
 				platform = measure.Owned(k.key.cert)
 				o.Secure = &platform
 			}
+			predicted, err := predict(t, platform, o.Disk)
+			if err != nil && strings.HasSuffix(c.name, newest) && strings.Contains(err.Error(), "measures is not known") {
+				t.Skip("Debian has a newer systemd than was compared: ", err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 			r, err := Run(context.Background(), o)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Logf("booted in %v", r.Time)
-			predicted, err := predict(t, platform, o.Disk)
-			if err != nil {
-				t.Fatal(err)
-			}
 			text := eventLog(t, r.Serial)
 			if err := os.WriteFile(filepath.Join(logs, c.name+".log"), text, 0o600); err != nil {
 				t.Fatal(err)
