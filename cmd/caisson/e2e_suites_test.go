@@ -131,7 +131,7 @@ func bootsAsPredicted(t *testing.T, image string) {
 	must(t, err)
 	predicted, err := measure.Disk(disk, info.Size())
 	must(t, err)
-	r, err := boot.Run(t.Context(), boot.Options{Disk: image, Format: "raw", WaitFor: []*regexp.Regexp{regexp.MustCompile("login:")}})
+	r, err := boot.Run(t.Context(), boot.Options{Disk: image, Format: "raw", Timeout: 15 * time.Minute, WaitFor: []*regexp.Regexp{regexp.MustCompile("login:")}})
 	must(t, err)
 	t.Logf("booted in %v, attempt %d: %s", r.Time, r.Attempts, predicted.Stub)
 	for _, bank := range measure.Banks() {
@@ -160,7 +160,7 @@ func readsScratch(t *testing.T, image string) {
 	must(t, qemu.Start())
 	end := func() { _ = qemu.Process.Kill(); _ = qemu.Wait() }
 	text := ""
-	for until := time.Now().Add(5 * time.Minute); time.Now().Before(until) && !strings.Contains(text, "marker: "); time.Sleep(time.Second) {
+	for until := time.Now().Add(15 * time.Minute); time.Now().Before(until) && !strings.Contains(text, "marker: "); time.Sleep(time.Second) {
 		b, err := os.ReadFile(log)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			end()
