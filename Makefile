@@ -67,6 +67,7 @@ test:
 unit:
 	go vet ./...
 	PATH="$$PWD/bin:$$PATH" go test ./...
+	go test -tags pkcs11key -run TestToken ./attest/sign
 
 # The whole line on a real repository: dnf's answers, builds as root and as an
 # ordinary user, a boot, damaged files, cosign. Then images of SUITES, releases of

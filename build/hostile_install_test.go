@@ -3,11 +3,14 @@ package build
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"caisson/build/rootfs"
 	"caisson/lock"
 )
 
@@ -122,5 +125,53 @@ func testPayloads(t *testing.T, d *distro) {
 				t.Errorf("the second name is another file: %v", err)
 			}
 		})
+	}
+}
+
+// testLargeFile installs a file of more than 4 GiB, for which rpm has other tags
+// and another form of cpio, beside one with two names. CAISSON_LARGE asks for it: it
+// writes 9 GB.
+func testLargeFile(t *testing.T, d *distro) {
+	if os.Getenv("CAISSON_LARGE") == "" {
+		t.Skip("CAISSON_LARGE is not set")
+	}
+	const size = 4<<30 + 12345
+	tree := t.TempDir()
+	put(t, tree, file{path: "opt/p/large", mode: 0o644}, file{path: "opt/p/one", mode: 0o644, content: "one"})
+	for _, err := range []error{os.Truncate(filepath.Join(tree, "opt/p/large"), size), os.Link(filepath.Join(tree, "opt/p/one"), filepath.Join(tree, "opt/p/two"))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	d = d.with(func(d *distro) { d.addPacked(t, lock.SetRoot, "large", tree, "w1.zstdio", "") })
+	i, err := newInstalling(t, d).root(t, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := testBuilder(t.TempDir(), &d.lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.log.Close()
+	if err := b.scan(context.Background(), i, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"large", "one", "two"} {
+		f, err := i.account(i.tree.Get("opt/p/" + name))
+		if err != nil || f.Account != Vendor || name == "large" && f.Size != size {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+	}
+	// And as a tool: unpacked by us.
+	at := filepath.Join(t.TempDir(), "tools")
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	in := d.lock.Inputs[slices.IndexFunc(d.lock.Inputs, func(in lock.Input) bool { return in.RPM.Name == "large" })]
+	if err := rootfs.Unpack(context.Background(), at, []rootfs.RPM{{Name: in.Name, Open: func() (io.ReadCloser, error) { return d.store.Open(in.SHA256) }}}); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(filepath.Join(at, "opt/p/large")); err != nil || st.Size() != size {
+		t.Errorf("unpacked: %v, %v", st, err)
 	}
 }

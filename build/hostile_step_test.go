@@ -1,14 +1,18 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -173,6 +177,85 @@ func testKilled(t *testing.T, d *distro) {
 		}
 	}
 	d.untouched(t, before)
+}
+
+// testKilledAnywhere ends builds at random moments, by signals that can be heeded
+// and by one that cannot. Nothing of them goes on, or is under a final name, and the
+// next build makes the same image and removes what they left.
+func testKilledAnywhere(t *testing.T, d *distro) {
+	before := d.stored(t)
+	began := time.Now()
+	want := condition{umask: "022"}.build(t, d)
+	whole := time.Since(began)
+	dir := publicDir(t, "")
+	vars := append(d.childEnv(t, dir), "CAISSON_TEST_UMASK=022", "PATH="+os.Getenv("PATH"))
+	out := filepath.Join(dir, "out")
+	if err := os.Mkdir(out, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	start := func() (*exec.Cmd, *bytes.Buffer) {
+		exe, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd, said := exec.Command(exe), &bytes.Buffer{}
+		cmd.Env, cmd.Stdout = append([]string{buildIn + "=" + out}, vars...), said
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd, said
+	}
+	for n := range 15 {
+		sig := []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT}[n%3]
+		after := time.Duration(rand.Int64N(int64(whole)))
+		cmd, _ := start()
+		time.Sleep(after)
+		_ = cmd.Process.Signal(sig)
+		_ = cmd.Wait()
+		wait(t, fmt.Sprintf("processes to be gone %s after %s", sig, after), func() bool { return !mounted(t, out) })
+		left := names(t, out)
+		finished := slices.Contains(left, "tiny.qcow2")
+		for _, name := range left {
+			if strings.HasPrefix(name, workPrefix) {
+				if sig != syscall.SIGKILL {
+					t.Errorf("%s after %s left %s", sig, after, name)
+				}
+			} else if !finished {
+				t.Errorf("%s after %s left %v", sig, after, left)
+			}
+		}
+		if n%3 != 2 && !finished {
+			continue // the next one finds what this one left
+		}
+		cmd, said := start()
+		if err := cmd.Wait(); err != nil || said.String() != want {
+			t.Errorf("the build after %s: %v, got\n%swant\n%s", sig, err, said, want)
+		}
+		for _, name := range names(t, out) {
+			if strings.HasPrefix(name, workPrefix) {
+				t.Errorf("the next build left %s", name)
+			}
+			if err := os.RemoveAll(filepath.Join(out, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d.untouched(t, before)
+}
+
+// mounted tells whether a process, of a sandbox or not, has something below a folder
+// mounted.
+func mounted(t *testing.T, dir string) bool {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(all, func(p string) bool {
+		b, err := os.ReadFile(p)
+		return err == nil && bytes.Contains(b, []byte(dir+"/"))
+	})
 }
 
 // wait waits for what has to come.

@@ -43,6 +43,9 @@ type Lock struct {
 	Revision int           `json:"revision"`
 	Name     string        `json:"name"`
 	Manifest digest.Digest `json:"manifest"`
+	// Supplier is who answers for the image, and for what lies beside the
+	// manifest, as bills of materials name them; empty where the manifest is silent.
+	Supplier string `json:"supplier,omitempty"`
 	// Imported is the kind of the file that the lock was converted from,
 	// "rpms.lock.yaml", and then Manifest is its digest: what that file does
 	// not say (metadata, requests, reasons) is not in the lock.

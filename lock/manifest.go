@@ -9,14 +9,16 @@ import (
 // Manifest is caisson.yaml: what a person asks for. The keys are those of
 // the tags below; any other is an error that names its line.
 type Manifest struct {
-	Version int                    `yaml:"version"`
-	Name    string                 `yaml:"name"`
-	Arches  []string               `yaml:"arches"`
-	Epoch   *int64                 `yaml:"epoch"`
-	RPM     ManifestRPM            `yaml:"rpm"`
-	Sets    map[string]ManifestSet `yaml:"sets"`
-	Inputs  ManifestInputs         `yaml:"inputs"`
-	Steps   []ManifestStep         `yaml:"steps"`
+	Version int    `yaml:"version"`
+	Name    string `yaml:"name"`
+	// Supplier is the organisation that answers for the image.
+	Supplier string                 `yaml:"supplier"`
+	Arches   []string               `yaml:"arches"`
+	Epoch    *int64                 `yaml:"epoch"`
+	RPM      ManifestRPM            `yaml:"rpm"`
+	Sets     map[string]ManifestSet `yaml:"sets"`
+	Inputs   ManifestInputs         `yaml:"inputs"`
+	Steps    []ManifestStep         `yaml:"steps"`
 	// Network is what becomes of a build whose step tries to reach a network,
 	// which is refused in any case: "refuse" (unless given) ends it, "record"
 	// only writes it down.

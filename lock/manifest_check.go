@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"caisson/lock/digest"
 )
@@ -46,6 +47,9 @@ func (m *manifestChecker) check() error {
 	}
 	if err := m.checkName(at("name"), m.Name); err != nil {
 		return err
+	}
+	if strings.ContainsFunc(m.Supplier, unicode.IsControl) {
+		return m.errorf(at("supplier"), "got %q; want one line", m.Supplier)
 	}
 	for i, a := range m.Arches {
 		if !slices.Contains(archNames(), a) {

@@ -81,7 +81,7 @@ func newResolver(o Options) *resolver {
 func Resolve(ctx context.Context, o Options) (*Lock, error) {
 	r := newResolver(o)
 	r.lock = &Lock{
-		Version: Version, Revision: Revision, Name: r.m.Name, Manifest: o.Digest, Arches: slices.Sorted(slices.Values(r.m.Arches)),
+		Version: Version, Revision: Revision, Name: r.m.Name, Supplier: r.m.Supplier, Manifest: o.Digest, Arches: slices.Sorted(slices.Values(r.m.Arches)),
 		Image: image(r.m.Image), RecordNetwork: r.m.Network == networkRecord,
 	}
 	if err := r.checkUpdate(); err != nil {

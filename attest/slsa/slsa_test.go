@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"flag"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,7 +32,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-var image = slsa.File("demo.qcow2", fixture.Sum("disk"))
+var image = slsa.Image{File: slsa.File("demo.qcow2", fixture.Sum("disk"))}
 
 func provenance(t testing.TB, change func(*slsa.Build)) []byte {
 	t.Helper()
@@ -47,6 +49,7 @@ func provenance(t testing.TB, change func(*slsa.Build)) []byte {
 	if change != nil {
 		change(&b)
 	}
+	b.SigningKey = func(*lock.Input) (string, error) { return "0123456789ABCDEF0123456789ABCDEF01234567", nil }
 	out, err := slsa.Provenance(image, b)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +88,7 @@ func all(t testing.TB) map[string][]byte {
 	}
 	failed := verification(verify.Different, verify.Check{Name: "rebuild", Status: verify.Passed}, verify.Check{Name: "disk", Status: verify.Failed})
 	return map[string][]byte{
-		"sbom":               must(slsa.SBOM(image, []byte("{\n \"spdxVersion\": \"SPDX-2.3\",\n \"comment\": \"a < b & c\"\n}\n"))),
+		"sbom":               must(sbom(image, `{"spdxVersion":"SPDX-2.3","comment":"a < b & c"}`)),
 		"provenance":         provenance(t, nil),
 		"test-result":        must(slsa.TestResult(image, verification(verify.Identical))),
 		"test-result-failed": must(slsa.TestResult(image, failed)),
@@ -93,6 +96,18 @@ func all(t testing.TB) map[string][]byte {
 		"vsa-failed":         must(slsa.VSA(image, failed)),
 		"reference-values":   must(slsa.ReferenceValues(image, values())),
 	}
+}
+
+// sbom is the statement of a document, which has to be a part of it.
+func sbom(image slsa.Image, document string) ([]byte, error) {
+	statement, part, err := slsa.SBOM(image, func(w io.Writer) error {
+		_, err := io.WriteString(w, document)
+		return err
+	})
+	if err == nil && string(part) != document {
+		err = fmt.Errorf("got the document %q, want %q", part, document)
+	}
+	return statement, err
 }
 
 func TestGolden(t *testing.T) {
@@ -303,10 +318,10 @@ func TestRefused(t *testing.T) {
 	if b, err := slsa.ReferenceValues(image, slsa.Values{RootHash: fixture.RootHash}); err == nil {
 		t.Errorf("no measurements: got %s, want an error", b)
 	}
-	if b, err := slsa.SBOM(slsa.Resource{Name: "demo.qcow2"}, []byte("{}")); err == nil {
+	if b, err := sbom(slsa.Image{File: slsa.Resource{Name: "demo.qcow2"}}, "{}"); err == nil {
 		t.Errorf("no digest: got %s, want an error", b)
 	}
-	if b, err := slsa.SBOM(image, []byte("{")); err == nil {
+	if b, err := sbom(image, "{"); err == nil {
 		t.Errorf("cut document: got %s, want an error", b)
 	}
 	if b, err := slsa.Provenance(image, slsa.Build{Lock: &lock.Lock{}, Image: build.Image{}}); err == nil {
@@ -364,7 +379,7 @@ func FuzzParseProvenance(f *testing.F) {
 
 // TestRVPS reads the message as the service's sample extractor does.
 func TestRVPS(t *testing.T) {
-	b, err := slsa.RVPS(values().Measurements)
+	b, err := slsa.RVPS(values().Measurements, slsa.Launch{MRTD: "ab", RTMR2: "cd"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -381,11 +396,12 @@ func TestRVPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := fixture.Sum("11 at login").Hex()
-	if m.Version != "0.1.0" || m.Type != "sample" || len(got) != 6 || !slices.Equal(got["snp_pcr11"], []string{want}) {
+	if m.Version != "0.1.0" || m.Type != "sample" || len(got) != 8 || !slices.Equal(got["snp_pcr11"], []string{want}) ||
+		!slices.Equal(got["mr_td"], []string{"ab"}) || !slices.Equal(got["rtmr_2"], []string{"cd"}) {
 		t.Errorf("got %+v with %v, want version 0.1.0, type sample and snp_pcr11 %s", m, got, want)
 	}
 	for _, bad := range []map[string]map[string]string{nil, {"sha256": {}}, {"sha384": {"pcr11": "00"}}, {"sha256": {"11": "00"}}} {
-		if b, err := slsa.RVPS(bad); err == nil {
+		if b, err := slsa.RVPS(bad, slsa.Launch{}); err == nil {
 			t.Errorf("%v: got %s, want an error", bad, b)
 		}
 	}

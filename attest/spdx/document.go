@@ -1,28 +1,36 @@
 // Package spdx writes the software bill of materials of an image, as an SPDX
 // 2.3 document in JSON.
 //
-// Limits first: licences are what the packages' headers say, quoted, and
-// stay NOASSERTION as SPDX expressions; copyright texts are not looked for.
-// A Go module or crate that is listed was given to the compiler; what of it
-// is in the binary is not looked at.
+// Limits first: copyright texts are not looked for, and nobody has read the
+// sources: what is concluded of a licence rests on what is declared. What of a
+// crate is in a binary is
+// not looked at: crates that are listed were given to the compiler.
 //
 // # What is in it
 //
 // One package for the image, which the document describes; one for the lock;
 // one for each input of the lock that serves this image (by machine, variant
-// and set): RPMs, Go modules, crates, toolchains, files, folders, repository
-// metadata and keys. The comment of an RPM whose signature the lock demands
+// and set): RPMs, Go modules, crates, toolchains, git trees, parts of OCI images,
+// files, folders, repository metadata and keys; and one for the source package of
+// each RPM, where the lock has it (else the RPM's package names it). The go.mod of a module whose zip
+// is there is a part of that module; one of a module that no zip is there of was
+// read to choose versions, and is a mere file, because nothing of that module is
+// in the image.
+// The comment of an RPM whose signature the lock demands
 // names the key that it was proved by. One file for each regular file of root,
 // initrd and ESP, named ./PART/PATH, with SHA-1 (which section 8.4 demands) and
-// SHA-256.
+// SHA-256; its comment begins with its account.
 // Folders, symbolic links and devices have no content to sum: they are
 // counted in the image's comment.
 //
-//	image CONTAINS package                 its files are in root or initrd
+//	image CONTAINS package                 its files are in root or initrd; a Go module: it is in a program there
 //	package CONTAINS file                  the file is as its vendor packaged it
 //	image CONTAINS file                    every other file
-//	file GENERATED_FROM package            packaged and then changed, compiled, placed, generated
-//	package DEPENDS_ON package             why the lock has the second one
+//	file GENERATED_FROM package            packaged and then changed, compiled, placed, generated; of the lock where
+//	                                       nothing tells of which of its inputs
+//	package GENERATED_FROM package         an RPM, and its source package
+//	image DEPENDS_ON package               the manifest asks for it
+//	package DEPENDS_ON package             an RPM and what provides what it requires, in one set; else why the lock has the second one
 //	package BUILD_TOOL_OF image            the tools set and toolchains
 //	package BUILD_DEPENDENCY_OF image      sources, modules, crates, files, folders
 //	package DEPENDENCY_MANIFEST_OF image   the lock
@@ -32,21 +40,36 @@
 // verification code (section 7.9) covers those, not what the package holds
 // besides. The image's code covers all its files.
 //
+// # Licences
+//
+// A declared licence is what RPM header, Cargo.toml or LICENSE file say, as
+// package license reads it; what the SPDX list does not have is a LicenseRef
+// whose text is those words. The words themselves are in the comment. The
+// concluded licence is the declared one: nothing else was looked at.
+//
+// # Who, and where from
+//
+// The supplier of an RPM is its vendor, of what came from a server that server's
+// host (crates.io for its crates), and of the image and what lay beside the
+// manifest who the manifest names as its supplier: NOASSERTION where it names
+// nobody. Package URLs are the lock's, and have besides where the file came from
+// (download_url) and, for RPMs of the image, its os-release's distribution
+// (distro). A CPE is given where os-release has one, to the package that brings
+// that. Inputs carry the annotation by which Conforma knows what a prefetcher
+// brought.
+//
 // # The same bytes
 //
-// The document is a function of lock and image. Its time is the lock's epoch,
+// The document is a function of lock and image: one line of JSON, without
+// blanks, each element as tools-golang writes it. Its time is the lock's epoch,
 // its namespace is made of the digests of image and lock, and its creator is
 // Caisson with the revision of this format, not with the version of a
-// binary: whoever rebuilds the image can write it again.
+// binary: whoever rebuilds the image can write it again. It is written as a
+// stream; what is in memory are the packages, and the list of files that was given.
 package spdx
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -61,7 +84,7 @@ import (
 
 // Revision names the form of the document: it rises when the same lock and
 // image would give other bytes.
-const Revision = 2
+const Revision = 3
 
 const (
 	none      = "NOASSERTION"
@@ -72,6 +95,11 @@ const (
 
 // Subject is what a document is written from.
 type Subject struct {
+	// Name is the document's: the reference that the image is published under, with
+	// the digest of the Manifest.
+	Name string
+	// Manifest is that of the OCI image that holds the disk.
+	Manifest   digest.Digest
 	Lock       *lock.Lock
 	LockDigest digest.Digest
 	Image      build.Image
@@ -80,12 +108,14 @@ type Subject struct {
 	PURL string
 	// Files are all files of the image: files.json.
 	Files []build.File
-	// Header gives what only the RPM itself says, for the packages that serve
-	// the image.
-	Header func(*lock.Input) (Header, error)
+	// Facts gives what only the input itself says, for RPMs, Go modules and crates
+	// that serve the image.
+	Facts func(*lock.Input) (Facts, error)
 	// Signer gives who signed a package, for those of which the lock wants a
 	// signature.
 	Signer func(*lock.Input) (Signer, error)
+	// System is what the root's os-release says; zero where there is none.
+	System System
 }
 
 // Signer is the OpenPGP key that a package is signed with: the fingerprint of
@@ -94,123 +124,122 @@ type Signer struct {
 	Fingerprint, UserID string
 }
 
-// Header is what an RPM says of itself, as its vendor wrote it.
-type Header struct {
+// Facts are what a package says of itself, as its vendor wrote it.
+type Facts struct {
 	Vendor   string
 	Packager string
-	License  string
 	URL      string
 	Summary  string
+	// License is the declared licence in its own words, an RPM's or a crate's.
+	License string
+	// Text is a Go module's LICENSE file.
+	Text *LicenseText
+	// Requires and Provides are an RPM's, and Paths the files that it has.
+	Requires, Provides []Dependency
+	Paths              []string
+}
+
+// LicenseText is a licence that is known by its text.
+type LicenseText struct {
+	// File is its name in the package, such as "LICENSE".
+	File string
+	// License is the SPDX expression of the known licences in it; empty where
+	// there is none that most of the text is of.
+	License string
+	// Percent is how much of the text is of known licences.
+	Percent float64
+	// Text is what it says.
+	Text string
+}
+
+// System is what os-release (5) says of an operating system.
+type System struct {
+	// Input is KIND/NAME of the package that brings the file.
+	Input string
+	// ID and VersionID name the distribution; CPE is its CPE_NAME.
+	ID, VersionID, CPE string
+}
+
+// Document is a document that can be written.
+type Document struct {
+	head          v2_3.Document // without the lists
+	packages      []*v2_3.Package
+	files         []*build.File // regular ones, by name
+	licenses      []*v2_3.OtherLicense
+	relationships []*v2_3.Relationship // between packages
+	byInput       map[string]common.ElementID
 }
 
 // writer is a document in the making.
 type writer struct {
 	Subject
-	doc *v2_3.Document
+	doc *Document
 	// packages finds the package of an input by KIND/NAME.
 	packages map[string]*v2_3.Package
+	facts    map[string]Facts       // of RPMs
+	sources  map[string]*lock.Input // source packages, by their files
+	refs     map[string]*v2_3.OtherLicense
 	// sums collects the SHA-1 of the files that a package contains.
 	sums map[*v2_3.Package][]string
+	// linked are the Go modules that are in a program of the image, and zips
+	// the names of all.
+	linked, zips map[string]bool
 }
 
-// Document makes the document. It is an error for a file to name an input
+// New makes the document. It is an error for a file to name an input
 // that is not the image's, or to have no digest.
-func Document(s Subject) (*v2_3.Document, error) {
-	created := time.Unix(s.Lock.Epoch, 0).UTC().Format(time.RFC3339)
+func New(s Subject) (*Document, error) {
 	base := strings.TrimSuffix(s.Disk.Name, ".qcow2")
 	w := &writer{
 		Subject: s,
-		doc: &v2_3.Document{
-			SPDXVersion:       v2_3.Version,
-			DataLicense:       v2_3.DataLicense,
-			SPDXIdentifier:    "DOCUMENT",
-			DocumentName:      base + "@" + s.Disk.SHA256.String(),
-			DocumentNamespace: namespace + base + "/" + s.Disk.SHA256.Hex() + "/" + s.LockDigest.Hex(),
-			CreationInfo: &v2_3.CreationInfo{
-				Created:  created,
-				Creators: []common.Creator{{CreatorType: "Tool", Creator: fmt.Sprintf("caisson-%d", Revision)}},
+		doc: &Document{
+			head: v2_3.Document{
+				SPDXVersion:       v2_3.Version,
+				DataLicense:       v2_3.DataLicense,
+				SPDXIdentifier:    "DOCUMENT",
+				DocumentName:      s.Name,
+				DocumentNamespace: namespace + base + "/" + s.Disk.SHA256.Hex() + "/" + s.LockDigest.Hex() + "/" + s.Manifest.Hex(),
+				CreationInfo: &v2_3.CreationInfo{
+					Created:  epoch(s.Lock.Epoch),
+					Creators: []common.Creator{{CreatorType: "Tool", Creator: fmt.Sprintf("caisson-%d", Revision)}},
+				},
 			},
+			byInput: map[string]common.ElementID{},
 		},
 		packages: map[string]*v2_3.Package{},
+		facts:    map[string]Facts{},
+		refs:     map[string]*v2_3.OtherLicense{},
 		sums:     map[*v2_3.Package][]string{},
+	}
+	if s.Lock.Supplier != "" {
+		c := &w.doc.head.CreationInfo.Creators
+		*c = append(*c, common.Creator{CreatorType: "Organization", Creator: oneLine(s.Lock.Supplier)})
 	}
 	image := w.addImage()
 	w.addLock()
+	w.findLinked()
+	w.findSources()
 	if err := w.addInputs(); err != nil {
 		return nil, err
 	}
 	w.relateInputs()
+	w.relateRPMs()
 	if err := w.addFiles(image); err != nil {
 		return nil, err
 	}
 	w.setCodes()
+	w.addLicenses()
 	return w.doc, nil
 }
 
-// Write writes the document's text: JSON with one blank a level, as
-// tools-golang's json.Write has it. The long lists are written element by
-// element, so that the text need not be in memory.
-func Write(out io.Writer, doc *v2_3.Document) error {
-	bw := bufio.NewWriter(out)
-	if err := writeDocument(bw, doc); err != nil {
-		return fmt.Errorf("writing the SPDX document: %w", err)
-	}
-	return bw.Flush()
-}
+func epoch(seconds int64) string { return time.Unix(seconds, 0).UTC().Format(time.RFC3339) }
 
-func writeDocument(w io.Writer, doc *v2_3.Document) error {
-	head := *doc
-	head.Packages, head.Files, head.Relationships = nil, nil, nil
-	b, err := text("", &head, "")
-	if err != nil {
-		return err
+// local is who supplies what is no server's: who the manifest says.
+func (w *writer) local() *common.Supplier {
+	if w.Lock.Supplier == "" {
+		return &common.Supplier{Supplier: none}
 	}
-	if _, err := w.Write(bytes.TrimSuffix(b, []byte("\n}"))); err != nil {
-		return err
-	}
-	if err := writeList(w, "packages", doc.Packages); err != nil {
-		return err
-	}
-	if err := writeList(w, "files", doc.Files); err != nil {
-		return err
-	}
-	if err := writeList(w, "relationships", doc.Relationships); err != nil {
-		return err
-	}
-	_, err = io.WriteString(w, "\n}\n")
-	return err
-}
-
-// writeList writes a member of the document; one that is empty is left out.
-func writeList[E any](w io.Writer, name string, list []*E) error {
-	if len(list) == 0 {
-		return nil
-	}
-	lead := ",\n \"" + name + "\": [\n  "
-	for _, e := range list {
-		b, err := text(lead, e, "  ")
-		if err != nil {
-			return err
-		}
-		if _, err := w.Write(b); err != nil {
-			return err
-		}
-		lead = ",\n  "
-	}
-	_, err := io.WriteString(w, "\n ]")
-	return err
-}
-
-// text is a value's JSON behind a lead, its further lines behind a prefix.
-func text(lead string, v any, prefix string) ([]byte, error) {
-	b := bytes.NewBufferString(lead)
-	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent(prefix, " ")
-	if err := enc.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return organization(w.Lock.Supplier)
 }
 
 func (w *writer) addImage() *v2_3.Package {
@@ -219,7 +248,7 @@ func (w *writer) addImage() *v2_3.Package {
 		PackageSPDXIdentifier:   imageID,
 		PackageVersion:          w.LockDigest.String(),
 		PackageFileName:         w.Disk.Name,
-		PackageSupplier:         &common.Supplier{Supplier: none},
+		PackageSupplier:         w.local(),
 		PackageDownloadLocation: none,
 		PackageChecksums:        sha256Sum(w.Disk.SHA256),
 		PackageLicenseConcluded: none,
@@ -232,7 +261,7 @@ func (w *writer) addImage() *v2_3.Package {
 			{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: w.PURL},
 		},
 	}
-	w.doc.Packages = append(w.doc.Packages, p)
+	w.doc.packages = append(w.doc.packages, p)
 	w.relate("DOCUMENT", common.TypeRelationshipDescribe, imageID, "")
 	return p
 }
@@ -262,18 +291,21 @@ func (w *writer) contents() string {
 }
 
 func (w *writer) addLock() {
-	w.doc.Packages = append(w.doc.Packages, &v2_3.Package{
+	w.doc.packages = append(w.doc.packages, &v2_3.Package{
 		PackageName:             "caisson.lock",
 		PackageSPDXIdentifier:   lockID,
 		PackageVersion:          w.LockDigest.String(),
 		PackageFileName:         "caisson.lock",
-		PackageSupplier:         &common.Supplier{Supplier: none},
+		PackageSupplier:         w.local(),
 		PackageDownloadLocation: none,
 		PackageChecksums:        sha256Sum(w.LockDigest),
 		PackageLicenseConcluded: none,
 		PackageLicenseDeclared:  none,
 		PackageCopyrightText:    none,
 		PrimaryPackagePurpose:   "FILE",
+		PackageExternalReferences: []*v2_3.PackageExternalReference{
+			{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: "pkg:generic/caisson.lock?checksum=" + w.LockDigest.String()},
+		},
 	})
 	w.relate(lockID, "DEPENDENCY_MANIFEST_OF", imageID, "")
 }
@@ -281,77 +313,66 @@ func (w *writer) addLock() {
 func (w *writer) addInputs() error {
 	for i := range w.Lock.Inputs {
 		in := &w.Lock.Inputs[i]
-		if w.use(in) == 0 {
+		if w.use(in) == 0 || w.isPartOfModule(in) {
 			continue
 		}
 		p, err := w.inputPackage(in)
 		if err != nil {
-			return fmt.Errorf("%s/%s: %w", in.Kind, in.Name, err)
+			return fmt.Errorf("%s: %w", ref(in), err)
 		}
-		w.doc.Packages = append(w.doc.Packages, p)
-		w.packages[in.Kind+"/"+in.Name] = p
+		w.add(ref(in), p)
+	}
+	for i := range w.Lock.Inputs {
+		// What is made of a go.mod is made of the module that it is a part of.
+		if in := &w.Lock.Inputs[i]; w.use(in) != 0 && w.isPartOfModule(in) {
+			w.doc.byInput[ref(in)] = w.doc.byInput[zipOf(in)]
+			w.packages[ref(in)] = w.packages[zipOf(in)]
+		}
 	}
 	return nil
 }
+
+func (w *writer) add(name string, p *v2_3.Package) {
+	w.doc.packages = append(w.doc.packages, p)
+	w.packages[name] = p
+	w.doc.byInput[name] = p.PackageSPDXIdentifier
+}
+
+// ref is an input's name in files.json.
+func ref(in *lock.Input) string { return in.Kind + "/" + in.Name }
 
 func (w *writer) use(in *lock.Input) use.Use {
 	return use.Of(w.Lock, in, w.Image.Arch, w.Image.Variant)
 }
 
-func (w *writer) relate(a common.ElementID, kind string, b common.ElementID, comment string) {
-	w.doc.Relationships = append(w.doc.Relationships, &v2_3.Relationship{
-		RefA:                common.DocElementID{ElementRefID: a},
-		RefB:                common.DocElementID{ElementRefID: b},
-		Relationship:        kind,
-		RelationshipComment: comment,
-	})
+// zipOf is the name of the zip of the module that a go.mod is of.
+func zipOf(in *lock.Input) string {
+	return in.Kind + "/" + strings.TrimSuffix(in.Name, ".mod") + ".zip"
 }
 
-// relateInputs says what the inputs are to the image and to each other.
-func (w *writer) relateInputs() {
+// isPartOfModule tells whether an input is the go.mod of a module whose zip is
+// there.
+func (w *writer) isPartOfModule(in *lock.Input) bool {
+	return in.Kind == lock.KindGo && strings.HasSuffix(in.Name, ".mod") && w.zips[zipOf(in)]
+}
+
+// findLinked finds the modules that are there as a whole, and those that a
+// compiled program names as its own.
+func (w *writer) findLinked() {
+	w.linked, w.zips = map[string]bool{}, map[string]bool{}
 	for i := range w.Lock.Inputs {
-		in := &w.Lock.Inputs[i]
-		u := w.use(in)
-		if u == 0 {
+		if in := &w.Lock.Inputs[i]; in.Kind == lock.KindGo {
+			w.zips[ref(in)] = true
+		}
+	}
+	for i := range w.Files {
+		if w.Files[i].Account != build.Compiled {
 			continue
 		}
-		id := w.packages[in.Kind+"/"+in.Name].PackageSPDXIdentifier
-		if u&use.Image != 0 {
-			w.relate(imageID, common.TypeRelationshipContains, id, "")
-		}
-		if u&use.Tool != 0 {
-			w.relate(id, "BUILD_TOOL_OF", imageID, "")
-		}
-		if u&use.Source != 0 {
-			w.relate(id, common.TypeRelationshipBuildDependencyOf, imageID, "")
-		}
-		switch {
-		case u&use.Metadata == 0:
-		case in.Kind == lock.KindKey:
-			w.relate(id, "OTHER", imageID, "a key whose signatures on packages and metadata were trusted")
-		default:
-			w.relate(id, "OTHER", imageID, "repository metadata that the packages were chosen from")
-		}
-		for _, by := range w.needers(in) {
-			w.relate(by, common.TypeRelationshipDependsOn, id, "")
+		for _, in := range w.Files[i].Inputs {
+			if strings.HasPrefix(in, lock.KindGo+"/") && strings.HasSuffix(in, ".zip") {
+				w.linked[in] = true
+			}
 		}
 	}
-}
-
-// needers are the packages that the lock gives as reasons for an input: an
-// RPM, or the folder whose go.sum or Cargo.lock names a module or crate.
-func (w *writer) needers(in *lock.Input) []common.ElementID {
-	from := lock.KindRPM
-	if in.RPM == nil {
-		from = lock.KindTree
-	}
-	var ids []common.ElementID
-	for _, f := range in.For {
-		p := w.packages[from+"/"+f.By]
-		if p != nil && f.Dep != "" && use.Reason(w.Lock, in, f, w.Image.Arch, w.Image.Variant) {
-			ids = append(ids, p.PackageSPDXIdentifier)
-		}
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids)
 }

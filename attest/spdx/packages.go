@@ -18,8 +18,9 @@ import (
 func (w *writer) inputPackage(in *lock.Input) (*v2_3.Package, error) {
 	p := &v2_3.Package{
 		PackageName:             in.Name,
-		PackageSPDXIdentifier:   elementID("Package-"+in.Kind, in.Kind+"/"+in.Name, in.Name),
-		PackageSupplier:         &common.Supplier{Supplier: none},
+		PackageSPDXIdentifier:   elementID("Package-"+in.Kind, ref(in), in.Name),
+		PackageVersion:          in.SHA256.String(),
+		PackageSupplier:         w.supplier(in),
 		PackageDownloadLocation: none,
 		PackageChecksums:        sha256Sum(in.SHA256),
 		PackageLicenseConcluded: none,
@@ -28,32 +29,54 @@ func (w *writer) inputPackage(in *lock.Input) (*v2_3.Package, error) {
 		PrimaryPackagePurpose:   purpose(in.Kind),
 		PackageComment:          "For this image: " + strings.Join(w.use(in).Names(), ", ") + ".",
 	}
-	if u, ok := w.Lock.RepoURL(in); ok {
+	if u, ok := w.location(in); ok {
 		p.PackageDownloadLocation = u
 	}
 	if in.Tree == nil {
 		p.PackageFileName = path.Base(in.URL)
 	}
-	if in.PURL != "" {
-		p.PackageExternalReferences = []*v2_3.PackageExternalReference{
-			{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: in.PURL},
-		}
+	purl, err := w.purl(in)
+	if err != nil {
+		return nil, err
 	}
+	p.PackageExternalReferences = []*v2_3.PackageExternalReference{
+		{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: purl},
+	}
+	if w.System.CPE != "" && w.System.Input == ref(in) {
+		p.PackageExternalReferences = append(p.PackageExternalReferences, cpe(w.System.CPE))
+	}
+	if in.RPM != nil || in.Go != nil || in.Kind == lock.KindCrate || in.Kind == lock.KindFile {
+		p.Annotations = []v2_3.Annotation{w.foundBy()}
+	}
+	if err := w.describe(p, in); err != nil {
+		return nil, err
+	}
+	if in.Verified != nil {
+		p.PackageSourceInfo = strings.TrimPrefix(p.PackageSourceInfo+"; "+in.Verified.What+" signed by "+in.Verified.By(), "; ")
+	}
+	return p, nil
+}
+
+// describe adds what inputs of a kind have.
+func (w *writer) describe(p *v2_3.Package, in *lock.Input) error {
 	switch {
 	case in.RPM != nil:
-		return p, w.describeRPM(p, in)
+		return w.describeRPM(p, in)
 	case in.Go != nil:
-		p.PackageName, p.PackageVersion = in.Go.Module, in.Go.Version
+		p.PackageVersion = in.Go.Version
 		p.PackageSourceInfo = "go.sum: " + in.Go.H1
-		host, _, _ := strings.Cut(in.Go.Module, "/")
-		p.PackageSupplier = organization(host)
+		if strings.HasSuffix(in.Name, ".mod") {
+			p.PrimaryPackagePurpose = "FILE"
+			p.PackageComment += " Only this file was read, to choose versions: nothing of the module is in the image."
+			return nil
+		}
+		p.PackageName = in.Go.Module
+		return w.describeFacts(p, in)
 	case in.Kind == lock.KindCrate:
 		p.PackageName, p.PackageVersion = crate(in.Name)
 		p.PackageFileName = in.Name
 		p.PackageSourceInfo = "registry: " + in.Registry
-		if name := registryName(in.Registry); name != "" {
-			p.PackageSupplier = organization(name)
-		}
+		return w.describeFacts(p, in)
 	case in.Git != nil:
 		p.PackageVersion = in.Git.Commit
 		p.PackageDownloadLocation = "git+" + in.URL + "@" + in.Git.Commit // section 7.7
@@ -61,18 +84,44 @@ func (w *writer) inputPackage(in *lock.Input) (*v2_3.Package, error) {
 	case in.OCI != nil:
 		p.PackageSourceInfo = in.OCI.Role + " of the image " + in.OCI.Ref + ", of type " + in.OCI.MediaType
 		if in.OCI.Role == lock.RoleIndex || in.OCI.Role == lock.RoleManifest {
-			p.PackageVersion, p.PrimaryPackagePurpose = in.SHA256.String(), "CONTAINER"
+			p.PrimaryPackagePurpose = "CONTAINER"
 		}
 	case in.Tree != nil:
 		p.PackageSourceInfo = treeInfo(in)
-		p.PackageVersion = in.Tree.Commit
+		p.PackageVersion = cmp.Or(in.Tree.Commit, p.PackageVersion)
 	case in.Fingerprint != "":
 		p.PackageVersion = in.Fingerprint
 	}
-	if in.Verified != nil {
-		p.PackageSourceInfo = strings.TrimPrefix(p.PackageSourceInfo+"; "+in.Verified.What+" signed by "+in.Verified.By(), "; ")
+	return nil
+}
+
+// describeFacts adds what a module or a crate says of itself.
+func (w *writer) describeFacts(p *v2_3.Package, in *lock.Input) error {
+	f, err := w.Facts(in)
+	if err != nil {
+		return err
 	}
-	return p, nil
+	w.setLicense(p, f)
+	setHomePage(p, f.URL)
+	p.PackageSummary = oneLine(f.Summary)
+	return nil
+}
+
+func setHomePage(p *v2_3.Package, address string) {
+	if u, err := url.Parse(address); err == nil && u.Host != "" {
+		p.PackageHomePage = u.String()
+	}
+}
+
+// foundBy is the mark by which Conforma's rules for what a prefetcher brought
+// know such a package.
+func (w *writer) foundBy() v2_3.Annotation {
+	return v2_3.Annotation{
+		Annotator:         common.Annotator{AnnotatorType: "Tool", Annotator: "caisson:hermeto-compatible"},
+		AnnotationDate:    epoch(w.Lock.Epoch),
+		AnnotationType:    "OTHER",
+		AnnotationComment: `{"name":"caisson:found_by","value":"caisson"}`,
+	}
 }
 
 // describeRPM adds what lock and header say of a package.
@@ -104,40 +153,21 @@ func (w *writer) describeRPM(p *v2_3.Package, in *lock.Input) error {
 		p.PackageComment += "."
 	}
 
-	h, err := w.Header(in)
+	f, err := w.Facts(in)
 	if err != nil {
 		return err
 	}
-	if h.Vendor != "" {
-		p.PackageSupplier = organization(h.Vendor)
-		p.PackageOriginator = &common.Originator{OriginatorType: "Organization", Originator: oneLine(h.Vendor)}
+	w.facts[ref(in)] = f
+	if f.Vendor != "" {
+		p.PackageSupplier = organization(f.Vendor)
 	}
-	if h.Packager != "" {
-		p.PackageOriginator = &common.Originator{OriginatorType: "Organization", Originator: oneLine(h.Packager)}
+	if who := oneLine(cmp.Or(f.Packager, f.Vendor)); who != "" {
+		p.PackageOriginator = &common.Originator{OriginatorType: "Organization", Originator: who}
 	}
-	if h.License != "" {
-		p.PackageLicenseComments = "The package's header says: " + oneLine(h.License)
-	}
-	if u, err := url.Parse(h.URL); err == nil && u.Host != "" {
-		p.PackageHomePage = u.String()
-	}
-	p.PackageSummary = oneLine(h.Summary)
-	return nil
-}
-
-// registryName is the host that a registry's crates come from, by its source
-// as Cargo.lock has it. The index of crates.io is on other hosts than its
-// crates.
-func registryName(source string) string {
-	_, address, _ := strings.Cut(source, "+")
-	u, err := url.Parse(address)
-	switch {
-	case err != nil:
-		return ""
-	case u.Host == "index.crates.io", u.Host == "github.com" && u.Path == "/rust-lang/crates.io-index":
-		return "crates.io"
-	}
-	return u.Host
+	w.setLicense(p, f)
+	setHomePage(p, f.URL)
+	p.PackageSummary = oneLine(f.Summary)
+	return w.addSource(p, in)
 }
 
 // purpose is the primary purpose (section 7.24) of a kind of input.
@@ -179,10 +209,6 @@ func crate(file string) (name, version string) {
 		}
 	}
 	return s, ""
-}
-
-func organization(name string) *common.Supplier {
-	return &common.Supplier{SupplierType: "Organization", Supplier: oneLine(name)}
 }
 
 // oneLine makes a field of a header fit for one line.

@@ -44,7 +44,8 @@ func (t *Tree) Owners(packages []*Package, seen func(dev, ino uint64) (Seen, boo
 			at := t.place(f.Path)
 			claims[at] = append(claims[at], Claim{Package: p, File: f})
 			e := t.entries[at]
-			if e == nil || e.Mode&unix.S_IFMT != f.Mode&unix.S_IFMT {
+			// What a package leaves to others to make, rpm does not touch either.
+			if e == nil || f.Ghost || e.Mode&unix.S_IFMT != f.Mode&unix.S_IFMT {
 				continue
 			}
 			if err := t.applyHeader(e, p, f, users, groups); err != nil {

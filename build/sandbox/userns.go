@@ -19,5 +19,9 @@ func explain(err error, read func(name string) ([]byte, error)) error {
 			return fmt.Errorf("%w: this kernel has %s=%s, which forbids user namespaces: %s (sysctl -w)", err, name, s.forbids, s.advice)
 		}
 	}
-	return fmt.Errorf("%w (a container's own seccomp profile or capabilities can forbid user namespaces)", err)
+	if b, rerr := read("/proc/self/status"); rerr == nil && strings.Contains(string(b), "\nSeccomp:\t2\n") {
+		return fmt.Errorf("%w (this process runs under a seccomp filter, as in a container, which can forbid user namespaces: "+
+			"the profile, securityContext.seccompProfile of a Kubernetes pod, has to allow unshare, and clone with CLONE_NEWUSER)", err)
+	}
+	return fmt.Errorf("%w (a container's own capabilities, or a security module, can forbid user namespaces)", err)
 }

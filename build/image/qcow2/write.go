@@ -33,7 +33,7 @@ func Write(w io.WriterAt, disk io.ReaderAt, size int64, o Options) error {
 	}
 	x := &writer{
 		w: w, size: size, compress: o.Compress,
-		free: clusterSize, refs: []uint16{1},
+		free: clusterSize, refs: []uint16{1}, late: make([]byte, 0, maxLate),
 		l1: make([]uint64, (size+l2Covers-1)/l2Covers),
 	}
 	if err := readClusters(disk, size, o, x.add); err != nil {
@@ -55,7 +55,15 @@ type writer struct {
 	l1     []uint64
 	l2     [l2Entries]uint64
 	l2Used bool
+
+	// What is to be written next: neighbours go into one call, since each
+	// call and each page that it writes in part costs as much as compressing
+	// a few kilobytes.
+	late   []byte
+	lateAt int64
 }
+
+const maxLate = 1 << 20 // bytes
 
 // add appends cluster number i of the disk, of which several have come
 // before.
@@ -133,10 +141,24 @@ func (x *writer) allocBytes(n int64) int64 {
 	return at
 }
 
+// writeAt writes a copy of b, now or with what follows it.
 func (x *writer) writeAt(b []byte, at int64) error {
-	if _, err := x.w.WriteAt(b, at); err != nil {
-		return fmt.Errorf("writing %d bytes at %d: %w", len(b), at, err)
+	if at != x.lateAt+int64(len(x.late)) || len(x.late)+len(b) > maxLate {
+		if err := x.flush(); err != nil {
+			return err
+		}
+		x.lateAt = at
 	}
+	x.late = append(x.late, b...)
+	return nil
+}
+
+// flush writes what is still to be written.
+func (x *writer) flush() error {
+	if _, err := x.w.WriteAt(x.late, x.lateAt); err != nil {
+		return fmt.Errorf("writing %d bytes at %d: %w", len(x.late), x.lateAt, err)
+	}
+	x.late = x.late[:0]
 	return nil
 }
 
@@ -173,12 +195,16 @@ func (x *writer) finish() error {
 	}
 	header := make([]byte, clusterSize)
 	x.putHeader(header, l1At, tableAt, tableSize)
-	return errors.Join(
+	err := errors.Join(
 		x.writeTable(l1, l1At),
 		x.writeTable(table, tableAt),
 		x.writeRefs(blocksAt),
-		x.writeAt(header, 0),
+		x.flush(),
 	)
+	if err != nil { // and no header: this is no image
+		return err
+	}
+	return errors.Join(x.writeAt(header, 0), x.flush())
 }
 
 const refsInBlock = clusterSize / 2 // of 16 bits
