@@ -14,7 +14,12 @@
 // each (see attest/slsa for their form, attest/sign for the bundles'):
 //
 //	sbom, provenance, reference-values    always
+//	signature                             always: what `cosign verify` looks for
 //	test-result, vsa                      where there is a report.json
+//
+// DIR/oci.json says as which OCI image the disk is pushed (see attest/oci): all
+// statements are about that image as well, whose digest follows from the disk,
+// the measurements, the lock and the labels.
 //
 // A verifier signs its own verdict (SignVerdict), by its own key, and then
 // test-result and vsa are its: Attest leaves them as they are where they are of
@@ -28,6 +33,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"caisson/attest/sign"
 	"caisson/attest/slsa"
@@ -76,6 +83,8 @@ type Options struct {
 	Tool   slsa.Tool
 	// Invocation is the run of the build; zero parts are left out.
 	Invocation slsa.Invocation
+	// Publication is how the disk will be pushed.
+	Publication Publication
 	// Measure derives the measurements from the image's bytes.
 	Measure func(ctx context.Context, image string) (Measured, error)
 }
@@ -94,7 +103,9 @@ type Measured struct {
 // Summary is what Attest signed.
 type Summary struct {
 	Image build.Output
-	Lock  digest.Digest
+	// Manifest is the digest of the OCI image as which the disk is pushed.
+	Manifest digest.Digest
+	Lock     digest.Digest
 	// Key is the hint of the signing key.
 	Key     string
 	SBOM    build.Output
@@ -127,6 +138,7 @@ var names = [...]struct {
 	{"reference-values", slsa.TypeReferenceValues, false},
 	{"test-result", slsa.TypeTestResult, true},
 	{"vsa", slsa.TypeVSA, true},
+	{"signature", slsa.TypeSignature, false},
 }
 
 // Attest checks the folder, writes the statements and signs them. Inputs
@@ -148,18 +160,23 @@ func Attest(ctx context.Context, o Options) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	sum := Summary{Image: f.disk, Lock: lockDigest, Key: o.Signer.Hint()}
+	described, err := f.pack(ctx, o.Publication)
+	if err != nil {
+		return Summary{}, err
+	}
+	sum := Summary{Image: f.disk, Manifest: f.manifest, Lock: lockDigest, Key: o.Signer.Hint()}
 	if f.report == nil {
 		const reason = "there is no report.json: the image was not verified"
 		sum.LeftOut = []LeftOut{{"test-result", reason}, {"vsa", reason}}
 	}
-	statement, sbom, err := document(o, f, lockDigest)
+	signer := signers(o.Lock, o.Store)
+	statement, sbom, err := document(o, f, lockDigest, signer)
 	if err != nil {
 		return Summary{}, err
 	}
 	sum.SBOM = build.Output{Name: sbomName, Size: int64(len(sbom)), SHA256: digest.Of(sbom)}
 	f.files = nil // large, and in the statement now
-	statements, err := f.statements(o, lockDigest, statement, measured)
+	statements, err := f.statements(o, lockDigest, statement, measured, signer)
 	if err != nil {
 		return Summary{}, err
 	}
@@ -182,7 +199,7 @@ func Attest(ctx context.Context, o Options) (Summary, error) {
 		return Summary{}, err
 	}
 	sum.Signed = signed
-	return sum, publish(o.Dir, append(files, output{sbomName, sbom}), replaced)
+	return sum, publish(o.Dir, append(files, output{sbomName, sbom}, output{packageName, described}), replaced)
 }
 
 // signAll signs statements, by name, in their order.
@@ -221,20 +238,22 @@ func checkLock(l *lock.Lock, text []byte, image digest.Digest) (digest.Digest, e
 }
 
 // document makes the bill of materials, bare and in its statement.
-func document(o Options, f *folder, lockDigest digest.Digest) (statement, bare []byte, err error) {
+func document(o Options, f *folder, lockDigest digest.Digest, signer signerOf) (statement, bare []byte, err error) {
 	system, err := facts.System(o.Store, o.Lock, f.files)
 	if err != nil {
 		return nil, nil, fmt.Errorf("bill of materials: %w", err)
 	}
 	doc, err := spdx.New(spdx.Subject{
+		Name:       named(o.Publication.Reference, strings.TrimSuffix(f.disk.Name, filepath.Ext(f.disk.Name)), f.manifest),
+		Manifest:   f.manifest,
 		Lock:       o.Lock,
 		LockDigest: lockDigest,
 		Image:      f.image.Image,
 		Disk:       f.disk,
-		PURL:       slsa.ImageURI(f.subject()),
+		PURL:       slsa.ImageURI(f.subject().File),
 		Files:      f.files,
 		Facts:      facts.Of(o.Store),
-		Signer:     signers(o.Lock, o.Store),
+		Signer:     signer,
 		System:     system,
 	})
 	if err != nil {
@@ -244,7 +263,7 @@ func document(o Options, f *folder, lockDigest digest.Digest) (statement, bare [
 }
 
 // statements makes the payloads, by name.
-func (f *folder) statements(o Options, lockDigest digest.Digest, sbom []byte, m Measured) (map[string][]byte, error) {
+func (f *folder) statements(o Options, lockDigest digest.Digest, sbom []byte, m Measured, signer signerOf) (map[string][]byte, error) {
 	image := f.subject()
 	speaker := slsa.Speaker{Role: o.Role, Tool: o.Tool}
 	makers := map[string]func() ([]byte, error){
@@ -258,8 +277,13 @@ func (f *folder) statements(o Options, lockDigest digest.Digest, sbom []byte, m 
 				Evidence:   f.evidence,
 				Invocation: o.Invocation,
 				Byproducts: f.byproducts,
+				SigningKey: func(in *lock.Input) (string, error) {
+					s, err := signer(in)
+					return s.Fingerprint, err
+				},
 			})
 		},
+		"signature": func() ([]byte, error) { return slsa.Signature(image) },
 		"reference-values": func() ([]byte, error) {
 			return slsa.ReferenceValues(image, slsa.Values{
 				Lock:         lockDigest,

@@ -269,7 +269,7 @@ func TestAttest(t *testing.T) {
 		t.Errorf("got %+v", sum)
 	}
 	var want []string
-	for _, s := range []string{"provenance", "reference-values", "sbom", "test-result", "vsa"} {
+	for _, s := range []string{"provenance", "reference-values", "sbom", "signature", "test-result", "vsa"} {
 		want = append(want, s+".json", s+".sigstore.json")
 	}
 	if got := n.statements(); !slices.Equal(got, want) {
@@ -326,14 +326,14 @@ func TestNoReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := n.attest()
-	if len(sum.Signed) != 3 || len(sum.LeftOut) != 2 || sum.LeftOut[0].Name != "test-result" || !strings.Contains(sum.LeftOut[1].Reason, "not verified") {
-		t.Errorf("got %+v, want three statements, and test-result and vsa left out", sum)
+	if len(sum.Signed) != 4 || len(sum.LeftOut) != 2 || sum.LeftOut[0].Name != "test-result" || !strings.Contains(sum.LeftOut[1].Reason, "not verified") {
+		t.Errorf("got %+v, want four statements, and test-result and vsa left out", sum)
 	}
-	if got := n.statements(); len(got) != 6 {
+	if got := n.statements(); len(got) != 8 {
 		t.Errorf("got %v: statements of the earlier run were left", got)
 	}
-	if c, err := attest.VerifyDir(t.Context(), n.Dir, n.Signer.PublicPEM()); err != nil || len(c.Signed) != 3 {
-		t.Errorf("got %+v, %v, want three statements", c, err)
+	if c, err := attest.VerifyDir(t.Context(), n.Dir, n.Signer.PublicPEM()); err != nil || len(c.Signed) != 4 {
+		t.Errorf("got %+v, %v, want four statements", c, err)
 	}
 }
 

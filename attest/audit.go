@@ -2,6 +2,7 @@ package attest
 
 import (
 	"errors"
+	"slices"
 
 	"caisson/attest/sign"
 	"caisson/attest/slsa"
@@ -9,21 +10,30 @@ import (
 	"caisson/verify"
 )
 
-// Key is a public key and the name by which people know it.
+// Key is who is believed, and the name by which people know it: the owner of a
+// public key, or, where PEM is nil, an identity for which a certificate was issued.
 type Key struct {
 	Name string
 	PEM  []byte
+	// Identity and Issuer have to be the certificate's, and Root is the sigstore
+	// trusted root whose authority and log vouch for it.
+	Identity, Issuer string
+	Root             []byte
 }
 
-// Check tells whether it is a key that can be used.
+func (k Key) trust() sign.Trust {
+	return sign.Trust{PEM: k.PEM, Identity: sign.Identity{Subject: k.Identity, Issuer: k.Issuer}, Root: k.Root}
+}
+
+// Check tells whether it is a key or an identity that can be used.
 func (k Key) Check() error {
-	_, err := sign.Hint(k.PEM)
+	_, err := k.trust().Hint()
 	return err
 }
 
 // Hint names the key as bundles do; empty where it is none.
 func (k Key) Hint() string {
-	hint, err := sign.Hint(k.PEM)
+	hint, err := k.trust().Hint()
 	if err != nil {
 		return ""
 	}
@@ -62,22 +72,17 @@ type Audited struct {
 func Audit(bundle []byte, keys []Key) Audited {
 	payload, hint, err := sign.ReadStatement(bundle)
 	if err != nil {
-		if errors.Is(err, sign.ErrSignature) { // by a certificate
-			return Audited{Signature: UnknownKey, Problem: err.Error()}
-		}
 		return Audited{Signature: Bad, Problem: err.Error()}
 	}
-	a := Audited{Signature: UnknownKey, Hint: hint, Problem: "no key was given that the bundle names", payload: payload}
+	a := Audited{Signature: UnknownKey, Hint: hint, Problem: "no key or identity was given that the bundle names", payload: payload}
 	for _, k := range keys {
-		_, err := sign.VerifyStatement(bundle, k.PEM)
+		own := k.Hint()
+		_, err := k.trust().VerifyStatement(bundle)
 		if err == nil {
-			a.Signature, a.Key, a.Problem = Good, k.Name, ""
-			if a.Hint, err = sign.Hint(k.PEM); err != nil {
-				return Audited{Signature: Bad, Problem: err.Error()}
-			}
+			a.Signature, a.Key, a.Problem, a.Hint = Good, k.Name, "", own
 			break
 		}
-		if own, hintErr := sign.Hint(k.PEM); hintErr == nil && own == hint {
+		if own == hint {
 			a.Signature, a.Key, a.Problem = Bad, k.Name, err.Error()
 		}
 	}
@@ -101,13 +106,16 @@ func Opinion(name string, bundle []byte, trusted []Key) verify.Opinion {
 		o.Problem = "it is no verdict, but " + a.Claim.PredicateType
 	case a.Claim.Verdict == "" || a.Claim.Lock.IsZero():
 		o.Problem = "it names no lock or no verdict"
-	case len(a.Claim.Subject) != 1:
-		o.Problem = "it is about several things"
 	}
 	if o.Problem != "" {
 		return o
 	}
-	image, err := digest.ParseHex(a.Claim.Subject[0].Digest["sha256"])
+	about, err := slsa.ImageOf(a.Claim.Subject)
+	if err != nil {
+		o.Problem = err.Error()
+		return o
+	}
+	image, err := digest.ParseHex(about.File.Digest["sha256"])
 	if err != nil {
 		o.Problem = "its subject: " + err.Error()
 		return o
@@ -122,12 +130,16 @@ func Opinion(name string, bundle []byte, trusted []Key) verify.Opinion {
 // this lock.
 func Builder(bundle []byte, keys []Key, image, lock digest.Digest) (string, error) {
 	a := Audit(bundle, keys)
-	switch {
-	case a.Signature != Good:
+	if a.Signature != Good {
 		return "", errors.New("its signature: " + string(a.Signature) + ": " + a.Problem)
+	}
+	about, err := slsa.ImageOf(a.Claim.Subject)
+	switch {
+	case err != nil:
+		return "", err
 	case a.Claim.PredicateType != slsa.TypeProvenance || a.Claim.Role != slsa.Builder:
 		return "", errors.New("it is no provenance of a builder, but " + a.Claim.PredicateType)
-	case len(a.Claim.Subject) != 1 || a.Claim.Subject[0].Digest["sha256"] != image.Hex():
+	case about.File.Digest["sha256"] != image.Hex():
 		return "", errors.New("it is about another image")
 	case a.Claim.Lock != lock:
 		return "", errors.New("it names another lock, " + a.Claim.Lock.String())
@@ -136,4 +148,13 @@ func Builder(bundle []byte, keys []Key, image, lock digest.Digest) (string, erro
 		return "", err
 	}
 	return a.Key, nil
+}
+
+// About makes bad what is not about an artifact to which it is attached.
+func (a Audited) About(artifact digest.Digest) Audited {
+	if a.Claim == nil || slices.ContainsFunc(a.Claim.Subject, func(s slsa.Resource) bool { return s.Digest["sha256"] == artifact.Hex() }) {
+		return a
+	}
+	a.Signature, a.Problem = Bad, "it is attached to "+artifact.String()+", and about something else"
+	return a
 }

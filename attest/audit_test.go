@@ -20,7 +20,7 @@ import (
 func verdictOf(t *testing.T, r *verify.Report, s sign.Signer) map[string][]byte {
 	t.Helper()
 	dir := t.TempDir()
-	signed, err := attest.SignVerdict(t.Context(), dir, r, s, fixture.Speaker().Tool)
+	signed, err := attest.SignVerdict(t.Context(), dir, r, digest.Digest{}, s, fixture.Speaker().Tool)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,11 +66,11 @@ func TestSignVerdict(t *testing.T) {
 			}
 		}
 	}
-	_, err := attest.SignVerdict(t.Context(), t.TempDir(), reportOf(func(r *verify.Report) { r.Rebuilt = nil }), signer(t), fixture.Speaker().Tool)
+	_, err := attest.SignVerdict(t.Context(), t.TempDir(), reportOf(func(r *verify.Report) { r.Rebuilt = nil }), digest.Digest{}, signer(t), fixture.Speaker().Tool)
 	if err == nil || !strings.Contains(err.Error(), "no rebuild") {
 		t.Errorf("a verdict without a rebuild: %v", err)
 	}
-	_, err = attest.SignVerdict(t.Context(), t.TempDir(), reportOf(func(r *verify.Report) { r.Checks[0].Status = verify.Refused }), signer(t), fixture.Speaker().Tool)
+	_, err = attest.SignVerdict(t.Context(), t.TempDir(), reportOf(func(r *verify.Report) { r.Checks[0].Status = verify.Refused }), digest.Digest{}, signer(t), fixture.Speaker().Tool)
 	if err == nil {
 		t.Error("a verdict that does not follow from its checks was signed")
 	}
@@ -175,23 +175,23 @@ func TestVerifierStays(t *testing.T) {
 	}
 	n.write("report.json", b)
 	own := newSigner(t)
-	if _, err := attest.SignVerdict(t.Context(), n.Dir, &r, own, n.Tool); err != nil {
+	if _, err := attest.SignVerdict(t.Context(), n.Dir, &r, digest.Digest{}, own, n.Tool); err != nil {
 		t.Fatal(err)
 	}
 	before := n.read("statements/vsa.sigstore.json")
 	sum := n.attest()
-	if len(sum.Signed) != 3 || len(sum.LeftOut) != 2 || !bytes.Equal(before, n.read("statements/vsa.sigstore.json")) {
+	if len(sum.Signed) != 4 || len(sum.LeftOut) != 2 || !bytes.Equal(before, n.read("statements/vsa.sigstore.json")) {
 		t.Errorf("got %+v, want the verifier's statements left", sum)
 	}
 	c, err := attest.VerifyDir(t.Context(), n.Dir, n.Signer.PublicPEM())
-	if err != nil || len(c.Signed) != 3 || len(c.Others) != 2 {
+	if err != nil || len(c.Signed) != 4 || len(c.Others) != 2 {
 		t.Errorf("got %+v, %v, want two statements of others", c, err)
 	}
 	if _, err := attest.VerifyDir(t.Context(), n.Dir, own.PublicPEM()); err == nil {
 		t.Error("the builder's statements pass by the verifier's key")
 	}
 	n.editReport(func(x *verify.Report) { x.Reason = "another run" })
-	if sum := n.attest(); len(sum.Signed) != 5 {
+	if sum := n.attest(); len(sum.Signed) != 6 {
 		t.Errorf("got %+v, want the stale verdict replaced", sum)
 	}
 	if names := n.statements(); !slices.Contains(names, "vsa.json") {

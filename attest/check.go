@@ -55,6 +55,7 @@ func VerifyDir(ctx context.Context, dir string, publicPEM []byte) (Checked, erro
 		return Checked{}, err
 	}
 	c := Checked{Image: disk, Key: hint}
+	var manifests []digest.Digest
 	for _, n := range names {
 		if n.optional && absent(dir, statementName(n.name)) && absent(dir, bundleName(n.name)) {
 			continue
@@ -64,9 +65,12 @@ func VerifyDir(ctx context.Context, dir string, publicPEM []byte) (Checked, erro
 				Statement: statementName(n.name), Bundle: bundleName(n.name)})
 			continue
 		}
-		payload, err := checkBundle(dir, n.name, n.predicateType, publicPEM, disk)
+		payload, about, err := checkBundle(dir, n.name, n.predicateType, publicPEM, disk)
 		if err != nil {
 			return Checked{}, fmt.Errorf("%s: %w", n.name, err)
+		}
+		if !about.Manifest.IsZero() {
+			manifests = append(manifests, about.Manifest)
 		}
 		switch n.name {
 		case "sbom":
@@ -80,7 +84,7 @@ func VerifyDir(ctx context.Context, dir string, publicPEM []byte) (Checked, erro
 		c.Signed = append(c.Signed, Signed{Name: n.name, PredicateType: n.predicateType,
 			Statement: statementName(n.name), Bundle: bundleName(n.name), SHA256: digest.Of(payload)})
 	}
-	return c, nil
+	return c, checkManifests(ctx, dir, disk, image.Image, manifests)
 }
 
 // foreign tells whether a bundle says that a verifier signed it by another key.
@@ -103,32 +107,37 @@ func absent(dir, name string) bool {
 }
 
 // checkBundle checks one bundle and its payload's file, and returns the
-// payload.
-func checkBundle(dir, name, predicateType string, publicPEM []byte, disk build.Output) ([]byte, error) {
+// payload and what it is about.
+func checkBundle(dir, name, predicateType string, publicPEM []byte, disk build.Output) ([]byte, slsa.Image, error) {
+	var none slsa.Image
 	bundle, err := os.ReadFile(filepath.Join(dir, bundleName(name)))
 	if err != nil {
-		return nil, refuse(ErrFolder, "%w", err)
+		return nil, none, refuse(ErrFolder, "%w", err)
 	}
 	payload, err := sign.Verify(bundle, publicPEM, disk.SHA256)
 	if err != nil {
-		return nil, err
+		return nil, none, err
 	}
 	beside, err := os.ReadFile(filepath.Join(dir, statementName(name)))
 	if err != nil {
-		return nil, refuse(ErrFolder, "%w", err)
+		return nil, none, refuse(ErrFolder, "%w", err)
 	}
 	if !bytes.Equal(payload, beside) {
-		return nil, refuse(ErrFolder, "%s is not what was signed: got %s, want %s",
+		return nil, none, refuse(ErrFolder, "%s is not what was signed: got %s, want %s",
 			statementName(name), digest.Of(beside), digest.Of(payload))
 	}
 	st, err := slsa.Parse(payload, predicateType)
 	if err != nil {
-		return nil, refuse(ErrFolder, "%w", err)
+		return nil, none, refuse(ErrFolder, "%w", err)
 	}
-	if got := st.Subject[0].Name; got != disk.Name {
-		return nil, refuse(ErrFolder, "a statement about %q, want %q", got, disk.Name)
+	about, err := slsa.ImageOf(st.Subject)
+	if err != nil {
+		return nil, none, refuse(ErrFolder, "%w", err)
 	}
-	return payload, nil
+	if got := about.File; got.Name != disk.Name || got.Digest["sha256"] != disk.SHA256.Hex() {
+		return nil, none, refuse(ErrFolder, "a statement about %q with the digest sha256:%s, want %q with %s", got.Name, got.Digest["sha256"], disk.Name, disk.SHA256)
+	}
+	return payload, about, nil
 }
 
 // checkDocument compares the bare SPDX document with the signed one.

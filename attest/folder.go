@@ -46,6 +46,10 @@ type folder struct {
 	raw          []byte // measurements.json
 	report       *verify.Report
 	reportDigest digest.Digest
+	// manifest is the digest of the OCI image as which the disk is pushed, and
+	// repository where to, where that is known.
+	manifest   digest.Digest
+	repository string
 	// byproducts are the files beside the image, by their bytes.
 	byproducts []slsa.Resource
 }
@@ -127,7 +131,9 @@ func (f *folder) setByproducts(sums map[string]digest.Digest) {
 }
 
 // subject is the image as the subject of statements.
-func (f *folder) subject() slsa.Resource { return slsa.File(f.disk.Name, f.disk.SHA256) }
+func (f *folder) subject() slsa.Image {
+	return slsa.Image{File: slsa.File(f.disk.Name, f.disk.SHA256), Manifest: f.manifest, Repository: f.repository}
+}
 
 // check compares the folder's descriptions with the lock and each other.
 func (f *folder) check(l *lock.Lock, lockDigest digest.Digest) error {
@@ -190,17 +196,9 @@ func (f *folder) measure(ctx context.Context, measure func(context.Context, stri
 
 // readJSON reads a file and returns its bytes as well.
 func readJSON(path string, v any) ([]byte, error) {
-	in, err := os.Open(path)
+	b, err := readLimited(path, maxJSON)
 	if err != nil {
 		return nil, err
-	}
-	defer in.Close()
-	b, err := io.ReadAll(io.LimitReader(in, maxJSON+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > maxJSON {
-		return nil, fmt.Errorf("%s: more than %d bytes", path, maxJSON)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)

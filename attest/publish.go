@@ -11,10 +11,11 @@ import (
 const (
 	sbomName      = "sbom.spdx.json"
 	statementsDir = "statements"
+	bundleEnding  = ".sigstore.json"
 )
 
 func statementName(name string) string { return filepath.Join(statementsDir, name+".json") }
-func bundleName(name string) string    { return filepath.Join(statementsDir, name+".sigstore.json") }
+func bundleName(name string) string    { return filepath.Join(statementsDir, name+bundleEnding) }
 
 // output is a file to write, by its path in the folder.
 type output struct {

@@ -15,7 +15,7 @@ import (
 func verdicts() []string { return []string{"test-result", "vsa"} }
 
 // verdictStatements makes the payloads of a verdict.
-func verdictStatements(image slsa.Resource, v slsa.Verification) (map[string][]byte, error) {
+func verdictStatements(image slsa.Image, v slsa.Verification) (map[string][]byte, error) {
 	result, err := slsa.TestResult(image, v)
 	if err != nil {
 		return nil, err
@@ -28,8 +28,9 @@ func verdictStatements(image slsa.Resource, v slsa.Verification) (map[string][]b
 // into dir/statements. All that it says is from the report, which is the one
 // that the verification has just made, and not read from the folder. A verdict
 // that rests on no rebuild of the verifier's own is refused: signed, it would
-// pass for one.
-func SignVerdict(ctx context.Context, dir string, r *verify.Report, signer sign.Signer, tool slsa.Tool) ([]Signed, error) {
+// pass for one. manifest is the digest of the OCI image as which the disk is
+// pushed, as the verifier has packed it, and zero where it has not.
+func SignVerdict(ctx context.Context, dir string, r *verify.Report, manifest digest.Digest, signer sign.Signer, tool slsa.Tool) ([]Signed, error) {
 	if err := verdictFollows(r); err != nil {
 		return nil, err
 	}
@@ -40,7 +41,7 @@ func SignVerdict(ctx context.Context, dir string, r *verify.Report, signer sign.
 	if err != nil {
 		return nil, err
 	}
-	payloads, err := verdictStatements(slsa.File(r.Image.Name, r.Image.SHA256), slsa.Verification{
+	payloads, err := verdictStatements(slsa.Image{File: slsa.File(r.Image.Name, r.Image.SHA256), Manifest: manifest}, slsa.Verification{
 		Speaker: slsa.Speaker{Role: slsa.Verifier, Tool: tool}, Report: r, ReportDigest: digest.Of(report),
 	})
 	if err != nil {
@@ -61,11 +62,10 @@ func (f *folder) hasVerdict(name string) bool {
 	if err != nil {
 		return false
 	}
-	payload, _, err := sign.ReadStatement(b)
-	if err != nil {
+	c, err := claimOf(b)
+	if err != nil || c.Role != slsa.Verifier || c.Report != f.reportDigest || c.Lock != f.report.Lock {
 		return false
 	}
-	c, err := slsa.ReadClaim(payload)
-	return err == nil && c.Role == slsa.Verifier && c.Report == f.reportDigest && c.Lock == f.report.Lock &&
-		len(c.Subject) == 1 && c.Subject[0].Digest["sha256"] == f.disk.SHA256.Hex()
+	about, err := slsa.ImageOf(c.Subject)
+	return err == nil && about.File.Digest["sha256"] == f.disk.SHA256.Hex() && (about.Manifest.IsZero() || about.Manifest == f.manifest)
 }

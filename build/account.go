@@ -51,6 +51,9 @@ func (i *installed) account(e *rootfs.Entry) (File, error) {
 		return f, fmt.Errorf("/%s of the %s has no account: no package, no step and no rule brought it", e.Path, i.set)
 	}
 	f.Account, f.Inputs, f.By = how.account, how.inputs, how.by
+	if how.account == Generated { // else it has the owner that it was placed with
+		f.SetBy = i.setBy[e.Path]
+	}
 	if how.account != Generated && !how.onRoot {
 		return f, nil // placed there by us, after rpm
 	}

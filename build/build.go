@@ -62,6 +62,14 @@ type Options struct {
 	// StepTimeout is how long one sandboxed command may run; the constant of that
 	// name if 0.
 	StepTimeout time.Duration
+	// Around is what sandboxed commands are to find otherwise than usual: for finding
+	// out what they depend on. Such a build is none to publish.
+	Around sandbox.Surroundings
+	// Reuse is empty, or names the program that builds, by its digest: then what
+	// steps made is kept in the store, and taken from there where the same program
+	// has run the same step with the same tools and inputs. Evidence.Reused says of
+	// which. A verification does not reuse.
+	Reuse string
 	// Events is told what goes on, one thing at a time; it may be nil.
 	Events func(Event)
 }
@@ -153,6 +161,12 @@ type builder struct {
 	mu    sync.Mutex
 	steps map[string]sandbox.Evidence
 	given map[*lock.Input]bool
+	// reused are the steps whose results came from an earlier build, and
+	// givenThen what they were given there.
+	reused    map[string]bool
+	givenThen map[*lock.Input]bool
+	// copied: inputs were copied to give them, so that who opened them says nothing.
+	copied bool
 	// made is what steps left in out, by path. Steps run one after another.
 	made map[string]origin
 	// specs are the sandboxes of steps that have begun, by name.
@@ -161,6 +175,8 @@ type builder struct {
 	skipped map[string][]SkippedScript
 	// archives are the OCI archives that run steps are given.
 	archives []ociArchive
+	// only are the steps that are run, by number from 1; nil for all.
+	only []int
 	// repositories are the git trees that run steps are given.
 	repositories []gitTree
 }
@@ -176,10 +192,13 @@ func newBuilder(o Options) (*builder, error) {
 	if host := hostArch(); host != o.Arch {
 		return nil, fmt.Errorf("this machine is %s: an image for %s has to be built on such a machine", host, o.Arch)
 	}
+	if o.Reuse != "" && !o.Around.Usual() {
+		return nil, errors.New("what steps make with other surroundings is not to be reused")
+	}
 	if o.StepTimeout == 0 {
 		o.StepTimeout = StepTimeout
 	}
-	b := &builder{Options: o, image: im, steps: map[string]sandbox.Evidence{}, given: map[*lock.Input]bool{}, specs: map[string]sandbox.Spec{}, made: map[string]origin{}, skipped: map[string][]SkippedScript{}}
+	b := &builder{Options: o, image: im, steps: map[string]sandbox.Evidence{}, given: map[*lock.Input]bool{}, reused: map[string]bool{}, givenThen: map[*lock.Input]bool{}, specs: map[string]sandbox.Spec{}, made: map[string]origin{}, skipped: map[string][]SkippedScript{}}
 	var err error
 	if b.lockDigest, err = o.Lock.Digest(); err != nil {
 		return nil, err
@@ -251,7 +270,7 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	}
 	ev := Evidence{
 		Version: 1, Lock: b.lockDigest, Inputs: sandbox.Inputs{Before: before.String(), After: after.String()},
-		Steps: b.evidence(), Unused: b.unused(inputs), Unread: unread, Skipped: b.skippedScripts(),
+		Steps: b.evidence(), Unused: b.unused(inputs), Unread: unread, Reused: b.reusedSteps(), Skipped: b.skippedScripts(), NotRecorded: sandbox.NotRecorded(),
 	}
 	return img, b.publish(ctx, img, files, &ev)
 }

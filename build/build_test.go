@@ -70,6 +70,8 @@ func TestBuild(t *testing.T) {
 	t.Run("Failures", func(t *testing.T) { testFailures(t, d) })
 	t.Run("Recorded", func(t *testing.T) { testRecorded(t, d) })
 	t.Run("RootStep", func(t *testing.T) { testRootStep(t, d) })
+	t.Run("Given", func(t *testing.T) { testGiven(t, d) })
+	t.Run("Reuse", func(t *testing.T) { testReuse(t, d) })
 	t.Run("Unread", func(t *testing.T) { testUnread(t, d) })
 	t.Run("Interrupted", func(t *testing.T) { testInterrupted(t, d) })
 	t.Run("Store", func(t *testing.T) { testStore(t, d) })
@@ -119,15 +121,15 @@ posix.chmod("/usr/share/tool/mode", "rw-------")
 	got := readFiles(t, out)
 	for path, want := range map[string]string{
 		"root:/usr/bin/tool":                        "104755 0:34 vendor ",
-		"root:/etc/tool.conf":                       "100644 0:0 changed scriptlets",
+		"root:/etc/tool.conf":                       "100644 0:0 changed post of tool-1-1.x86_64",
 		"root:/usr/share/tool/link":                 "120777 0:0 vendor ",
 		"root:/usr/share/tool/closed":               "100000 0:0 vendor ",
 		"root:/usr/share/tool/mode":                 "100600 0:0 vendor ",
 		"root:/var/lib/tool":                        "40750 12:34 vendor ",
 		"root:/var/lib/tool/db":                     "100600 12:0 vendor ",
-		"root:/var/lib/tool/ghost":                  "100644 0:0 generated scriptlets",
-		"root:/var/lib/tool/cache":                  "100644 0:0 generated scriptlets",
-		"root:/usr/bin/tool2":                       "120777 0:0 generated scriptlets",
+		"root:/var/lib/tool/ghost":                  "100644 0:0 generated post of tool-1-1.x86_64",
+		"root:/var/lib/tool/cache":                  "100644 0:0 generated post of tool-1-1.x86_64",
+		"root:/usr/bin/tool2":                       "120777 0:0 generated posttrans of tool-1-1.x86_64",
 		"root:/usr/lib/sysimage/rpm/rpmdb.sqlite":   "100644 0:0 generated rpm",
 		"root:/root/.ssh":                           "40700 0:0 compiled step 1",
 		"root:/root/.ssh/keys":                      "100644 0:0 compiled step 1",

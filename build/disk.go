@@ -101,7 +101,8 @@ func fit(key, what string, need, given int64) (int64, error) {
 func roundUp(n int64) int64 { return (n + align - 1) / align * align }
 
 // assemble writes the disk and the formats it is asked for in, from the trees
-// of root and initrd and from the tools' EFI stub.
+// of root and initrd and from the tools' EFI stub. The folders that they are
+// read from are gone then.
 func (b *builder) assemble(ctx context.Context, root, initrd *installed) (*disk, error) {
 	m, ok := machines[b.Arch]
 	if !ok {
@@ -140,6 +141,7 @@ func (b *builder) assemble(ctx context.Context, root, initrd *installed) (*disk,
 		d.files, err = d.outputs(ctx, p)
 		return err
 	})
+	g.Go(func() error { return d.removeRoots(ctx) })
 	return d, g.Wait()
 }
 

@@ -24,7 +24,7 @@ type distro struct {
 }
 
 // programs copies programs and the libraries that they need into a root.
-func programs(t *testing.T, root string, names ...string) {
+func programs(t testing.TB, root string, names ...string) {
 	t.Helper()
 	lib := regexp.MustCompile(`(/\S+) \(0x`)
 	for _, name := range names {
@@ -47,7 +47,7 @@ func programs(t *testing.T, root string, names ...string) {
 	}
 }
 
-func put(t *testing.T, root string, files ...file) {
+func put(t testing.TB, root string, files ...file) {
 	t.Helper()
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func merged() []file {
 }
 
 // newDistro makes the packages that every build of a test needs.
-func newDistro(t *testing.T) *distro {
+func newDistro(t testing.TB) *distro {
 	t.Helper()
 	tool(t, "rpmbuild")
 	base := t.TempDir()
@@ -88,7 +88,7 @@ func newDistro(t *testing.T) *distro {
 
 	tools := filepath.Join(base, "tools")
 	put(t, tools, merged()...)
-	programs(t, tools, "rpm", "bash", "cat", "install", "sleep", "ls", "mkfifo", "chroot")
+	programs(t, tools, "rpm", "bash", "cat", "install", "sleep", "ls", "mkfifo", "chroot", "ln", "chmod")
 	put(t, tools, file{path: "bin/sh", mode: os.ModeSymlink, content: "bash"})
 	if out, err := exec.Command("cp", "-a", "/usr/lib/rpm", filepath.Join(tools, "usr/lib")).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -124,13 +124,13 @@ func newDistro(t *testing.T) *distro {
 
 // add makes a package of a folder and puts it into a set; more is what its
 // spec says besides.
-func (d *distro) add(t *testing.T, set, name, tree, more string) {
+func (d *distro) add(t testing.TB, set, name, tree, more string) {
 	t.Helper()
 	d.addPacked(t, set, name, tree, "w3.gzdio", more)
 }
 
 // addPacked is add with rpmbuild's name for how the payload is compressed.
-func (d *distro) addPacked(t *testing.T, set, name, tree, packed, more string) {
+func (d *distro) addPacked(t testing.TB, set, name, tree, packed, more string) {
 	t.Helper()
 	before, files, ok := strings.Cut(more, "%files\n")
 	if !ok {
@@ -174,7 +174,7 @@ cp -a %s/. %%{buildroot}
 }
 
 // addRPM puts an RPM that is there already into a set.
-func (d *distro) addRPM(t *testing.T, set, name string, b []byte) {
+func (d *distro) addRPM(t testing.TB, set, name string, b []byte) {
 	t.Helper()
 	sum, size, err := d.store.Put(bytes.NewReader(b), [32]byte{})
 	if err != nil {

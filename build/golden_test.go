@@ -192,7 +192,7 @@ func (c condition) run(t *testing.T, variable string, env ...string) string {
 }
 
 // publicDir is a folder that every user may enter.
-func publicDir(t *testing.T, base string) string {
+func publicDir(t testing.TB, base string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(base, "caisson-")
 	if err != nil {
@@ -212,7 +212,7 @@ func publicDir(t *testing.T, base string) string {
 // copyProgram has another program write the copy: a file that is open for
 // writing here would be so in what tests beside this one start, and could not be
 // run ("text file busy").
-func copyProgram(t *testing.T, from, dir string) string {
+func copyProgram(t testing.TB, from, dir string) string {
 	t.Helper()
 	to := filepath.Join(dir, "program")
 	if out, err := exec.Command("install", "-m", "755", from, to).CombinedOutput(); err != nil {

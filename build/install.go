@@ -38,6 +38,9 @@ type installed struct {
 	tree   *rootfs.Tree
 	claims map[string][]rootfs.Claim
 	ledger *ledger
+	// setBy are the scriptlets that gave files their owners, capabilities or device
+	// numbers, by path.
+	setBy map[string]string
 	// asked are the modes and owners that overlays give, by path.
 	asked map[string]asked
 	// removed counts what settings took out; nil where they ask for nothing.
@@ -61,10 +64,7 @@ func (b *builder) unpackTools(ctx context.Context) error {
 	if err := rootfs.Unpack(ctx, b.tools, rpms); err != nil {
 		return err
 	}
-	places := []string{"proc", "dev", "tmp", "sysroot", "rpms", "src", "out", "in", "toolchain", "proxy", "registry", "target"}
-	for i := range b.Store.Dirs() {
-		places = append(places, storeMount(i))
-	}
+	places := []string{"proc", "dev", "tmp", "sysroot", "rpms", "src", "out", "in", "toolchain", "proxy", "registry", "target", givenMount}
 	for _, d := range places {
 		if err := os.MkdirAll(filepath.Join(b.tools, d), 0o755); err != nil {
 			return err
@@ -133,13 +133,14 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 		i.packages = append(i.packages, pkg)
 		i.inputOf[pkg] = ref(in)
 		name := in.Name + ".rpm"
-		if err := os.Symlink(b.inStore(in), filepath.Join(view, name)); err != nil {
+		if err := os.Symlink(inSandbox(in), filepath.Join(view, name)); err != nil {
 			return nil, err
 		}
 		args = append(args, "/rpms/"+name)
 	}
+	lines, runs := b.rpmLines(inputs, p), newScriptRuns(i.packages)
 	res, stderr, err := b.run(ctx, inputs, sandbox.Spec{
-		Name: installStep(set), Root: b.tools, Args: args, FakeOwnership: true, Stdout: b.rpmLines(inputs, p),
+		Name: installStep(set), Root: b.tools, Args: args, FakeOwnership: true, Stdout: lines, Told: runs.told,
 		Mounts: []sandbox.Mount{{Source: i.dir, Target: sysroot, Writable: true}, {Source: view, Target: "/rpms"}},
 		ProcIn: []string{sysroot}, DevIn: []string{sysroot},
 		Env: []string{"SYSTEMD_OFFLINE=1", "PYTHONDONTWRITEBYTECODE=1"},
@@ -155,7 +156,11 @@ func (b *builder) install(ctx context.Context, set string) (*installed, error) {
 	}
 	i.seen = res.Files
 	b.noteScripts(i, inputs)
-	if err := i.ledger.step(byInstallation); err != nil {
+	if err := runs.settle(i.dir, lines.seen); err != nil {
+		return nil, err
+	}
+	i.setBy = runs.setBy()
+	if err := i.ledger.step(runs.made); err != nil {
 		return nil, err
 	}
 	return i, checkClaims(installStep(set), i.dir, i.ledger.last)

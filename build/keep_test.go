@@ -125,7 +125,7 @@ func TestKeptStepIsWhole(t *testing.T) {
 	b := &builder{work: t.TempDir(), specs: map[string]sandbox.Spec{}}
 	want := sandbox.Spec{
 		Name: "make erofs", Root: filepath.Join(b.work, "tools"), RootWritable: true,
-		Mounts: []sandbox.Mount{{Source: filepath.Join(b.work, "x"), Target: "/x", Writable: true}, {Source: "/store", Target: "/store0"}},
+		Mounts: []sandbox.Mount{{Source: filepath.Join(b.work, "x"), Target: "/x", Writable: true}, {Source: "/store", Target: givenMount}},
 		ProcIn: []string{"/sysroot"}, DevIn: []string{"/sysroot"}, Args: []string{"a", "b"}, Env: []string{"A=b"}, Dir: "/x", FakeOwnership: true,
 		Shown: map[sandbox.FileID]sandbox.Shown{{Dev: 1, Ino: 1 << 60}: {Mode: 0o100644, UID: 3, Xattrs: map[string][]byte{"user.x": {0, 255}}}},
 	}

@@ -77,6 +77,10 @@ func testLayers(t *testing.T, d *distro) {
 			if img.Files[0] != whole.Files[0] || img.RootHash != whole.RootHash {
 				t.Errorf("got %+v, want %+v", img.Files[0], whole.Files[0])
 			}
+			ev := readEvidence(t, o.Out)
+			if ev.Unread != nil {
+				t.Errorf("copies were read, and yet it is known that %v were not", *ev.Unread)
+			}
 			files, err := filepath.Glob(dir + "/sha256/*/*")
 			if err != nil || len(files) != above {
 				t.Errorf("%d files above, want %d: %v", len(files), above, err)

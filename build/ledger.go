@@ -79,7 +79,7 @@ func generated(by string) func(string, bool) origin {
 const rpmdb = "usr/lib/sysimage/rpm"
 
 // byInstallation is what rpm made: folders and its database by itself, the
-// rest by scriptlets and triggers, of which it does not tell which.
+// rest by scriptlets and triggers.
 func byInstallation(p string, dir bool) origin {
 	switch {
 	case dir:

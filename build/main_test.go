@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 // tool finds a program of the machine, or skips the test.
-func tool(t *testing.T, name string) string {
+func tool(t testing.TB, name string) string {
 	t.Helper()
 	p, err := exec.LookPath(name)
 	if err != nil {

@@ -134,7 +134,7 @@ func (b *builder) layOut(image ociImage, index []byte, dir string) error {
 		}
 	}
 	for _, in := range image.blobs() {
-		if err := os.Symlink(b.inStore(in), filepath.Join(dir, ociBlobs, in.SHA256.Hex())); err != nil {
+		if err := os.Symlink(inSandbox(in), filepath.Join(dir, ociBlobs, in.SHA256.Hex())); err != nil {
 			return err
 		}
 	}

@@ -167,7 +167,7 @@ func TestImageLayout(t *testing.T) {
 		untar(t, archive, dir)
 		for _, name := range names(t, filepath.Join(dir, ociBlobs)) {
 			target, err := os.Readlink(filepath.Join(in, "pause", ociBlobs, name))
-			if err != nil || !strings.HasPrefix(target, "/store0/") {
+			if err != nil || !strings.HasPrefix(target, givenMount+"/") {
 				t.Errorf("%s: %s, %v", name, target, err)
 			}
 		}

@@ -92,10 +92,13 @@ type File struct {
 	// or all crates.
 	Inputs []string `json:"inputs,omitempty"`
 	// By says what made or changed it, or brought it there: "scriptlets" (and
-	// triggers), "rpm" (its database), "installation" (folders that no package
+	// triggers; "post of NAME-VERSION-RELEASE.ARCH" where it is known which), "rpm" (its database), "installation" (folders that no package
 	// names), "step 1", "overlay", "services", "settings" (what the lock has Caisson write),
 	// "kernel modules", "depmod", "normalise", "assembly".
 	By string `json:"by,omitempty"`
+	// SetBy is the scriptlet that gave it its owner, an attribute such as its
+	// capabilities, or its device's number, where one did, likewise.
+	SetBy string `json:"setBy,omitempty"`
 }
 
 // Evidence is evidence.json: what the sandbox recorded, step by step.
@@ -115,9 +118,15 @@ type Evidence struct {
 	// the builder no watches. The tools are not looked at, and what others open in
 	// the store at the same time counts as read: it is a hint, and nothing rests on it.
 	Unread *[]string `json:"unread,omitempty"`
+	// Reused are the steps that did not run: what they made and what was recorded of
+	// them then is of an earlier build of the same program, with the same tools and
+	// inputs.
+	Reused []string `json:"reused,omitempty"`
 	// Skipped are the scriptlets and triggers that were not run because the
 	// lock says so of their set, in the order of sets and packages.
 	Skipped []SkippedScript `json:"skippedScriptlets,omitempty"`
+	// NotRecorded says in words which attempts to get out fail without being listed.
+	NotRecorded []string `json:"notRecorded"`
 }
 
 // SkippedScript is a scriptlet or trigger that was not run.

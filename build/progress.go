@@ -36,6 +36,9 @@ type Event struct {
 	Unit  string `json:"unit,omitempty"`
 	// At is what is being done of it, such as the name of a package.
 	At string `json:"at,omitempty"`
+	// Reused: the step that has ended did not run, an earlier build's result was
+	// taken.
+	Reused bool `json:"reused,omitempty"`
 }
 
 // The names of the steps that all builds have, beside those of the lock's own.
@@ -56,8 +59,8 @@ const (
 // installStep is the name of the installation of a set.
 func installStep(set string) string { return "install " + set }
 
-// lockStep is the name of the lock's nth step, from 1.
-func lockStep(n int, s lock.Step) string {
+// StepName is the name of the lock's nth step, from 1, in events and messages.
+func StepName(n int, s lock.Step) string {
 	switch {
 	case s.Go != nil:
 		return fmt.Sprintf("step %d: go build %s", n, s.Go.Package)
@@ -74,7 +77,7 @@ func (b *builder) plan() {
 		names = append(names, installStep(lock.SetInitrd))
 	}
 	for i, s := range b.Lock.Steps {
-		names = append(names, lockStep(i+1, s))
+		names = append(names, StepName(i+1, s))
 	}
 	names = append(names, stepRoot)
 	if b.hasInitrd() {
@@ -138,6 +141,9 @@ func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.e.State, p.e.At = Ended, ""
+	p.b.mu.Lock()
+	p.e.Reused = p.b.reused[p.e.Step]
+	p.b.mu.Unlock()
 	p.b.tell(p.e)
 }
 
@@ -179,6 +185,7 @@ var namedEpoch = regexp.MustCompile(`-[0-9]+:`)
 type rpmLines struct {
 	p    *progress
 	want map[string]bool
+	seen []string // in their order
 	line []byte
 }
 
@@ -203,6 +210,7 @@ func (r *rpmLines) Write(b []byte) (int, error) {
 		}
 		if name := string(r.line); r.want[name] {
 			delete(r.want, name)
+			r.seen = append(r.seen, name)
 			r.p.moved(1, name)
 		}
 		r.line = r.line[:0]

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -20,20 +18,6 @@ import (
 	"caisson/lock/digest"
 	"caisson/prefetch/cas"
 )
-
-// storeMount is where a layer of the store lies in every sandbox, read-only.
-func storeMount(layer int) string { return "/store" + strconv.Itoa(layer) }
-
-// inStore is an input's path inside a sandbox.
-func (b *builder) inStore(in *lock.Input) string {
-	at := b.Store.Path(in.SHA256)
-	for i, dir := range b.Store.Dirs() {
-		if rel, ok := strings.CutPrefix(at, dir+"/"); ok {
-			return path.Join(storeMount(i), rel)
-		}
-	}
-	return at
-}
 
 // of is the inputs of one of this image's sets.
 func (b *builder) of(set string) []*lock.Input {
@@ -153,7 +137,8 @@ func (c *capped) text() string {
 
 // run runs a step and records it. Whatever ends otherwise than by exit code 0
 // is an error, and so is a network attempt unless the lock says otherwise. What
-// the step prints goes to the Spec's Stdout, too.
+// the step prints goes to the Spec's Stdout, too. What is otherwise around the build's
+// commands is around this one, but for user and umask, which are the Spec's.
 func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec) (res *sandbox.Result, stderr string, err error) {
 	var out, errs capped
 	if s.Stdout == nil {
@@ -161,11 +146,19 @@ func (b *builder) run(ctx context.Context, inputs []*lock.Input, s sandbox.Spec)
 	}
 	s.Stdout, s.Stderr = io.MultiWriter(&out, s.Stdout), &errs
 	s.Timeout = b.StepTimeout
+	own := s.Around
+	s.Around = b.Around
+	s.Around.User, s.Around.Umask = own.User, own.Umask
 	s.Env = append(s.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.Lock.Epoch))
 	if len(inputs) > 0 { // a root that is written to gets no folder for what it is not given
-		for i, dir := range b.Store.Dirs() {
-			s.Mounts = append(s.Mounts, sandbox.Mount{Source: dir, Target: storeMount(i)})
+		given, err := b.give(inputs)
+		if !b.Keep { // else with the working folder: a shell is to find them
+			defer func() { err = errors.Join(err, removeAll(given.Source)) }()
 		}
+		if err != nil {
+			return nil, "", err
+		}
+		s.Mounts = append(s.Mounts, given)
 	}
 	if b.Keep {
 		b.noteSpec(s)

@@ -6,7 +6,9 @@ import (
 	"sort"
 	"strings"
 
+	"caisson/build/rootfs"
 	"caisson/lock"
+	"caisson/prefetch/cas"
 )
 
 // scriptless tells whether a set's scriptlets and triggers are not run.
@@ -67,12 +69,20 @@ func (b *builder) noteScripts(i *installed, inputs []*lock.Input) {
 		r.UID, r.GID = nil, nil
 		i.seen[id] = r
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.skipped[i.set] = skippedOf(i.set, i.packages, inputs)
+}
+
+// skippedOf are the scriptlets and triggers that an installation of a set's
+// packages, of these inputs, sets off.
+func skippedOf(set string, packages []*rootfs.Package, inputs []*lock.Input) []SkippedScript {
 	names := map[string]bool{}
 	for _, in := range inputs {
 		names[in.RPM.Name] = true
 	}
 	var paths []string
-	for _, p := range i.packages {
+	for _, p := range packages {
 		for k := range p.Files {
 			paths = append(paths, p.Files[k].Path)
 		}
@@ -83,17 +93,41 @@ func (b *builder) noteScripts(i *installed, inputs []*lock.Input) {
 		return at < len(paths) && strings.HasPrefix(paths[at], prefix)
 	}
 	skipped := []SkippedScript{}
-	for _, p := range i.packages {
+	for _, p := range packages {
 		for k := range p.Scripts {
 			s := &p.Scripts[k]
 			if on, ok := s.SetOff(names, brought); ok {
-				skipped = append(skipped, SkippedScript{Set: i.set, Package: p.NEVRA, Kind: s.Kind, Program: s.Program, On: on})
+				skipped = append(skipped, SkippedScript{Set: set, Package: p.NEVRA, Kind: s.Kind, Program: s.Program, On: on})
 			}
 		}
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.skipped[i.set] = skipped
+	return skipped
+}
+
+// Skipped is what Evidence.Skipped has after a build of the lock, by the headers of
+// the packages in the store.
+func Skipped(l *lock.Lock, store *cas.Store, arch, variant string) ([]SkippedScript, error) {
+	b := &builder{Options: Options{Lock: l, Store: store, Arch: arch, Variant: variant}, skipped: map[string][]SkippedScript{}}
+	b.image, _ = l.ImageFor(variant)
+	sets := []string{lock.SetRoot}
+	if b.hasInitrd() {
+		sets = append(sets, lock.SetInitrd)
+	}
+	for _, set := range sets {
+		if !b.scriptless(set) {
+			continue
+		}
+		var packages []*rootfs.Package
+		for _, in := range b.of(set) {
+			p, err := b.header(in)
+			if err != nil {
+				return nil, err
+			}
+			packages = append(packages, p)
+		}
+		b.skipped[set] = skippedOf(set, packages, b.of(set))
+	}
+	return b.skippedScripts(), nil
 }
 
 // skippedScripts are those of all sets.

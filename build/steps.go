@@ -37,12 +37,13 @@ func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 	for i, s := range b.Lock.Steps {
 		g.Go(func() (err error) {
 			switch {
+			case !b.wanted(i + 1):
 			case s.Go != nil:
-				defer b.begin(lockStep(i+1, s)).end()
-				done[i], err = b.goStep(gctx, i+1, s.Go)
+				defer b.begin(StepName(i+1, s)).end()
+				done[i], err = b.goStep(gctx, i+1, s)
 			case s.Cargo != nil:
-				defer b.begin(lockStep(i+1, s)).end()
-				done[i], err = b.cargoStep(gctx, i+1, s.Cargo)
+				defer b.begin(StepName(i+1, s)).end()
+				done[i], err = b.cargoStep(gctx, i+1, s)
 			}
 			return err
 		})
@@ -51,10 +52,13 @@ func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 		return err
 	}
 	for i, s := range b.Lock.Steps {
+		if !b.wanted(i + 1) {
+			continue
+		}
 		put := done[i]
 		if put == nil {
-			err := b.during(lockStep(i+1, s), func() (err error) {
-				put, err = b.runStep(ctx, i+1, s.Run, root)
+			err := b.during(StepName(i+1, s), func() (err error) {
+				put, err = b.runStep(ctx, i+1, s, root)
 				return err
 			})
 			if err != nil {
@@ -68,27 +72,23 @@ func (b *builder) runSteps(ctx context.Context, root *pendingRoot) error {
 	return nil
 }
 
-// payload unpacks the source of the payload of that kind and name into a
-// folder of the step's own, and returns that and all inputs of the payload.
-func (b *builder) payload(n int, kind, name string) (src string, inputs []*lock.Input, err error) {
+// payload finds the source of the payload of that kind and name, and all inputs
+// of the payload.
+func (b *builder) payload(n int, kind, name string) (tree *lock.Input, inputs []*lock.Input, err error) {
 	i := slices.IndexFunc(b.Lock.Payloads, func(p lock.Payload) bool { return p.Kind == kind && p.Name == name })
 	if i < 0 {
-		return "", nil, fmt.Errorf("step %d: the lock has no %s payload %q", n, kind, name)
+		return nil, nil, fmt.Errorf("step %d: the lock has no %s payload %q", n, kind, name)
 	}
 	p := b.Lock.Payloads[i]
-	tree := b.Lock.Find(lock.KindTree, p.Source)
+	tree = b.Lock.Find(lock.KindTree, p.Source)
 	if tree == nil {
-		return "", nil, fmt.Errorf("step %d: the lock has no source %q", n, p.Source)
-	}
-	src = b.stepDir(n, "src")
-	if err := b.unpackTree(tree, src); err != nil {
-		return "", nil, err
+		return nil, nil, fmt.Errorf("step %d: the lock has no source %q", n, p.Source)
 	}
 	inputs = b.Lock.Of(b.Arch, kind+":"+name)
 	if !slices.Contains(inputs, tree) {
 		inputs = append(inputs, tree)
 	}
-	return src, inputs, nil
+	return tree, inputs, nil
 }
 
 // stepDir is a folder of one step's own.
@@ -124,73 +124,74 @@ func refs(inputs []*lock.Input) []string {
 	return out
 }
 
-func (b *builder) goStep(ctx context.Context, n int, s *lock.GoStep) (put func() error, err error) {
-	src, inputs, err := b.payload(n, "go", s.Input)
+func (b *builder) goStep(ctx context.Context, n int, s lock.Step) (put func() error, err error) {
+	tree, inputs, err := b.payload(n, "go", s.Go.Input)
 	if err != nil {
 		return nil, err
 	}
-	proxy, toolchain, out := b.stepDir(n, "proxy"), b.stepDir(n, "toolchain"), b.stepDir(n, "out")
+	out := b.stepDir(n, "out")
 	if err := makeDir(out); err != nil {
 		return nil, err
 	}
+	err = b.orReuse(n, s, reusable{StepName(n, s), inputs, out}, func() error { return b.goBuild(ctx, n, s.Go, tree, inputs, out) })
+	if err != nil {
+		return nil, err
+	}
+	program := filepath.Join(out, "program")
+	made, err := madeOf(program, inputs)
+	if err != nil {
+		return nil, fmt.Errorf("step %d: %w", n, err)
+	}
+	return func() error { return b.program(program, s.Go.To, n, made) }, nil
+}
+
+// goBuild compiles a program into the folder out.
+func (b *builder) goBuild(ctx context.Context, n int, s *lock.GoStep, tree *lock.Input, inputs []*lock.Input, out string) error {
+	src, proxy, toolchain := b.stepDir(n, "src"), b.stepDir(n, "proxy"), b.stepDir(n, "toolchain")
+	if err := b.unpackTree(tree, src); err != nil {
+		return err
+	}
 	var files []gobuild.File
-	var locked []gomod.Module
 	for _, in := range inputs {
 		switch in.Kind {
 		case lock.KindToolchain:
 			if err := gobuild.Toolchain(ctx, b.Store.Path(in.SHA256), toolchain); err != nil {
-				return nil, fmt.Errorf("%s: %w", ref(in), err)
+				return fmt.Errorf("%s: %w", ref(in), err)
 			}
 		case lock.KindGo:
 			kind := strings.TrimPrefix(filepath.Ext(in.Name), ".")
-			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: b.inStore(in), H1: in.Go.H1})
-			if kind == gobuild.KindZip {
-				locked = append(locked, gomod.Module{Path: in.Go.Module, Version: in.Go.Version, ZipH1: in.Go.H1})
-			}
+			files = append(files, gobuild.File{Module: in.Go.Module, Version: in.Go.Version, Kind: kind, Path: inSandbox(in), H1: in.Go.H1})
 		}
 	}
 	if err := gobuild.Proxy(proxy, files); err != nil {
-		return nil, err
+		return err
 	}
 	workspace := gomod.Workspace(os.DirFS(src))
 	if workspace {
 		if err := gobuild.CompleteWorkSum(src, files); err != nil {
-			return nil, fmt.Errorf("step %d: %w", n, err)
+			return fmt.Errorf("step %d: %w", n, err)
 		}
 	}
 	job := gobuild.Job{
 		Toolchain: "/toolchain", Proxy: "/proxy", Source: "/src", Out: "/out/program",
 		Package: s.Package, LDFlags: s.LDFlags, Epoch: b.Lock.Epoch, Workspace: workspace, Cgo: s.Cgo,
 	}
-	_, _, err = b.run(ctx, inputs, sandbox.Spec{
-		Name: fmt.Sprintf("step %d: go build %s", n, s.Package), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src",
+	_, _, err := b.run(ctx, inputs, sandbox.Spec{
+		Name: StepName(n, lock.Step{Go: s}), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src", Around: b.asOther(),
 		Mounts: []sandbox.Mount{
 			{Source: toolchain, Target: "/toolchain"}, {Source: proxy, Target: "/proxy"},
 			{Source: src, Target: "/src"}, {Source: out, Target: "/out", Writable: true},
 		},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	used, err := checkModules(filepath.Join(out, "program"), locked)
-	if err != nil {
-		return nil, fmt.Errorf("step %d: %w", n, err)
-	}
-	var made []*lock.Input // of what the program really is
-	for _, in := range inputs {
-		if in.Kind != lock.KindGo || used[gomod.Module{Path: in.Go.Module, Version: in.Go.Version}] {
-			made = append(made, in)
-		}
-	}
-	if err := removeAll(toolchain); err != nil {
-		return nil, err
-	}
-	return func() error { return b.program(filepath.Join(out, "program"), s.To, n, made) }, nil
+	return removeAll(toolchain)
 }
 
-// checkModules compares what the program says it was made of with the lock, and
-// returns the modules, by path and version.
-func checkModules(program string, locked []gomod.Module) (map[gomod.Module]bool, error) {
+// madeOf compares what a program says it was made of with what was locked for it,
+// and returns the inputs without the modules that are not in it.
+func madeOf(program string, inputs []*lock.Input) ([]*lock.Input, error) {
 	f, err := os.Open(program)
 	if err != nil {
 		return nil, err
@@ -200,28 +201,59 @@ func checkModules(program string, locked []gomod.Module) (map[gomod.Module]bool,
 	if err != nil {
 		return nil, err
 	}
-	in := map[gomod.Module]bool{}
+	type version struct{ path, version string }
+	there := map[version]bool{}
 	for _, m := range used {
-		in[gomod.Module{Path: m.Path, Version: m.Version}] = true
+		there[version{m.Path, m.Version}] = true
 	}
-	return in, gobuild.CheckSubset(used, locked)
+	var locked []gomod.Module
+	var made []*lock.Input
+	for _, in := range inputs {
+		if in.Kind != lock.KindGo {
+			made = append(made, in)
+			continue
+		}
+		if filepath.Ext(in.Name) == "."+gobuild.KindZip {
+			locked = append(locked, gomod.Module{Path: in.Go.Module, Version: in.Go.Version, ZipH1: in.Go.H1})
+		}
+		if there[version{in.Go.Module, in.Go.Version}] {
+			made = append(made, in)
+		}
+	}
+	return made, gobuild.CheckSubset(used, locked)
 }
 
-func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put func() error, err error) {
-	src, inputs, err := b.payload(n, "cargo", s.Input)
+func (b *builder) cargoStep(ctx context.Context, n int, s lock.Step) (put func() error, err error) {
+	tree, inputs, err := b.payload(n, "cargo", s.Cargo.Input)
 	if err != nil {
 		return nil, err
 	}
-	registry, target := b.stepDir(n, "registry"), b.stepDir(n, "target")
-	if err := makeDir(target); err != nil {
+	out := b.stepDir(n, "out")
+	if err := makeDir(out); err != nil {
 		return nil, err
+	}
+	err = b.orReuse(n, s, reusable{StepName(n, s), inputs, out}, func() error { return b.cargoBuild(ctx, n, s.Cargo, tree, inputs, out) })
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return b.program(filepath.Join(out, "program"), s.Cargo.To, n, inputs) }, nil
+}
+
+// cargoBuild compiles a program into the folder out.
+func (b *builder) cargoBuild(ctx context.Context, n int, s *lock.CargoStep, tree *lock.Input, inputs []*lock.Input, out string) error {
+	src, registry, target := b.stepDir(n, "src"), b.stepDir(n, "registry"), b.stepDir(n, "target")
+	if err := b.unpackTree(tree, src); err != nil {
+		return err
+	}
+	if err := makeDir(target); err != nil {
+		return err
 	}
 	locked, err := cargo.Read(os.DirFS(src))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := b.crates(registry, locked, inputs); err != nil {
-		return nil, fmt.Errorf("step %d: %w", n, err)
+		return fmt.Errorf("step %d: %w", n, err)
 	}
 	job := cargobuild.Job{
 		Config: "/registry/config.toml", Source: "/src", Tmp: "/target",
@@ -235,22 +267,25 @@ func (b *builder) cargoStep(ctx context.Context, n int, s *lock.CargoStep) (put 
 	}
 	config := cargobuild.Config("/registry", job, locked)
 	if err := os.WriteFile(filepath.Join(registry, "config.toml"), config, 0o644); err != nil { //nolint:gosec // read inside the sandbox
-		return nil, err
+		return err
 	}
 	_, _, err = b.run(ctx, inputs, sandbox.Spec{
-		Name: fmt.Sprintf("step %d: cargo build %s", n, s.Bin), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src",
+		Name: StepName(n, lock.Step{Cargo: s}), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src", Around: b.asOther(),
 		Mounts: []sandbox.Mount{
 			{Source: registry, Target: "/registry"}, {Source: src, Target: "/src"}, {Source: target, Target: "/target", Writable: true},
 		},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	rel, err := filepath.Rel("/target", job.Program())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return func() error { return b.program(filepath.Join(target, rel), s.To, n, inputs) }, nil
+	if err := os.Rename(filepath.Join(target, rel), filepath.Join(out, "program")); err != nil {
+		return fmt.Errorf("step %d left no program: %w", n, err)
+	}
+	return removeAll(target)
 }
 
 // crates lays out what Cargo.lock names, each from the input that the lock has
@@ -270,7 +305,7 @@ func (b *builder) crates(registry string, locked *cargo.Lock, inputs []*lock.Inp
 		if in == nil {
 			return fmt.Errorf("the lock does not have %s with checksum %s, which Cargo.lock names", c.File(), c.Checksum)
 		}
-		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: b.inStore(in)})
+		files = append(files, cargobuild.File{Crate: c, Path: b.Store.Path(in.SHA256), Target: inSandbox(in)})
 	}
 	if err := cargobuild.LocalRegistry(registry, files); err != nil || len(locked.Git) == 0 {
 		return err
@@ -291,7 +326,7 @@ func (b *builder) crates(registry string, locked *cargo.Lock, inputs []*lock.Inp
 
 // runStep runs a line of shell with the file inputs and the OCI images in $IN
 // and everything it leaves in $OUT going into the root.
-func (b *builder) runStep(ctx context.Context, n int, script string, root *pendingRoot) (put func() error, err error) {
+func (b *builder) runStep(ctx context.Context, n int, s lock.Step, root *pendingRoot) (put func() error, err error) {
 	in, out := b.stepDir(n, "in"), b.stepDir(n, "out")
 	for _, d := range []string{in, out} {
 		if err := makeDir(d); err != nil {
@@ -304,7 +339,7 @@ func (b *builder) runStep(ctx context.Context, n int, script string, root *pendi
 		if f.Kind != lock.KindFile {
 			continue
 		}
-		if err := os.Symlink(b.inStore(f), filepath.Join(in, f.Name)); err != nil {
+		if err := os.Symlink(inSandbox(f), filepath.Join(in, f.Name)); err != nil {
 			return nil, err
 		}
 		inputs = append(inputs, f)
@@ -321,14 +356,17 @@ func (b *builder) runStep(ctx context.Context, n int, script string, root *pendi
 	inputs = append(inputs, repositories...)
 	how := origin{account: Compiled, inputs: refs(inputs), by: fmt.Sprintf("step %d", n)}
 	spec := sandbox.Spec{
-		Name: fmt.Sprintf("step %d: run", n), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", script},
-		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp",
+		Name: StepName(n, s), Root: b.tools, Args: []string{"bash", "-euo", "pipefail", "-c", s.Run},
+		Env: []string{"IN=/in", "OUT=/out"}, Dir: "/tmp", Around: b.asOther(),
 		Mounts: append([]sandbox.Mount{{Source: in, Target: "/in"}, {Source: out, Target: "/out", Writable: true}}, mounts...),
 	}
-	if usesRoot.MatchString(script) {
+	if usesRoot.MatchString(s.Run) { // what it makes there is in no folder of its own
 		err = b.runOnRoot(ctx, root, inputs, spec, how)
 	} else {
-		_, _, err = b.run(ctx, inputs, spec)
+		err = b.orReuse(n, s, reusable{spec.Name, inputs, out}, func() error {
+			_, _, err := b.run(ctx, inputs, spec)
+			return err
+		})
 	}
 	if err != nil {
 		return nil, err
@@ -363,7 +401,7 @@ func (b *builder) runOnRoot(ctx context.Context, root *pendingRoot, inputs []*lo
 	s.Mounts = append(s.Mounts, sandbox.Mount{Source: root.dir, Target: sysroot, Writable: true})
 	s.ProcIn, s.DevIn = []string{sysroot}, []string{sysroot}
 	s.Env = append(s.Env, "ROOT="+sysroot, "SYSTEMD_OFFLINE=1", "PYTHONDONTWRITEBYTECODE=1")
-	s.FakeOwnership, s.Files = true, root.seen
+	s.FakeOwnership, s.Files, s.Around.User = true, root.seen, 0
 	res, _, err := b.run(ctx, inputs, s)
 	if err != nil {
 		return err

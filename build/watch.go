@@ -84,12 +84,12 @@ func (b *builder) unread(w *watch, inputs []*lock.Input) (*[]string, error) {
 		return nil, nil
 	}
 	opened, ok, err := w.opened()
-	if err := errors.Join(err, w.close()); err != nil || !ok {
+	if err := errors.Join(err, w.close()); err != nil || !ok || b.copied {
 		return nil, err
 	}
 	out, tools := []string{}, b.of(lock.SetTools) // which were unpacked before
 	for _, in := range inputs {
-		if b.given[in] && !opened[in] && !slices.Contains(tools, in) {
+		if b.given[in] && !opened[in] && !b.givenThen[in] && !slices.Contains(tools, in) {
 			out = append(out, ref(in))
 		}
 	}

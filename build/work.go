@@ -9,10 +9,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"caisson/lock"
@@ -79,6 +81,30 @@ func (w *workDir) claim() (bool, error) {
 	return true, nil
 }
 
+// removeRoots removes the folders of the working folder once the disk has been
+// written from them, beside what is still done: the last of a build would else
+// be to wait for it. Who keeps what fails keeps them to the end.
+func (b *builder) removeRoots(ctx context.Context) error {
+	if b.Keep {
+		return nil
+	}
+	entries, err := os.ReadDir(b.work)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if e.IsDir() {
+			if err := removeAll(filepath.Join(b.work, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // remove removes the folder and all that is in it.
 func (w *workDir) remove() error {
 	defer w.lock.Close()
@@ -117,8 +143,19 @@ func removeStale(out string) {
 	}
 }
 
-// removeAll removes a tree whose folders may be closed to their owner.
+// removeAll removes a tree whose folders may be closed to their owner: the
+// files of several folders at a time, then the folders. What the first pass
+// could not remove, the second meets again.
 func removeAll(dir string) error {
+	var g errgroup.Group
+	g.SetLimit(2 * runtime.GOMAXPROCS(0)) //nolint:forbidigo // it changes no bytes
+	_ = filepath.WalkDir(dir, func(p string, d os.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			g.Go(func() error { return removeFiles(p) })
+		}
+		return nil
+	})
+	_ = g.Wait()
 	err := os.RemoveAll(dir)
 	if err == nil || !errors.Is(err, os.ErrPermission) {
 		return err
@@ -130,6 +167,17 @@ func removeAll(dir string) error {
 		return nil
 	})
 	return os.RemoveAll(dir)
+}
+
+// removeFiles removes what is in a folder and is none.
+func removeFiles(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if !e.IsDir() {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // descriptions are the files of an output folder that say something of its
@@ -256,6 +304,13 @@ func (l *stepLog) Append(step, output string) {
 		output += "\n"
 	}
 	l.steps[step] += output
+}
+
+// text is what was appended under a name.
+func (l *stepLog) text(step string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.steps[step]
 }
 
 // Close writes the log. Closing it again is no error.

@@ -69,7 +69,7 @@ func (r *registry) login(ctx context.Context, c *Client) (http.RoundTripper, err
 	if r.in != nil {
 		return r.in, nil
 	}
-	in, by, err := loginRegistry(ctx, c.http.Transport, r.repo, c.cfg, r.insecure)
+	in, by, err := loginRegistry(ctx, c.http.Transport, r.repo, c.cfg, transport.PullScope, r.insecure)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

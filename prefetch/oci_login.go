@@ -34,13 +34,13 @@ var errGuard = errors.New("refused")
 // pass is tried again as often as cfg says, and after the time that the
 // registry asks for.
 func LoginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repository, cfg Config) (http.RoundTripper, error) {
-	in, _, err := loginRegistry(ctx, t, repo, cfg, false)
+	in, _, err := loginRegistry(ctx, t, repo, cfg, transport.PullScope, false)
 	return in, err
 }
 
-// loginRegistry is LoginRegistry, and returns by what it was logged in. An
-// insecure registry may speak without TLS, and then gets no login.
-func loginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repository, cfg Config, insecure bool) (in http.RoundTripper, by string, err error) {
+// loginRegistry is LoginRegistry for a scope, and returns by what it was logged
+// in. An insecure registry may speak without TLS, and then gets no login.
+func loginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repository, cfg Config, scope string, insecure bool) (in http.RoundTripper, by string, err error) {
 	cfg = cfg.withDefaults()
 	auth := authn.Anonymous
 	if cfg.Keychain != nil {
@@ -55,7 +55,7 @@ func loginRegistry(ctx context.Context, t http.RoundTripper, repo name.Repositor
 	backoff := cfg.Backoff
 	for left := cfg.Retries; ; left-- {
 		try, cancel := context.WithTimeout(ctx, cfg.IdleTimeout)
-		in, err := transport.NewWithContext(try, repo.Registry, auth, g, []string{repo.Scope(transport.PullScope)})
+		in, err := transport.NewWithContext(try, repo.Registry, auth, g, []string{repo.Scope(scope)})
 		cancel()
 		if err == nil {
 			return in, by, nil

@@ -2,7 +2,6 @@ package verify
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -12,6 +11,20 @@ import (
 
 // maxClaims is how many differences of two evidences are named.
 const maxClaims = 5
+
+// claimedUsual refuses an image whose steps were run with other surroundings than
+// every build gives them.
+func (v *verification) claimedUsual() {
+	if v.claimed == nil {
+		return
+	}
+	for i := range v.claimed.Steps {
+		if s := &v.claimed.Steps[i]; s.Around != nil && !s.Around.Fixed() {
+			v.check("evidence as usual", Failed, "step %q was run with other surroundings than a build gives its steps: %s is that of a rebuild which looks for fragile steps", s.Step, evidenceFile)
+			return
+		}
+	}
+}
 
 // compareEvidence compares what the builder recorded with what the verifier's
 // own rebuild did, step by step. Compared is what follows from the lock: which
@@ -85,12 +98,12 @@ func byStep(steps []sandbox.Evidence) (byName map[string]*sandbox.Evidence, twic
 func stepClaims(their, our *sandbox.Evidence) []string {
 	var out []string
 	in := fmt.Sprintf("step %q: ", our.Step)
-	out = claimList(out, in, "command", inAnyStore(their.Command), inAnyStore(our.Command))
-	out = claimList(out, in, "environment", inAnyStore(their.Environment), inAnyStore(our.Environment))
+	out = claimList(out, in, "command", their.Command, our.Command)
+	out = claimList(out, in, "environment", unvaried(our, their.Environment), unvaried(our, our.Environment))
 	out = claimList(out, in, "namespaces", their.Namespaces, our.Namespaces)
 	for _, c := range [...]struct{ what, their, our string }{
 		{"folder", their.Dir, our.Dir},
-		{"host name", their.Hostname, our.Hostname},
+		{"host name", usualHost(our, their.Hostname), usualHost(our, our.Hostname)},
 		{"end", ended(their), ended(our)},
 		{"inputs", stepInputs(their), stepInputs(our)},
 	} {
@@ -125,17 +138,23 @@ func element(list []string, i int) string {
 	return fmt.Sprintf("%.200q", list[i])
 }
 
-// storeLayer is the mount of a store in a sandbox, numbered by how many stores
-// lie over each other on a machine.
-var storeLayer = regexp.MustCompile(`/store[0-9]+\b`)
-
-// inAnyStore replaces the number of a store's layer, which is the machine's.
-func inAnyStore(list []string) []string {
-	out := make([]string, len(list))
-	for i, s := range list {
-		out[i] = storeLayer.ReplaceAllString(s, "/store")
+// unvaried are the variables of an environment that the rebuild did not vary.
+func unvaried(our *sandbox.Evidence, env []string) []string {
+	if our.Around == nil {
+		return env
 	}
-	return out
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		key, _, _ := strings.Cut(kv, "=")
+		return slices.ContainsFunc(our.Around.Env, func(v string) bool { return strings.HasPrefix(v, key+"=") })
+	})
+}
+
+// usualHost is a host name, or nothing where the rebuild varied it.
+func usualHost(our *sandbox.Evidence, name string) string {
+	if our.Around != nil && our.Around.Hostname != "" {
+		return ""
+	}
+	return name
 }
 
 func ended(e *sandbox.Evidence) string {

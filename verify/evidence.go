@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"caisson/build"
 	"caisson/build/sandbox"
+	"caisson/lock"
 )
 
 // isolated are the namespaces that every step must have had of its own.
@@ -60,6 +62,9 @@ func (v *verification) judgeEvidence(ev *build.Evidence) error {
 	if len(ev.Steps) == 0 {
 		return errors.New("no step was recorded")
 	}
+	if err := v.judgeSkipped(ev.Skipped); err != nil {
+		return err
+	}
 	for i := range ev.Steps {
 		if a := ev.Steps[i].NetworkAttempts(); len(a) > 0 && !v.Lock.RecordNetwork {
 			return fmt.Errorf("step %q: %s tried to reach %s", ev.Steps[i].Step, a[0].Exe, a[0].Destination)
@@ -69,6 +74,38 @@ func (v *verification) judgeEvidence(ev *build.Evidence) error {
 		}
 	}
 	return nil
+}
+
+// judgeSkipped compares the scriptlets that were not run with those of the lock's
+// packages, as the store has them. Where nothing is rebuilt there is no store: then
+// it is only looked at that they are of sets whose scriptlets the lock leaves out.
+func (v *verification) judgeSkipped(got []build.SkippedScript) error {
+	if v.Store == nil {
+		for _, s := range got {
+			name := v.Lock.SetFor(s.Set, v.Variant)
+			if !slices.ContainsFunc(v.Lock.Sets, func(set lock.Set) bool { return set.Name == name && set.Scriptlets == lock.ScriptletsSkip }) {
+				return fmt.Errorf("it lists %s of %s as not run, and the lock runs the scriptlets of the %s", s.Kind, s.Package, s.Set)
+			}
+		}
+		return nil
+	}
+	want, err := build.Skipped(v.Lock, v.Store, v.Arch, v.Variant)
+	if err != nil {
+		return fmt.Errorf("reading which scriptlets the lock leaves out: %w", err)
+	}
+	for i := range max(len(got), len(want)) {
+		switch {
+		case i >= len(want) || i < len(got) && !reflect.DeepEqual(got[i], want[i]) && !containsScript(want, &got[i]):
+			return fmt.Errorf("it lists %s of %s in the %s as not run, which the lock's packages do not have", got[i].Kind, got[i].Package, got[i].Set)
+		case i >= len(got) || !reflect.DeepEqual(got[i], want[i]):
+			return fmt.Errorf("it does not list %s of %s in the %s, which was not run, or not in its place", want[i].Kind, want[i].Package, want[i].Set)
+		}
+	}
+	return nil
+}
+
+func containsScript(all []build.SkippedScript, s *build.SkippedScript) bool {
+	return slices.ContainsFunc(all, func(o build.SkippedScript) bool { return reflect.DeepEqual(o, *s) })
 }
 
 func judgeStep(s *sandbox.Evidence) error {

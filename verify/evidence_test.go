@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -9,9 +10,11 @@ import (
 	"testing"
 
 	"caisson/build"
+	"caisson/build/rootfs/rpmtest"
 	"caisson/build/sandbox"
 	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/prefetch/cas"
 )
 
 // TestEvidence changes sound evidence in one way each.
@@ -71,5 +74,61 @@ func TestEvidence(t *testing.T) {
 				t.Errorf("got %+v, want %s with %q", c, tt.want, tt.detail)
 			}
 		})
+	}
+}
+
+// TestSkippedScripts has evidence that lists other scriptlets as not run than the
+// lock's packages have.
+func TestSkippedScripts(t *testing.T) {
+	store, err := cas.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lock.Lock{Name: "x", Arches: []string{"x86_64"}, Sets: []lock.Set{{Name: lock.SetRoot, Scriptlets: lock.ScriptletsSkip}, {Name: lock.SetInitrd}}}
+	for _, name := range []string{"one", "two"} {
+		rpm := rpmtest.Package{Name: name, Tags: []rpmtest.Tag{rpmtest.Text(1024, "true"), rpmtest.Text(1086, "/bin/sh"), rpmtest.Text(1152, "x"), rpmtest.Text(1154, "<lua>")}}
+		sum, _, err := store.Put(bytes.NewReader(rpm.Bytes()), [32]byte{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Inputs = append(l.Inputs, lock.Input{
+			Kind: lock.KindRPM, Name: name + "-1-1.x86_64", SHA256: sum, RPM: &lock.RPM{Name: name},
+			For: []lock.Use{{Arch: "x86_64", Set: lock.SetRoot}, {Arch: "x86_64", Set: lock.SetInitrd}},
+		})
+	}
+	sound, err := build.Skipped(l, store, "x86_64", "")
+	if err != nil || len(sound) != 4 {
+		t.Fatalf("got %+v, %v, want four", sound, err)
+	}
+	more := build.SkippedScript{Set: lock.SetRoot, Package: "one-1-1.x86_64", Kind: "pre", Program: "/bin/sh"}
+	initrd := sound[0]
+	initrd.Set = lock.SetInitrd
+	other := sound[3]
+	other.Program = "/bin/sh"
+	for _, tt := range []struct {
+		name    string
+		skipped []build.SkippedScript
+		want    string
+		blind   bool // found without a store, too
+	}{
+		{"as it is", sound, "", false},
+		{"one less", sound[1:], "does not list post of one-1-1.x86_64", false},
+		{"the last one less", sound[:3], "does not list posttrans of two-1-1.x86_64", false},
+		{"none", nil, "does not list post of one-1-1.x86_64", false},
+		{"one more", append(slices.Clone(sound), more), "lists pre of one-1-1.x86_64 in the root", false},
+		{"one more in front", append([]build.SkippedScript{more}, sound...), "lists pre of one-1-1.x86_64 in the root", false},
+		{"one twice", append(slices.Clone(sound), sound[3]), "lists posttrans of two-1-1.x86_64 in the root", false},
+		{"another program", append(slices.Clone(sound[:3]), other), "lists posttrans of two-1-1.x86_64", false},
+		{"of a set that runs them", append([]build.SkippedScript{initrd}, sound...), "of the initrd", true},
+	} {
+		v := &verification{Options: Options{Lock: l, Store: store, Arch: "x86_64"}}
+		err := v.judgeSkipped(tt.skipped)
+		if tt.blind {
+			v.Store = nil
+			err = v.judgeSkipped(tt.skipped)
+		}
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, want an error with %q", tt.name, err, tt.want)
+		}
 	}
 }

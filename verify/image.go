@@ -93,8 +93,13 @@ func Describe(dir string, img *build.Image) (*Description, error) {
 // Measure predicts what the image at name will measure, and says which boot
 // phases its systemd extends PCR 11 by before a login: it looks into the root.
 func Measure(name string) (*measure.Result, []string, error) {
+	return MeasureOn(measure.Platform{}, name)
+}
+
+// MeasureOn is Measure for a machine with such firmware settings.
+func MeasureOn(platform measure.Platform, name string) (*measure.Result, []string, error) {
 	var phases []string
-	m, err := predict(name, func(d *Disk, m *measure.Result) (err error) {
+	m, err := predict(platform, name, func(d *Disk, m *measure.Result) (err error) {
 		phases, err = bootPhases(d, m.UKI)
 		return err
 	})
@@ -103,17 +108,20 @@ func Measure(name string) (*measure.Result, []string, error) {
 
 // Predict predicts what the image at name will measure, whatever file system
 // its root has.
-func Predict(name string) (*measure.Result, error) {
-	return predict(name, func(*Disk, *measure.Result) error { return nil })
+func Predict(name string) (*measure.Result, error) { return PredictOn(measure.Platform{}, name) }
+
+// PredictOn is Predict for a machine with such firmware settings.
+func PredictOn(platform measure.Platform, name string) (*measure.Result, error) {
+	return predict(platform, name, func(*Disk, *measure.Result) error { return nil })
 }
 
-func predict(name string, more func(*Disk, *measure.Result) error) (*measure.Result, error) {
+func predict(platform measure.Platform, name string, more func(*Disk, *measure.Result) error) (*measure.Result, error) {
 	d, err := OpenDisk(name)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	m, err := measure.Disk(d, d.Size)
+	m, err := measure.DiskOn(platform, d, d.Size)
 	if err == nil {
 		err = more(d, m)
 	}

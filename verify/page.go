@@ -2,7 +2,7 @@ package verify
 
 import (
 	"cmp"
-	_ "embed" // the template
+	"embed"
 	"fmt"
 	"html/template"
 	"io"
@@ -16,8 +16,8 @@ import (
 	"caisson/verify/diff"
 )
 
-//go:embed report.gohtml
-var pageTemplate string
+//go:embed *.gohtml
+var templates embed.FS
 
 // openNodes is up to how many differences all are shown unfolded.
 const openNodes = 60
@@ -25,11 +25,16 @@ const openNodes = 60
 // WritePage writes the report as one HTML page that needs nothing else: no
 // network, no script. Whatever comes from an image is escaped.
 func WritePage(w io.Writer, r *Report) error {
-	t, err := template.New("report").Parse(pageTemplate)
+	return execute(w, "report.gohtml", newPage(r))
+}
+
+// execute writes a page.
+func execute(w io.Writer, name string, data any) error {
+	t, err := template.ParseFS(templates, "*.gohtml")
 	if err != nil {
 		return fmt.Errorf("reading the page's template: %w", err)
 	}
-	if err := t.Execute(w, newPage(r)); err != nil {
+	if err := t.ExecuteTemplate(w, name, data); err != nil {
 		return fmt.Errorf("writing the page: %w", err)
 	}
 	return nil
@@ -39,7 +44,7 @@ func WritePage(w io.Writer, r *Report) error {
 type page struct {
 	Title, Name, Class, Verdict, Meaning, Reason string
 	File, Digest, Lock                           string // the image's file and digest
-	Counts                                       []count
+	Facts                                        []pageFact
 	Checks                                       []checkRow
 	Artifacts                                    []fact
 	OtherClass                                   string // of what image and rebuild have not in common
@@ -50,19 +55,12 @@ type page struct {
 	Varied                                       int
 	Exceptions                                   []Exception
 	Affected                                     []string
+	Blame                                        []string
 	Compared                                     bool // there was a rebuild to compare with
 	Differences                                  []nodeView
 	NodeCount                                    int
-	Command                                      []string
 	Started, Finished, Took, Caisson             string
 	Version                                      int
-}
-
-// count is how many checks ended in a way.
-type count struct {
-	Class, Words string
-	N            int
-	Names        string // of the checks, where they did not pass
 }
 
 type checkRow struct {
@@ -123,9 +121,12 @@ func newPage(r *Report) page {
 	for _, a := range r.Affected {
 		p.Affected = append(p.Affected, diff.Printable(a))
 	}
+	for _, b := range r.Blame {
+		p.Blame = append(p.Blame, diff.Printable(b.Text))
+	}
 	p.NodeCount = countNodes(r.Differences)
 	p.Differences = nodeViews(r.Differences, 0, p.NodeCount <= openNodes)
-	p.Command = []string{"caisson prefetch --lock caisson.lock", "caisson verify " + diff.Printable(r.Image.Name) + " --lock caisson.lock"}
+	p.Facts = reportFacts(r)
 	p.Started, p.Finished, p.Took = times(r.Started, r.Finished)
 	return p
 }
@@ -183,23 +184,9 @@ func statusWords(s Status) (class, words string) {
 }
 
 func (p *page) addChecks(r *Report) {
-	order := []Status{Passed, Failed, Refused, NotChecked, NotAsked}
-	names := map[string][]string{}
 	for _, c := range r.Checks {
 		class, words := statusWords(c.Status)
-		names[words] = append(names[words], diff.Printable(c.Name))
 		p.Checks = append(p.Checks, checkRow{Name: diff.Printable(c.Name), Detail: diff.Printable(c.Detail), Class: class, Status: words})
-	}
-	for _, s := range order {
-		class, words := statusWords(s)
-		c := count{Class: class, Words: words, N: len(names[words])}
-		if c.N == 0 {
-			continue
-		}
-		if s != Passed {
-			c.Names = strings.Join(names[words], ", ")
-		}
-		p.Counts = append(p.Counts, c)
 	}
 }
 
@@ -322,7 +309,7 @@ func byNumber(a, b string) int {
 func printableConditions(list []Condition) []Condition {
 	out := make([]Condition, 0, len(list))
 	for _, c := range list {
-		out = append(out, Condition{Name: diff.Printable(c.Name), Varied: c.Varied, Detail: diff.Printable(c.Detail)})
+		out = append(out, Condition{Name: diff.Printable(c.Name), Varied: c.Varied, Reached: c.Reached, Detail: diff.Printable(c.Detail)})
 	}
 	return out
 }

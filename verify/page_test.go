@@ -39,9 +39,9 @@ func pageReport(v Verdict) *Report {
 			{"boot", NotAsked, "the image was not booted; --boot does"},
 		},
 		Conditions: []Condition{
-			{"folder", true, "another, longer, with blanks"}, {"timezone", true, "Pacific/Kiritimati"}, {"umask", true, "0077"},
-			{"locale", true, "tr_TR.UTF-8"}, {"user", true, "61234"}, {"time", false, "no namespace moves the wall clock"},
-			{"kernel", false, "there is one kernel here"},
+			{"build_path", true, false, "another, longer, with blanks"}, {"timezone", true, false, "NPT-5:45"}, {"umask", true, false, "077"},
+			{"locales", true, false, "tr_TR.UTF-8"}, {"num_cpus", true, true, "programs are told of 3, and there are 2"}, {"time", false, false, "no namespace moves the wall clock"},
+			{"kernel", false, false, "it cannot be changed here"},
 		},
 	}
 	for _, pcr := range []string{"4", "5", "7", "9", "11", "12"} {
@@ -76,6 +76,7 @@ func differentReport() *Report {
 	r.Reason = "disk: the disks differ"
 	r.Checks[4] = Check{"disk", Failed, "the disks differ"}
 	r.Rebuilt.SHA256, r.Rebuilt.Disk, r.Rebuilt.Size = digest.Of([]byte("other")), digest.Of([]byte("other disk")), 123404290
+	r.Blame = []Blame{{Part: "step 3: run", Variations: []string{"domain_host"}, Files: []string{"root:/etc/new"}, Text: "step 3: run depends on the host name: root:/etc/new"}}
 	r.Affected = []string{"root hash", "PCR 4", "PCR 9", "PCR 11"}
 	text := "@@ -1,3 +1,3 @@\n-root:x:0:0:root:/root:/bin/bash\n+root:x:0:0:root:/root:/bin/zsh\n daemon:x:1:1::/:/sbin/nologin\n"
 	hex := "@@ -24,3 +24,3 @@\n 00000170: 2064 6562 7567 0000 0000 0000 0000 0000   debug..........\n-00000180: 7379 7374 656d 642e 766f 6c61 7469 6c65  systemd.volatile\n+00000180: 7379 7374 656d 642e 766f 6c61 7469 6c66  systemd.volatilf\n"
@@ -119,8 +120,9 @@ func hostileReport() *Report {
 	long := "root:/" + strings.Repeat("a-very-long-folder/", 16) + "file"
 	r.Name, r.Variant, r.Reason, r.Image.Name, r.Caisson = hostile, hostile, hostile, hostile, hostile
 	r.Checks = append(r.Checks, Check{hostile, Status(hostile), long + hostile})
-	r.Conditions = append(r.Conditions, Condition{hostile, false, strings.Repeat("x", 300)})
+	r.Conditions = append(r.Conditions, Condition{hostile, false, false, strings.Repeat("x", 300)})
 	r.Affected = append(r.Affected, hostile)
+	r.Blame = append(r.Blame, Blame{Part: hostile, Files: []string{hostile}, Text: hostile})
 	r.Exceptions = []Exception{{Rule: hostile, Match: hostile, Who: hostile, Why: hostile, Until: hostile}}
 	r.PCRs[hostile], r.Measured = hostile, map[string]string{"4": "otherwise", hostile: hostile}
 	r.RootHash, r.Started, r.Finished = hostile, hostile, hostile
@@ -149,12 +151,34 @@ func writePage(t *testing.T, r *Report) string {
 	return sb.String()
 }
 
+// comparisons are pages of diff.
+func comparisons() map[string]*Comparison {
+	a := Compared{Artifact{Name: "a b.qcow2", Size: 10, SHA256: digest.Of([]byte("a")), Disk: digest.Of([]byte("x"))}, "qcow2", 20}
+	b := Compared{Artifact{Name: "b.raw", Size: 20, SHA256: digest.Of([]byte("b")), Disk: digest.Of([]byte("x"))}, "raw", 20}
+	other := b
+	other.Disk, other.DiskSize = digest.Of([]byte("y")), 30
+	bad := Compared{Artifact: Artifact{Name: hostile}, Format: hostile}
+	left := &diff.Node{Source1: "root:/bomb", Source2: "root:/bomb", Comments: []string{"not looked into further: more than 1 bytes"}}
+	return map[string]*Comparison{
+		"same": {A: a, B: a}, "same-disk": {A: a, B: b, Caisson: "v1"},
+		"differs":            {A: a, B: other, Differences: append(differentReport().Differences, left), Affected: []string{"root hash", "PCR 4"}},
+		"hostile-comparison": {A: bad, B: bad, Differences: hostileReport().Differences, Unknown: hostile, Caisson: hostile},
+	}
+}
+
 // TestPage holds every page against what makes it safe and readable.
 func TestPage(t *testing.T) {
+	write := map[string]func() string{}
 	for name, r := range pages() {
+		write[name] = func() string { return writePage(t, r) }
+	}
+	for name, c := range comparisons() {
+		write[name] = func() string { return writeComparison(t, c) }
+	}
+	for name, write := range write {
 		t.Run(name, func(t *testing.T) {
-			got := writePage(t, r)
-			if again := writePage(t, r); again != got {
+			got := write()
+			if again := write(); again != got {
 				t.Error("the same report gives two pages")
 			}
 			if strings.ContainsAny(got, "\x1b\u202e") {
@@ -202,6 +226,33 @@ func checkElement(t *testing.T, n *html.Node) {
 	}
 }
 
+func writeComparison(t *testing.T, c *Comparison) string {
+	t.Helper()
+	var sb strings.Builder
+	if err := WriteComparison(&sb, c); err != nil {
+		t.Fatal(err)
+	}
+	return sb.String()
+}
+
+func TestComparisonSays(t *testing.T) {
+	for name, want := range map[string][]string{
+		"same":      {"The files are the same, to the bit.", "Compared Every byte of both, 20 bytes. Not compared Nothing was left out.", "caisson diff 'a b.qcow2' 'a b.qcow2'"},
+		"same-disk": {"The same disk", "the files around them are not", "Caisson v1"},
+		"differs": {
+			"Every byte of both, 20 bytes and 30 bytes.", "1 not looked into places that differ", "Measurements that change: root hash, PCR 4.", "Whoever has both files.",
+			"What was not compared", "root:/bomb: not looked into further: more than 1 bytes", "-root:x:0:0:root:/root:/bin/bash",
+		},
+	} {
+		got := strings.ReplaceAll(pageText(t, writeComparison(t, comparisons()[name])), "\u202f", " ")
+		for _, w := range want {
+			if !strings.Contains(got, w) {
+				t.Errorf("%s: no %q in %s", name, w, got)
+			}
+		}
+	}
+}
+
 // pageText is the text of a page's body, without blanks that do not show.
 func pageText(t *testing.T, page string) string {
 	t.Helper()
@@ -222,15 +273,15 @@ func TestPageSays(t *testing.T) {
 	all := pages()
 	for name, want := range map[string][]string{
 		"identical": {
-			"demo: Identical", "5 passed", "1 not asked for: boot", "the same", "boot not asked for the image was not booted",
-			"5 of 7 conditions were varied", "time not varied no namespace moves", all["identical"].Lock.String(), all["identical"].PCRs["9"],
-			"The image was not booted", "Caisson v0.1.0 (0bb8e25)", "21 November 2026, 11:21:04 UTC", "1m27s", "caisson verify demo.qcow2 --lock caisson.lock",
+			"demo: Identical", "Compared 5 passed root hash, measurements", "1 not asked for boot", "the same", "boot not asked for the image was not booted",
+			"5 of 7 conditions were varied", "time not varied kept no namespace moves", "num_cpus varied as well programs are told of 3", all["identical"].Lock.String(), all["identical"].PCRs["9"],
+			"The image was not booted", "Caisson v0.1.0 (0bb8e25)", "21 November 2026, 11:21:04 UTC", "1m27s", "caisson verify demo.qcow2 --lock caisson.lock", "2 not varied time, kernel", "Repeat it Whoever has the image, the lock sha256:",
 		},
-		"booted":       {"as predicted and then extended by boot phases", "Measured, but not predicted", "6 passed"},
+		"booted":       {"caisson verify demo.qcow2 --lock caisson.lock --boot", "as predicted and then extended by boot phases", "Measured, but not predicted", "6 passed"},
 		"equivalent":   {"Equivalent", "secure-boot-signature v1 esp:/EFI/BOOT/BOOTX64.EFI jane@example.com signed by us 2030-01-01"},
-		"different":    {"Do not trust this image", "Measurements that change: root hash , PCR 4", "root:/etc/passwd", "-root:x:0:0:root:/root:/bin/bash", "added: root:/etc/new", "removed: root:/etc/old", "1 failed"},
-		"not-verified": {"This is not a success", "2 not checked: rebuild, disk", "There was no rebuild to compare the image with"},
-		"refused":      {"Not verified", "a policy, or somebody who is trusted, refuses this image", "1 refused: policy: variant"},
+		"different":    {"Do not trust this image", "Measurements that change: root hash, PCR 4", "root:/etc/passwd", "-root:x:0:0:root:/root:/bin/bash", "added: root:/etc/new", "What is to blame step 3: run depends on the host name: root:/etc/new", "removed: root:/etc/old", "1 failed"},
+		"not-verified": {"This is not a success", "2 not checked rebuild, disk", "There was no rebuild to compare the image with"},
+		"refused":      {"Not verified", "a policy, or somebody who is trusted, refuses this image", "1 refused policy: variant"},
 		"hostile":      {`<script>alert("x")</script>`, "otherwise"},
 		"empty":        {"Not verified", "Nothing was checked.", "Nothing could be predicted"},
 		"unknown":      {"Not verified"},

@@ -1,10 +1,15 @@
 package verify
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/verify/boot"
 )
 
 func TestRebuilders(t *testing.T) {
@@ -46,6 +51,7 @@ func TestRebuilders(t *testing.T) {
 				report:  &Report{Image: Artifact{SHA256: image}, Lock: l},
 			}
 			v.askRebuilders()
+			passOthers(v)
 			v.decide()
 			if c := v.report.Checks[0]; c.Status != tt.status || !strings.Contains(c.Detail, tt.detail) {
 				t.Errorf("got %+v, want %s with %q", c, tt.status, tt.detail)
@@ -62,23 +68,94 @@ func TestRebuilders(t *testing.T) {
 
 // TestDecide has the graver status win, whatever the order.
 func TestDecide(t *testing.T) {
-	failed, refused, unknown, passed := Check{"disk", Failed, "x"}, Check{"policy: boot", Refused, "x"}, Check{"boot", NotChecked, "x"}, Check{"rebuild", Passed, "x"}
+	failed, refused, unknown := Check{"disk", Failed, "x"}, Check{"policy: boot", Refused, "x"}, Check{"boot", NotChecked, "x"}
+	var sound []Check
+	for _, name := range (&verification{Options: Options{Rebuild: noBuild}}).restsOn() {
+		sound = append(sound, Check{name, Passed, "x"})
+	}
+	with := func(c Check) []Check { return append(slices.Clone(sound), c) }
 	for _, tt := range []struct {
 		checks  []Check
 		verdict Verdict
 		reason  string
 	}{
-		{[]Check{passed}, Identical, "the rebuild is the same"},
+		{sound, Identical, "the rebuild is the same"},
+		{with(Check{"outputs", NotAsked, "x"}), Identical, "the rebuild is the same"},
+		{with(Check{"outputs", "", "x"}), NotVerified, "outputs could not be checked"},
+		{with(Check{"outputs", "well", "x"}), NotVerified, "outputs could not be checked"},
+		{nil, NotVerified, "root hash was not checked"},
 		{[]Check{unknown, refused, failed}, Different, "disk: x"},
 		{[]Check{failed, refused, unknown}, Different, "disk: x"},
 		{[]Check{unknown, refused}, NotVerified, "refused by policy: boot: x"},
 		{[]Check{refused, unknown}, NotVerified, "refused by policy: boot: x"},
-		{[]Check{passed, unknown}, NotVerified, "boot could not be checked: x"},
+		{with(unknown), NotVerified, "boot could not be checked: x"},
 	} {
 		v := &verification{report: &Report{Checks: tt.checks}, Options: Options{Rebuild: noBuild}}
 		v.decide()
 		if v.report.Verdict != tt.verdict || !strings.HasPrefix(v.report.Reason, tt.reason) {
 			t.Errorf("%v: got %s (%s), want %s (%s)", tt.checks, v.report.Verdict, v.report.Reason, tt.verdict, tt.reason)
 		}
+	}
+}
+
+// passOthers has what else a verdict rests on pass.
+func passOthers(v *verification) {
+	for _, name := range v.restsOn() {
+		if !slices.ContainsFunc(v.report.Checks, func(c Check) bool { return c.Name == name }) {
+			v.check(name, Passed, "")
+		}
+	}
+}
+
+// TestRestsOn takes away, one by one, what a good verdict rests on.
+func TestRestsOn(t *testing.T) {
+	for _, o := range []Options{
+		{Rebuild: noBuild}, {Rebuild: noBuild, Boot: &boot.Options{}}, {Rebuild: noBuild, Rebuilders: &Rebuilders{Want: 1}}, {Rebuilders: &Rebuilders{Want: 1}},
+	} {
+		v := &verification{Options: o}
+		names := v.restsOn()
+		for i, missing := range names {
+			for _, status := range []Status{"", NotAsked, NotChecked} {
+				v.report = &Report{}
+				for _, name := range names {
+					if name != missing {
+						v.check(name, Passed, "x")
+					} else if status != "" {
+						v.check(name, status, "x")
+					}
+				}
+				if v.decide(); v.report.Verdict != NotVerified || !strings.HasPrefix(v.report.Reason, missing) {
+					t.Errorf("%d of %v is %q: got %s (%s)", i, names, status, v.report.Verdict, v.report.Reason)
+				}
+			}
+		}
+	}
+}
+
+// TestNoEvidence wants a rebuild that left no evidence not to count.
+func TestNoEvidence(t *testing.T) {
+	dir := t.TempDir()
+	image := filepath.Join(dir, "x.raw")
+	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenDisk(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	v := &verification{
+		Options: Options{Lock: &lock.Lock{Name: "x", Arches: []string{"x86_64"}}, Arch: "x86_64", Image: image, Rebuild: noBuild},
+		disk:    d, report: &Report{}, rebuildDir: dir,
+	}
+	if v.report.Image, err = v.artifact(image, d, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.rebuilt(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	passOthers(v)
+	if v.decide(); v.report.Verdict != NotVerified || v.report.Reason != "evidence of the rebuild could not be checked: the rebuild left no evidence.json" {
+		t.Errorf("got %s (%s)", v.report.Verdict, v.report.Reason)
 	}
 }

@@ -41,6 +41,8 @@ type Report struct {
 	// Conditions is what the rebuild ran under, beside what is usual.
 	Conditions  []Condition  `json:"conditions"`
 	Differences []*diff.Node `json:"differences,omitempty"`
+	// Blame says what the differences come from, where that was looked for.
+	Blame []Blame `json:"blame,omitempty"`
 	// Affected names the measurements that the differences change.
 	Affected []string `json:"affected,omitempty"`
 	// Measured is what the booted machine's TPM had at login, by PCR.
@@ -94,6 +96,13 @@ func (r *Report) Refused() bool {
 	return slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Status == Refused })
 }
 
+// Differs tells whether there is no rebuild that is the image, or only none.
+func (r *Report) Differs() bool {
+	return slices.ContainsFunc(r.Checks, func(c Check) bool {
+		return c.Name == "disk" && c.Status == Failed || c.Name == "rebuild" && c.Status == NotChecked
+	})
+}
+
 // Status is how a check ended.
 type Status string
 
@@ -117,8 +126,10 @@ type Check struct {
 
 // Condition is one thing that the rebuild did under other circumstances.
 type Condition struct {
-	Name   string `json:"name"` // folder, timezone, umask, locale, user, fileOrder, ...
+	Name   string `json:"name"` // one of vary.Names
 	Varied bool   `json:"varied"`
+	// Reached tells whether the sandboxed steps had it, too.
+	Reached bool `json:"reachedSteps"`
 	// Detail is the value, or why it was not varied.
 	Detail string `json:"detail"`
 }

@@ -25,6 +25,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"caisson/build"
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -49,8 +51,13 @@ type Options struct {
 	// Rebuild runs the program that builds, under the conditions, with its
 	// output folder at out. It is nil where Rebuilders are to stand for it.
 	Rebuild func(ctx context.Context, c *vary.Conditions, out string) error
+	// Steps runs some of the lock's steps alone, under the conditions, and says what
+	// they left: see build.Steps. It is nil where Rebuild is.
+	Steps func(ctx context.Context, c *vary.Conditions, only []int) ([]build.File, error)
 	// Conditions choose what is varied.
 	Conditions vary.Settings
+	// Bisect finds what of it is to blame where the rebuild is another image.
+	Bisect bool
 	// Rebuilders are others whose signed verdicts count; nil where nobody's does.
 	Rebuilders *Rebuilders
 	// Allowed are the exceptions with a Function that may be made: those that are
@@ -74,6 +81,10 @@ type verification struct {
 	measured   *measure.Result
 	phases     []string
 	rebuildDir string
+	// differs says that the rebuild is another image, or that there is none: what
+	// Bisect is to explain. all is that rebuild.
+	differs bool
+	all     *outcome
 	// claimed is the builder's evidence, seen that of the rebuild; nil where it
 	// is not there or cannot be read.
 	claimed, seen *build.Evidence
@@ -112,13 +123,10 @@ func Verify(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	defer v.disk.Close()
-	v.say("reading the image")
-	if v.report.Image, err = v.artifact(o.Image, v.disk); err != nil {
+	if err := v.readAndRebuild(ctx); err != nil {
 		return nil, err
 	}
-	v.measure()
-	v.claimed = v.checkEvidence("evidence", filepath.Dir(o.Image))
-	if err := v.rebuild(ctx); err != nil {
+	if err := v.bisect(ctx); err != nil {
 		return nil, err
 	}
 	if err := v.boot(ctx); err != nil {
@@ -141,18 +149,94 @@ func (v *verification) check(name string, s Status, format string, args ...any) 
 	v.report.Checks = append(v.report.Checks, Check{Name: name, Status: s, Detail: fmt.Sprintf(format, args...)})
 }
 
-// artifact is an image by its bytes and those of its disk.
-func (v *verification) artifact(name string, d *Disk) (Artifact, error) {
+// ImageError says that the image cannot be read to its end.
+type ImageError struct{ Err error }
+
+func (e *ImageError) Error() string { return e.Err.Error() }
+func (e *ImageError) Unwrap() error { return e.Err }
+
+// readAndRebuild looks at the image while it is made again: neither needs the
+// other, and a build does not keep all CPUs busy all the time.
+func (v *verification) readAndRebuild(ctx context.Context) error {
+	var made <-chan error
+	var c *vary.Conditions
+	if v.Rebuild != nil {
+		var err error
+		if c, err = v.vary(v.Conditions); err != nil {
+			return err
+		}
+		defer os.RemoveAll(c.Dir)
+		var stop context.CancelFunc
+		ctx, stop = context.WithCancel(ctx)
+		made = v.start(ctx, c)
+		// It is over before its folder is removed.
+		defer func() { stop(); _ = <-made }()
+	}
+	v.say("reading the image")
+	var err error
+	if v.report.Image, err = v.artifact(v.Image, v.disk, nil); err != nil {
+		return &ImageError{err}
+	}
+	v.measure()
+	v.claimed = v.checkEvidence("evidence", filepath.Dir(v.Image))
+	v.claimedUsual()
+	if v.Rebuild == nil {
+		v.check("rebuild", NotAsked, "the image was not made again here: the signed verdicts of others stand for it")
+		v.check("disk", NotAsked, "there is nothing to compare with")
+		return nil
+	}
+	return v.rebuilt(ctx, <-made)
+}
+
+// vary chooses conditions and notes them in the report.
+func (v *verification) vary(s vary.Settings) (*vary.Conditions, error) {
+	c, err := vary.New(s)
+	if err != nil {
+		return nil, err
+	}
+	for _, said := range c.Said {
+		v.report.Conditions = append(v.report.Conditions, Condition(said))
+	}
+	return c, nil
+}
+
+// start makes the image again. What comes back is told once, then closed.
+func (v *verification) start(ctx context.Context, c *vary.Conditions) <-chan error {
+	made := make(chan error, 1)
+	v.rebuildDir = filepath.Join(c.Dir, "out")
+	v.say("rebuilding under other conditions")
+	go func() {
+		defer close(made)
+		made <- v.Rebuild(ctx, c, v.rebuildDir)
+	}()
+	return made
+}
+
+// artifact is an image by its bytes and those of its disk, which are those of
+// like where the file is the same.
+func (v *verification) artifact(name string, d *Disk, like *Artifact) (Artifact, error) {
+	a := Artifact{Name: filepath.Base(name)}
+	g := new(errgroup.Group)
+	if like == nil && d.Format != lock.OutputRaw {
+		g.Go(func() (err error) { a.Disk, err = d.Digest(); return err })
+	}
 	f, err := os.Open(name)
 	if err != nil {
-		return Artifact{}, err
+		return a, errors.Join(err, g.Wait())
 	}
 	defer f.Close()
-	a := Artifact{Name: filepath.Base(name)}
-	if a.SHA256, a.Size, err = digest.Reader(f); err != nil {
-		return a, err
+	var readErr error
+	a.SHA256, a.Size, readErr = digest.Reader(f)
+	err = errors.Join(readErr, g.Wait())
+	switch {
+	case err != nil:
+	case d.Format == lock.OutputRaw:
+		a.Disk = a.SHA256
+	case like != nil && like.SHA256 == a.SHA256:
+		a.Disk = like.Disk
+	case like != nil:
+		a.Disk, err = d.Digest()
 	}
-	a.Disk, err = d.Digest()
 	if err != nil {
 		return a, fmt.Errorf("%s: reading the disk in it: %w", name, err)
 	}
@@ -190,29 +274,14 @@ func (v *verification) measure() {
 	}
 }
 
-// rebuild makes the image again under other conditions and compares.
-func (v *verification) rebuild(ctx context.Context) error {
-	if v.Rebuild == nil {
-		v.check("rebuild", NotAsked, "the image was not made again here: the signed verdicts of others stand for it")
-		v.check("disk", NotAsked, "there is nothing to compare with")
-		return nil
-	}
-	c, err := vary.New(v.Conditions)
+// rebuilt compares the image with the one that was made again, or says why there
+// is none.
+func (v *verification) rebuilt(ctx context.Context, err error) error {
 	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(c.Dir)
-	for _, s := range c.Said {
-		v.report.Conditions = append(v.report.Conditions, Condition(s))
-	}
-	v.rebuildDir = filepath.Join(c.Dir, "out")
-	v.say("rebuilding under other conditions")
-	if err := v.Rebuild(ctx, c, v.rebuildDir); err != nil {
-		var missing *cas.MissingError
-		var damaged *cas.DamagedError
-		if ctx.Err() != nil || errors.As(err, &missing) || errors.As(err, &damaged) {
+		if final(ctx, err) {
 			return err
 		}
+		v.differs, v.all = true, failed(err)
 		v.check("rebuild", NotChecked, "%v", err)
 		v.check("disk", NotChecked, "there is nothing to compare with")
 		return nil
@@ -226,18 +295,34 @@ func (v *verification) rebuild(ctx context.Context) error {
 	}
 	defer again.Close()
 	v.say("comparing the disks")
-	a, err := v.artifact(name, again)
+	a, err := v.artifact(name, again, &v.report.Image)
 	if err != nil {
 		return err
 	}
 	v.report.Rebuilt = &a
 	v.check("rebuild", Passed, "made again from lock and store")
 	v.seen = v.checkEvidence("evidence of the rebuild", v.rebuildDir)
+	if last := &v.report.Checks[len(v.report.Checks)-1]; last.Status == NotAsked {
+		last.Status, last.Detail = NotChecked, "the rebuild left no "+evidenceFile
+	}
 	if err := v.compare(ctx, again); err != nil {
 		return err
 	}
+	if v.differs && v.Bisect {
+		if v.all, err = v.outcome(v.rebuildDir); err != nil {
+			return err
+		}
+	}
 	v.compareEvidence()
 	return v.compareOutputs()
+}
+
+// final tells whether an error of a rebuild ends the verification: it was
+// interrupted, or its inputs are not there.
+func final(ctx context.Context, err error) bool {
+	var missing *cas.MissingError
+	var damaged *cas.DamagedError
+	return ctx.Err() != nil || errors.As(err, &missing) || errors.As(err, &damaged)
 }
 
 // compare compares image and rebuild, and finds what differs.
@@ -256,9 +341,11 @@ func (v *verification) compare(ctx context.Context, again *Disk) error {
 		}}
 		return nil
 	}
+	v.differs = true
 	used, why := v.equivalent(ctx, again)
 	switch {
 	case why == nil:
+		v.differs = false
 		v.report.Exceptions = append(v.report.Exceptions, used...)
 		v.check("disk", Passed, "every bit is the same after %s was applied to %s on both sides", used[0].Function, matched(used))
 	case len(v.Allowed) > 0:
@@ -266,7 +353,7 @@ func (v *verification) compare(ctx context.Context, again *Disk) error {
 	default:
 		v.check("disk", Failed, "the disks differ")
 	}
-	nodes, err := diff.Disks(v.source(v.disk, filepath.Dir(v.Image), "image"), v.source(again, v.rebuildDir, "rebuild"), diff.Options{})
+	nodes, err := diff.Disks(ctx, v.source(v.disk, filepath.Dir(v.Image), "image"), v.source(again, v.rebuildDir, "rebuild"), diff.Options{})
 	if err != nil {
 		return err
 	}
@@ -321,6 +408,13 @@ func (v *verification) judge() {
 // decide reads the verdict off the checks: what is wrong with the image comes
 // before what refuses it, and that before what could not be checked.
 func (v *verification) decide() {
+	v.weigh()
+	if r := v.report; r.Verdict != Identical && len(r.Blame) > 0 {
+		r.Reason += "; " + r.Blame[0].Text
+	}
+}
+
+func (v *verification) weigh() {
 	r := v.report
 	r.Verdict, r.Reason = Identical, "the rebuild is the same to the bit, and everything asked for was checked"
 	if v.Rebuild == nil {
@@ -336,10 +430,36 @@ func (v *verification) decide() {
 			return
 		case c.Status == Refused && !strings.HasPrefix(r.Reason, refusedBy):
 			r.Verdict, r.Reason = NotVerified, refusedBy+c.Name+": "+c.Detail
-		case c.Status == NotChecked && r.Verdict != NotVerified:
+		case c.Status == Passed, c.Status == NotAsked, c.Status == Refused:
+		case r.Verdict != NotVerified:
 			r.Verdict, r.Reason = NotVerified, c.Name+" could not be checked: "+c.Detail
 		}
 	}
+	if r.Verdict == NotVerified {
+		return
+	}
+	for _, name := range v.restsOn() {
+		if !slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Name == name && c.Status == Passed }) {
+			r.Verdict, r.Reason = NotVerified, name+" was not checked, and the verdict has to rest on it"
+			return
+		}
+	}
+}
+
+// restsOn are the checks that have to have passed for a verdict to be good,
+// whatever else was checked.
+func (v *verification) restsOn() []string {
+	names := []string{"root hash", "measurements"}
+	if v.Rebuild != nil {
+		names = append(names, "rebuild", "disk", "evidence of the rebuild")
+	}
+	if v.Boot != nil {
+		names = append(names, "boot")
+	}
+	if v.Rebuilders != nil || v.Rebuild == nil {
+		names = append(names, "rebuilders")
+	}
+	return names
 }
 
 // refusedBy begins the reason of a verdict that a policy refuses.

@@ -95,13 +95,17 @@ func newInstance(t *testing.T) *instance {
 // certificate is one for an identity, with a proof that it was logged (RFC
 // 6962, section 3.2 and 3.3) unless that is left out.
 func (i *instance) certificate(key *ecdsa.PrivateKey, identity, issuer string, logged bool) *x509.Certificate {
+	return i.certificateFor(&key.PublicKey, identity, issuer, logged)
+}
+
+func (i *instance) certificateFor(public *ecdsa.PublicKey, identity, issuer string, logged bool) *x509.Certificate {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(7), EmailAddresses: []string{identity}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(9 * time.Minute),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1}, Value: []byte(issuer)}},
 	}
 	create := func() *x509.Certificate {
-		der := must[[]byte](i.t)(x509.CreateCertificate(rand.Reader, template, i.issuer, key.Public(), i.key))
+		der := must[[]byte](i.t)(x509.CreateCertificate(rand.Reader, template, i.issuer, public, i.key))
 		return must[*x509.Certificate](i.t)(x509.ParseCertificate(der))
 	}
 	bare := create()
@@ -165,7 +169,7 @@ func (i *instance) attach(ref, predicate, identity, issuer string, certLogged, l
 func TestVerifyImageKeyless(t *testing.T) {
 	i, stranger := newInstance(t), newInstance(t)
 	host := serveRegistry(t, nil)
-	const me, issuer = "me@example.org", "https://issuer.example"
+	const issuer = myIssuer
 	for _, tt := range []struct {
 		name        string
 		attach      func(ref string)

@@ -35,10 +35,16 @@ const MaxBundle = 512 << 20
 // Only this key counts: a certificate in the bundle is refused. It needs no
 // network, and of the artifact only the digest.
 func Verify(b, publicPEM []byte, artifact digest.Digest) ([]byte, error) {
+	return Trust{PEM: publicPEM}.Verify(b, artifact)
+}
+
+// Verify is VerifyStatement for a statement one of whose subjects has to be the
+// artifact.
+func (t Trust) Verify(b []byte, artifact digest.Digest) ([]byte, error) {
 	if artifact.IsZero() {
 		return nil, errors.New("verifying a bundle: no digest of the artifact given")
 	}
-	statement, err := VerifyStatement(b, publicPEM)
+	statement, err := t.VerifyStatement(b)
 	if err != nil {
 		return nil, err
 	}
@@ -48,11 +54,18 @@ func Verify(b, publicPEM []byte, artifact digest.Digest) ([]byte, error) {
 	return statement, nil
 }
 
-// ReadStatement returns the statement in a bundle and the hint of the key that
+// ReadStatement returns the statement in a bundle and the hint of the signer that
 // the bundle names. Nothing of it is verified.
 func ReadStatement(b []byte) (statement []byte, hint string, err error) {
-	envelope, hint, err := open(b)
+	parsed, err := parse(b)
 	if err != nil {
+		return nil, "", err
+	}
+	envelope, err := envelopeOf(parsed)
+	if err != nil {
+		return nil, "", err
+	}
+	if hint, err = hintOf(parsed); err != nil {
 		return nil, "", err
 	}
 	if statement, err = envelope.DecodeB64Payload(); err != nil {
@@ -97,34 +110,49 @@ func VerifyStatement(b, publicPEM []byte) ([]byte, error) {
 	return statement, nil
 }
 
-// open takes the envelope and the signer's hint out of a bundle.
+// open takes the envelope and the signer's hint out of a bundle by a key.
 func open(b []byte) (*ssldsse.Envelope, string, error) {
-	if len(b) > MaxBundle {
-		return nil, "", fmt.Errorf("%w: %d bytes, want at most %d", ErrDamaged, len(b), MaxBundle)
-	}
-	var parsed bundle.Bundle
-	if err := parsed.UnmarshalJSON(b); err != nil {
-		return nil, "", fmt.Errorf("%w: %w", ErrDamaged, err)
+	parsed, err := parse(b)
+	if err != nil {
+		return nil, "", err
 	}
 	id := parsed.GetVerificationMaterial().GetPublicKey()
 	if id == nil {
 		return nil, "", fmt.Errorf("%w: signed with a certificate, want a key", ErrSignature)
 	}
+	envelope, err := envelopeOf(parsed)
+	return envelope, id.GetHint(), err
+}
+
+// parse reads a bundle.
+func parse(b []byte) (*bundle.Bundle, error) {
+	if len(b) > MaxBundle {
+		return nil, fmt.Errorf("%w: %d bytes, want at most %d", ErrDamaged, len(b), MaxBundle)
+	}
+	parsed := new(bundle.Bundle)
+	if err := parsed.UnmarshalJSON(b); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return parsed, nil
+}
+
+// envelopeOf is the envelope of a statement in a bundle.
+func envelopeOf(parsed *bundle.Bundle) (*ssldsse.Envelope, error) {
 	if parsed.GetDsseEnvelope() == nil {
-		return nil, "", fmt.Errorf("%w: it signs a blob, want an in-toto statement", ErrDamaged)
+		return nil, fmt.Errorf("%w: it signs a blob, want an in-toto statement", ErrDamaged)
 	}
 	content, err := parsed.SignatureContent()
 	if err != nil {
-		return nil, "", fmt.Errorf("%w: %w", ErrDamaged, err)
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	envelope := content.EnvelopeContent().RawEnvelope()
 	if envelope.PayloadType != PayloadType {
-		return nil, "", fmt.Errorf("%w: payload of type %q, want %q", ErrDamaged, envelope.PayloadType, PayloadType)
+		return nil, fmt.Errorf("%w: payload of type %q, want %q", ErrDamaged, envelope.PayloadType, PayloadType)
 	}
 	if n := len(envelope.Signatures); n != 1 {
-		return nil, "", fmt.Errorf("%w: %d signatures, want 1", ErrDamaged, n)
+		return nil, fmt.Errorf("%w: %d signatures, want 1", ErrDamaged, n)
 	}
-	return envelope, id.GetHint(), nil
+	return envelope, nil
 }
 
 func checkSubject(statement []byte, artifact digest.Digest) error {

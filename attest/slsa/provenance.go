@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"caisson/attest/internal/use"
 	"caisson/build"
@@ -24,6 +25,9 @@ type Build struct {
 	Image      build.Image
 	Evidence   build.Evidence
 	Invocation Invocation
+	// SigningKey gives the fingerprint of the key that signed a package; it is
+	// asked of those that the lock wants signed and that serve this image.
+	SigningKey func(*lock.Input) (string, error)
 	// Byproducts are what the build left beside the image.
 	Byproducts []Resource
 }
@@ -81,7 +85,7 @@ type evidence struct {
 }
 
 // Provenance is the statement of what an image was made from and how.
-func Provenance(image Resource, b Build) ([]byte, error) {
+func Provenance(image Image, b Build) ([]byte, error) {
 	if err := b.Speaker.check(); err != nil {
 		return nil, fmt.Errorf("provenance: %w", err)
 	}
@@ -92,7 +96,11 @@ func Provenance(image Resource, b Build) ([]byte, error) {
 	def.InternalParameters = internal{b.Lock.Epoch, b.Lock.Revision, summary(&b.Evidence)}
 	def.ResolvedDependencies = []Resource{{Name: "caisson.lock", Digest: sha256Of(b.LockDigest), MediaType: "application/json"}}
 	for i := range b.Lock.Inputs {
-		def.ResolvedDependencies = append(def.ResolvedDependencies, dependency(b.Lock, &b.Lock.Inputs[i], b.Image.Arch, b.Image.Variant))
+		r, err := b.dependency(&b.Lock.Inputs[i])
+		if err != nil {
+			return nil, err
+		}
+		def.ResolvedDependencies = append(def.ResolvedDependencies, r)
 	}
 	run := &p.RunDetails
 	run.Builder.ID = b.Role.ID()
@@ -103,6 +111,47 @@ func Provenance(image Resource, b Build) ([]byte, error) {
 	run.Metadata.FinishedOn = timestamp(b.Invocation.Finished)
 	run.Byproducts = b.Byproducts
 	return marshal(image, TypeProvenance, p)
+}
+
+// dependency describes one input of the lock, and by whom it is signed.
+func (b *Build) dependency(in *lock.Input) (Resource, error) {
+	r := dependency(b.Lock, in, b.Image.Arch, b.Image.Variant)
+	if in.RPM == nil || !in.RPM.Signed || use.Of(b.Lock, in, b.Image.Arch, b.Image.Variant)&(use.Image|use.Tool) == 0 {
+		return r, nil
+	}
+	key, err := b.SigningKey(in)
+	if err != nil {
+		return r, fmt.Errorf("provenance: who signed %s: %w", in.Name, err)
+	}
+	r.Annotations["signingKey"] = key
+	return r, nil
+}
+
+// RPMKeys counts by which keys the packages in the
+// image of a provenance are signed: by the last 16 digits of the fingerprint, in
+// lower case, or "unsigned" for those of which the lock does not want it.
+func RPMKeys(b []byte) (map[string]int, error) {
+	st, err := Parse(b, TypeProvenance)
+	if err != nil {
+		return nil, err
+	}
+	var p provenance
+	if err := json.Unmarshal(st.Predicate, &p); err != nil {
+		return nil, fmt.Errorf("reading a provenance: %w", err)
+	}
+	keys := map[string]int{"unsigned": 0}
+	for _, r := range p.BuildDefinition.ResolvedDependencies {
+		uses, _ := r.Annotations["use"].([]any)
+		if !strings.HasPrefix(r.Name, lock.KindRPM+"/") || !slices.Contains(uses, any("image")) {
+			continue
+		}
+		key := strings.ToLower(note(r, "signingKey"))
+		if key == "" {
+			key = "unsigned"
+		}
+		keys[key[max(len(key)-16, 0):]]++
+	}
+	return keys, nil
 }
 
 // dependency describes one input of the lock.

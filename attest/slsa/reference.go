@@ -28,7 +28,7 @@ type Values struct {
 
 // ReferenceValues is the statement of the values to expect of the image. Its
 // predicate is Values.
-func ReferenceValues(image Resource, v Values) ([]byte, error) {
+func ReferenceValues(image Image, v Values) ([]byte, error) {
 	if v.RootHash == "" || len(v.PCRs) == 0 || len(v.Measurements) == 0 {
 		return nil, fmt.Errorf("reference values: no root hash, no PCRs or no measurements given")
 	}
@@ -39,12 +39,20 @@ func ReferenceValues(image Resource, v Values) ([]byte, error) {
 // looks for PCRs: plain TPMs, and the vTPMs of SEV-SNP and TDX machines.
 var trusteeTEEs = []string{"tpm", "snp", "tdx"}
 
-// RVPS writes the measurements of the SHA-256 bank as a message that
-// Trustee's Reference Value Provider Service takes (rvps-tool register): of
-// version 0.1.0 and type "sample", its payload the base64 of an object from
-// names, such as "snp_pcr11", to lists of values. Such a message is not
-// signed: check the statement first.
-func RVPS(measurements map[string]map[string]string) ([]byte, error) {
+// Launch are the measurements of a machine without a vTPM, hex; empty those
+// that are not known. The policy that Trustee comes with has names for these.
+type Launch struct {
+	SNP          string // SEV-SNP's launch digest
+	MRTD         string // of TDX, and two of its registers
+	RTMR1, RTMR2 string
+}
+
+// RVPS writes the measurements of the SHA-256 bank, and those of the machine,
+// as a message that Trustee's Reference Value Provider Service takes (rvps-tool
+// register): of version 0.1.0 and type "sample", its payload the base64 of an
+// object from names, such as "snp_pcr11", to lists of values. Such a message is
+// not signed: check the statement first.
+func RVPS(measurements map[string]map[string]string, launch Launch) ([]byte, error) {
 	bank := measurements["sha256"]
 	if len(bank) == 0 {
 		return nil, fmt.Errorf("reference values for Trustee: no measurements of the sha256 bank")
@@ -56,6 +64,13 @@ func RVPS(measurements map[string]map[string]string) ([]byte, error) {
 		}
 		for _, tee := range trusteeTEEs {
 			values[tee+"_"+register] = []string{value}
+		}
+	}
+	for name, value := range map[string]string{
+		"snp_launch_measurement": launch.SNP, "mr_td": launch.MRTD, "rtmr_1": launch.RTMR1, "rtmr_2": launch.RTMR2,
+	} {
+		if value != "" {
+			values[name] = []string{value}
 		}
 	}
 	payload, err := json.Marshal(values)

@@ -32,7 +32,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-var image = slsa.File("demo.qcow2", fixture.Sum("disk"))
+var image = slsa.Image{File: slsa.File("demo.qcow2", fixture.Sum("disk"))}
 
 func provenance(t testing.TB, change func(*slsa.Build)) []byte {
 	t.Helper()
@@ -49,6 +49,7 @@ func provenance(t testing.TB, change func(*slsa.Build)) []byte {
 	if change != nil {
 		change(&b)
 	}
+	b.SigningKey = func(*lock.Input) (string, error) { return "0123456789ABCDEF0123456789ABCDEF01234567", nil }
 	out, err := slsa.Provenance(image, b)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +99,7 @@ func all(t testing.TB) map[string][]byte {
 }
 
 // sbom is the statement of a document, which has to be a part of it.
-func sbom(image slsa.Resource, document string) ([]byte, error) {
+func sbom(image slsa.Image, document string) ([]byte, error) {
 	statement, part, err := slsa.SBOM(image, func(w io.Writer) error {
 		_, err := io.WriteString(w, document)
 		return err
@@ -317,7 +318,7 @@ func TestRefused(t *testing.T) {
 	if b, err := slsa.ReferenceValues(image, slsa.Values{RootHash: fixture.RootHash}); err == nil {
 		t.Errorf("no measurements: got %s, want an error", b)
 	}
-	if b, err := sbom(slsa.Resource{Name: "demo.qcow2"}, "{}"); err == nil {
+	if b, err := sbom(slsa.Image{File: slsa.Resource{Name: "demo.qcow2"}}, "{}"); err == nil {
 		t.Errorf("no digest: got %s, want an error", b)
 	}
 	if b, err := sbom(image, "{"); err == nil {
@@ -378,7 +379,7 @@ func FuzzParseProvenance(f *testing.F) {
 
 // TestRVPS reads the message as the service's sample extractor does.
 func TestRVPS(t *testing.T) {
-	b, err := slsa.RVPS(values().Measurements)
+	b, err := slsa.RVPS(values().Measurements, slsa.Launch{MRTD: "ab", RTMR2: "cd"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -395,11 +396,12 @@ func TestRVPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := fixture.Sum("11 at login").Hex()
-	if m.Version != "0.1.0" || m.Type != "sample" || len(got) != 6 || !slices.Equal(got["snp_pcr11"], []string{want}) {
+	if m.Version != "0.1.0" || m.Type != "sample" || len(got) != 8 || !slices.Equal(got["snp_pcr11"], []string{want}) ||
+		!slices.Equal(got["mr_td"], []string{"ab"}) || !slices.Equal(got["rtmr_2"], []string{"cd"}) {
 		t.Errorf("got %+v with %v, want version 0.1.0, type sample and snp_pcr11 %s", m, got, want)
 	}
 	for _, bad := range []map[string]map[string]string{nil, {"sha256": {}}, {"sha384": {"pcr11": "00"}}, {"sha256": {"11": "00"}}} {
-		if b, err := slsa.RVPS(bad); err == nil {
+		if b, err := slsa.RVPS(bad, slsa.Launch{}); err == nil {
 			t.Errorf("%v: got %s, want an error", bad, b)
 		}
 	}

@@ -5,13 +5,18 @@
 // A statement is an in-toto Statement v1 in canonical JSON: one line without
 // blanks, keys in the order of the Go types below and sorted in maps, no HTML
 // escaping, no final newline. The same arguments give the same bytes. The
-// subject of each is the disk image: its file's name and SHA-256.
+// subject of each is the disk image: its file's name and SHA-256. Where it is
+// known as which OCI image the disk is pushed, the digest of that image's
+// manifest is the second subject, of mediaType
+// application/vnd.oci.image.manifest.v1+json, so that who knows either finds the
+// statement. A reader wants these subjects and no other.
 //
 //	SBOM             https://spdx.dev/Document                           the SPDX document, unaltered
 //	Provenance       https://slsa.dev/provenance/v1                      what the image was made from, and how
 //	TestResult       https://in-toto.io/attestation/test-result/v0.1     what a verification found
 //	VSA              https://slsa.dev/verification_summary/v1            the same as a summary, a failed one too
 //	ReferenceValues  https://caisson.dev/reference-values/v1             what a machine measures that boots it
+//	Signature        https://sigstore.dev/cosign/sign/v1                 nothing but the image: what `cosign verify` looks for
 //
 // SBOM and ReferenceValues are functions of lock and image: whoever rebuilds
 // the image gets the same bytes. The others name who says so, and when.
@@ -38,6 +43,7 @@
 // without it serves another machine or variant of the same lock. Further
 // annotations: "h1" (go.sum's hash), "sourceRPM", "module", "repository",
 // "trustedKeys" (fingerprints, one of which had to sign the package),
+// "signingKey" (the one that did, of the packages that serve this image),
 // "fingerprint" (of a key), "commit" and "dirty" (where a folder came from),
 // "path" (of a folder in its project).
 package slsa
@@ -64,6 +70,7 @@ const (
 	TypeTestResult      = "https://in-toto.io/attestation/test-result/v0.1"
 	TypeVSA             = "https://slsa.dev/verification_summary/v1"
 	TypeReferenceValues = "https://caisson.dev/reference-values/v1"
+	TypeSignature       = "https://sigstore.dev/cosign/sign/v1"
 )
 
 // Resource is an in-toto ResourceDescriptor v1.
@@ -79,6 +86,53 @@ type Resource struct {
 // File describes a file by its name and digest.
 func File(name string, d digest.Digest) Resource {
 	return Resource{Name: name, Digest: sha256Of(d)}
+}
+
+// manifestType is the media type of a subject that is an OCI image's manifest.
+const manifestType = "application/vnd.oci.image.manifest.v1+json"
+
+// Image is what statements are about.
+type Image struct {
+	// File is the disk image's file.
+	File Resource
+	// Manifest is the digest of the OCI image's manifest as which the disk is
+	// pushed; zero where there is none. Repository is where to, "quay.io/team/podvm",
+	// empty where that is not known.
+	Manifest   digest.Digest
+	Repository string
+}
+
+func (i Image) subjects() []Resource {
+	all := []Resource{i.File}
+	if !i.Manifest.IsZero() {
+		name := i.Repository
+		if name == "" {
+			name = "oci/" + i.File.Name
+		}
+		all = append(all, Resource{Name: name, Digest: sha256Of(i.Manifest), MediaType: manifestType})
+	}
+	return all
+}
+
+// ImageOf is what subjects name. Others than those of the form are an error.
+func ImageOf(subjects []Resource) (Image, error) {
+	switch n := len(subjects); {
+	case n == 0 || n > 2:
+		return Image{}, fmt.Errorf("statement with %d subjects, want the image, and its manifest at most", n)
+	case subjects[0].Name == "" || subjects[0].Digest["sha256"] == "":
+		return Image{}, errors.New("statement about an image without a name or a digest")
+	case n == 1:
+		return Image{File: subjects[0]}, nil
+	}
+	second := subjects[1]
+	if second.MediaType != manifestType || second.Name == "" {
+		return Image{}, fmt.Errorf("statement with the second subject %q of type %q, want %q", second.Name, second.MediaType, manifestType)
+	}
+	d, err := digest.ParseHex(second.Digest["sha256"])
+	if err != nil {
+		return Image{}, fmt.Errorf("the manifest's digest: %w", err)
+	}
+	return Image{File: subjects[0], Manifest: d, Repository: second.Name}, nil
 }
 
 // ImageURI is the package URL of an image: its file's name and checksum,
@@ -102,7 +156,7 @@ type Statement struct {
 // SBOM is the statement that an SPDX document describes the image, and the
 // document, which is a part of the same memory. It is written by write, as one
 // line of JSON.
-func SBOM(image Resource, write func(io.Writer) error) (statement, document []byte, err error) {
+func SBOM(image Image, write func(io.Writer) error) (statement, document []byte, err error) {
 	frame, err := marshal(image, TypeSBOM, struct{}{})
 	if err != nil {
 		return nil, nil, err
@@ -132,9 +186,17 @@ type counter int
 
 func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return len(p), nil }
 
+// Signature is the statement that the signer stands for the image.
+func Signature(image Image) ([]byte, error) {
+	if image.Manifest.IsZero() {
+		return nil, errors.New("signature: no manifest given")
+	}
+	return marshal(image, TypeSignature, struct{}{})
+}
+
 // marshal writes a statement in its canonical form.
-func marshal(image Resource, predicateType string, predicate any) ([]byte, error) {
-	if image.Name == "" || image.Digest["sha256"] == "" {
+func marshal(image Image, predicateType string, predicate any) ([]byte, error) {
+	if image.File.Name == "" || image.File.Digest["sha256"] == "" {
 		return nil, fmt.Errorf("statement of type %s: no name or no digest of the image given", predicateType)
 	}
 	var b bytes.Buffer
@@ -145,15 +207,14 @@ func marshal(image Resource, predicateType string, predicate any) ([]byte, error
 		Subject       []Resource `json:"subject"`
 		PredicateType string     `json:"predicateType"`
 		Predicate     any        `json:"predicate"`
-	}{StatementType, []Resource{image}, predicateType, predicate})
+	}{StatementType, image.subjects(), predicateType, predicate})
 	if err != nil {
 		return nil, fmt.Errorf("statement of type %s: %w", predicateType, err)
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// Parse reads a statement of one predicate type with exactly one subject.
-// Fields that Statement does not have are an error.
+// Parse reads a statement of one predicate type about one image. Fields that Statement does not have are an error.
 func Parse(b []byte, predicateType string) (*Statement, error) {
 	var st Statement
 	if err := strict(b, &st); err != nil {
@@ -164,8 +225,9 @@ func Parse(b []byte, predicateType string) (*Statement, error) {
 		return nil, fmt.Errorf("statement of type %q, want %q", st.Type, StatementType)
 	case st.PredicateType != predicateType:
 		return nil, fmt.Errorf("predicate of type %q, want %q", st.PredicateType, predicateType)
-	case len(st.Subject) != 1:
-		return nil, fmt.Errorf("statement with %d subjects, want 1", len(st.Subject))
+	}
+	if _, err := ImageOf(st.Subject); err != nil {
+		return nil, err
 	}
 	return &st, nil
 }

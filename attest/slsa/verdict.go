@@ -52,7 +52,7 @@ type testResult struct {
 // identical is PASSED, equivalent is WARNED, and both different and not
 // verified are FAILED. What was asked for and could not be checked is a
 // failed test; what was not asked for is none.
-func TestResult(image Resource, v Verification) ([]byte, error) {
+func TestResult(image Image, v Verification) ([]byte, error) {
 	if err := v.check(); err != nil {
 		return nil, fmt.Errorf("test result: %w", err)
 	}
@@ -103,7 +103,7 @@ type summaryOf struct {
 // VSA is the statement of a report as a SLSA verification summary. Only
 // identical and equivalent pass. Its inputs are the lock and the report, by
 // their digests; the policy's digest is that of the file, where there was one.
-func VSA(image Resource, v Verification) ([]byte, error) {
+func VSA(image Image, v Verification) ([]byte, error) {
 	if err := v.check(); err != nil {
 		return nil, fmt.Errorf("verification summary: %w", err)
 	}
@@ -113,7 +113,7 @@ func VSA(image Resource, v Verification) ([]byte, error) {
 	}
 	s := summaryOf{
 		TimeVerified: timestamp(finished),
-		ResourceURI:  ImageURI(image),
+		ResourceURI:  ImageURI(image.File),
 		Policy:       Resource{URI: Policy},
 		Inputs:       []Resource{{URI: inputLock, Digest: sha256Of(v.Report.Lock)}, {URI: inputReport, Digest: sha256Of(v.ReportDigest)}},
 		SLSAVersion:  "1.1",

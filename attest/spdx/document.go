@@ -95,6 +95,11 @@ const (
 
 // Subject is what a document is written from.
 type Subject struct {
+	// Name is the document's: the reference that the image is published under, with
+	// the digest of the Manifest.
+	Name string
+	// Manifest is that of the OCI image that holds the disk.
+	Manifest   digest.Digest
 	Lock       *lock.Lock
 	LockDigest digest.Digest
 	Image      build.Image
@@ -192,8 +197,8 @@ func New(s Subject) (*Document, error) {
 				SPDXVersion:       v2_3.Version,
 				DataLicense:       v2_3.DataLicense,
 				SPDXIdentifier:    "DOCUMENT",
-				DocumentName:      base + "@" + s.Disk.SHA256.String(),
-				DocumentNamespace: namespace + base + "/" + s.Disk.SHA256.Hex() + "/" + s.LockDigest.Hex(),
+				DocumentName:      s.Name,
+				DocumentNamespace: namespace + base + "/" + s.Disk.SHA256.Hex() + "/" + s.LockDigest.Hex() + "/" + s.Manifest.Hex(),
 				CreationInfo: &v2_3.CreationInfo{
 					Created:  epoch(s.Lock.Epoch),
 					Creators: []common.Creator{{CreatorType: "Tool", Creator: fmt.Sprintf("caisson-%d", Revision)}},

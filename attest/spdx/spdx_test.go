@@ -22,6 +22,7 @@ import (
 	"caisson/attest/internal/fixture"
 	"caisson/attest/spdx"
 	"caisson/lock"
+	"caisson/lock/digest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -34,7 +35,9 @@ func subject(t testing.TB) spdx.Subject {
 		t.Fatal(err)
 	}
 	return spdx.Subject{
-		Lock: l, LockDigest: d, Image: fixture.Image(d), Disk: fixture.Disk(),
+		Name:     "registry.example/demo@sha256:ab",
+		Manifest: digest.Of([]byte("manifest")),
+		Lock:     l, LockDigest: d, Image: fixture.Image(d), Disk: fixture.Disk(),
 		PURL: "pkg:generic/demo.qcow2?checksum=" + fixture.Disk().SHA256.String(), Files: fixture.Files(), Facts: fixture.Facts, Signer: fixture.Signer,
 	}
 }
@@ -136,7 +139,7 @@ func TestValid(t *testing.T) {
 	if doc.SPDXVersion != "SPDX-2.3" || doc.DataLicense != "CC0-1.0" || doc.SPDXIdentifier != "DOCUMENT" || doc.CreationInfo.Created != "2023-11-14T22:13:20Z" {
 		t.Errorf("got %s, %s, %s, created %s", doc.SPDXVersion, doc.DataLicense, doc.SPDXIdentifier, doc.CreationInfo.Created)
 	}
-	if want := "demo@" + fixture.Disk().SHA256.String(); doc.DocumentName != want {
+	if want := subject(t).Name; doc.DocumentName != want {
 		t.Errorf("name: got %q, want %q", doc.DocumentName, want)
 	}
 	ids := map[common.ElementID]bool{"DOCUMENT": true}

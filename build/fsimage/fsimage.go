@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"caisson/build/image/erofs"
+	"caisson/build/image/ext4"
 	"caisson/build/image/squashfs"
 )
 
@@ -13,6 +14,7 @@ import (
 const (
 	EROFS    = "erofs"
 	Squashfs = "squashfs"
+	Ext4     = "ext4" // and ext2 and ext3
 )
 
 // Entry is a name in a file system, and what it is the name of.
@@ -26,12 +28,13 @@ type FS interface {
 	Size() int64
 }
 
-// Kind tells by its magic number what an image holds; "" where it is neither.
+// Kind tells by its magic number what an image holds; "" where it is none of
+// these.
 func Kind(r io.ReaderAt) string {
 	for _, k := range []struct {
 		kind, magic string
 		at          int64
-	}{{EROFS, "\xe2\xe1\xf5\xe0", 1024}, {Squashfs, "hsqs", 0}} {
+	}{{EROFS, "\xe2\xe1\xf5\xe0", 1024}, {Squashfs, "hsqs", 0}, {Ext4, "\x53\xef", 1024 + 56}} {
 		b := make([]byte, len(k.magic))
 		if n, _ := r.ReadAt(b, k.at); n == len(b) && string(b) == k.magic {
 			return k.kind
@@ -51,8 +54,18 @@ func OpenKind(r io.ReaderAt, kind string) (FS, error) {
 	case Squashfs:
 		f, err := squashfs.Open(r)
 		return squashed{f}, err
+	case Ext4:
+		f, err := ext4.Open(r)
+		return extended{f}, err
 	}
-	return nil, errors.New("neither EROFS nor squashfs")
+	return nil, errors.New("neither EROFS, squashfs nor ext4")
+}
+
+// extended gives an ext4's entries in the common form.
+type extended struct{ *ext4.FS }
+
+func (e extended) Walk(fn func(e Entry) error) error {
+	return e.FS.Walk(func(e ext4.Entry) error { return fn(Entry(e)) })
 }
 
 // squashed gives a squashfs's entries in the common form.

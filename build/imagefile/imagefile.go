@@ -158,6 +158,10 @@ func openBacking(image, backing string, folders []string) (*os.File, string, err
 	return nil, "", fmt.Errorf("it does not lie in %s", strings.Join(folders, " or "))
 }
 
+// ErrCompressed says that a file is compressed as a whole. It may be no disk at
+// all: initrds and packages are compressed too.
+var ErrCompressed = errors.New("it is compressed")
+
 // detect finds out the format of a file of size bytes.
 func detect(r io.ReaderAt, size int64) (string, error) {
 	b := make([]byte, 64)
@@ -169,10 +173,14 @@ func detect(r io.ReaderAt, size int64) (string, error) {
 	for _, other := range []struct{ magic, name string }{
 		{"KDMV", "a VMDK image"}, {"# Disk Descriptor", "a VMDK descriptor"}, {"vhdxfile", "a VHDX image"},
 		{"<<< ", "a VDI image"}, {"QED\x00", "a QED image"}, {"QFI\xfb\x00\x00\x00\x01", "a qcow image of version 1"},
-		{"\x1f\x8b", "compressed with gzip"}, {"\xfd7zXZ\x00", "compressed with xz"}, {"\x28\xb5\x2f\xfd", "compressed with zstd"},
 	} {
 		if strings.HasPrefix(start, other.magic) {
 			return "", fmt.Errorf("it is %s, which is not supported: want qcow2, vhd or raw", other.name)
+		}
+	}
+	for _, c := range []struct{ magic, name string }{{"\x1f\x8b", "gzip"}, {"\xfd7zXZ\x00", "xz"}, {"\x28\xb5\x2f\xfd", "zstd"}} {
+		if strings.HasPrefix(start, c.magic) {
+			return "", fmt.Errorf("%w with %s, which is not supported: want qcow2, vhd or raw", ErrCompressed, c.name)
 		}
 	}
 	switch {

@@ -14,6 +14,8 @@ type Script struct {
 	Kind string
 	// Program is what runs it, with its arguments: "/bin/sh", "<lua>".
 	Program string
+	// Body is the script, empty where the program has none.
+	Body string
 	// On are the packages, or the beginnings of the paths of files, that set a
 	// trigger off; sorted.
 	On []string
@@ -71,7 +73,11 @@ func readScripts(h *header) ([]Script, error) {
 		if program == "" {
 			program = "/bin/sh" // rpm's own, where a package names none
 		}
-		out = append(out, Script{Kind: s.kind, Program: strings.Clone(program)})
+		body, err := h.str(s.script)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Script{Kind: s.kind, Program: strings.Clone(program), Body: body})
 	}
 	for i := range triggers {
 		more, err := readTriggers(h, i)
@@ -93,6 +99,10 @@ func readTriggers(h *header, family int) ([]Script, error) {
 		return nil, err
 	}
 	programs, err := h.strings(t.program)
+	if err != nil {
+		return nil, err
+	}
+	bodies, err := h.strings(t.script)
 	if err != nil {
 		return nil, err
 	}
@@ -124,12 +134,15 @@ func readTriggers(h *header, family int) ([]Script, error) {
 		key := fmt.Sprint(kind, n)
 		j, ok := at[key]
 		if !ok {
-			program := "/bin/sh"
+			s := Script{Kind: kind, Program: "/bin/sh"}
 			if n < uint64(len(programs)) && programs[n] != "" {
-				program = strings.Clone(programs[n])
+				s.Program = strings.Clone(programs[n])
+			}
+			if n < uint64(len(bodies)) {
+				s.Body = strings.Clone(bodies[n])
 			}
 			j, at[key] = len(out), len(out)
-			out = append(out, Script{Kind: kind, Program: program})
+			out = append(out, s)
 		}
 		out[j].On = append(out[j].On, strings.Clone(name))
 	}

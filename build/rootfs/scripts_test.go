@@ -24,12 +24,12 @@ func TestReadScripts(t *testing.T) {
 		{name: "nothing"},
 		{
 			name: "scriptlets", tags: []rpmtest.Tag{rpmtest.Text(1024, "true"), rpmtest.Texts(1085, "/bin/sh", "-e"), rpmtest.Text(1151, "x"), rpmtest.Text(1153, "<lua>"), rpmtest.Text(1025, "preun"), rpmtest.Text(1154, "")},
-			want: []Script{{Kind: "pretrans", Program: "<lua>"}, {Kind: "pre", Program: "/bin/sh -e"}, {Kind: "post", Program: "/bin/sh"}, {Kind: "posttrans", Program: "/bin/sh"}},
+			want: []Script{{Kind: "pretrans", Program: "<lua>", Body: "x"}, {Kind: "pre", Program: "/bin/sh -e"}, {Kind: "post", Program: "/bin/sh", Body: "true"}, {Kind: "posttrans", Program: "/bin/sh"}},
 		},
 		{
 			name: "triggers",
 			tags: []rpmtest.Tag{rpmtest.Texts(1065, "a", "b", "c"), rpmtest.Texts(1092, "/bin/sh", "<lua>", "/bin/sh"), rpmtest.Texts(1066, "z", "a", "b", "c", "a"), rpmtest.Ints(1068, in, in, un, 1<<25, in), rpmtest.Ints(1069, 0, 0, 1, 2, 0)},
-			want: []Script{{Kind: "triggerin", Program: "/bin/sh", On: []string{"a", "z"}}, {Kind: "triggerprein", Program: "/bin/sh", On: []string{"c"}}},
+			want: []Script{{Kind: "triggerin", Program: "/bin/sh", Body: "a", On: []string{"a", "z"}}, {Kind: "triggerprein", Program: "/bin/sh", Body: "c", On: []string{"c"}}},
 		},
 		{
 			name: "a place that is none", tags: []rpmtest.Tag{rpmtest.Texts(5066, "a"), rpmtest.Texts(5067, "<lua>"), rpmtest.Texts(5069, "/usr"), rpmtest.Ints(5072, in), rpmtest.Ints(5070, 7)},

@@ -11,8 +11,11 @@ type call struct {
 	nr   int
 	name string
 	rule []unix.SockFilter
-	// decide answers a notification; nil refuses the call with EPERM.
+	// decide answers a notification. Where it is nil, a call with targets is carried
+	// out, and another refused with EPERM.
 	decide func(*listener, *request) answer
+	// targets are the files that the call writes to; nil where it is none that does.
+	targets func(*request) []target
 	// when says which sandboxes have a rule for it.
 	when condition
 }
@@ -24,22 +27,50 @@ const (
 	always  condition = iota
 	ifFaked           // Spec.FakeOwnership
 	ifShown           // Spec.Shown
+	ifTold            // Spec.Told
+	unlessFaked
+	ifCPUs     // Surroundings.CPUs
+	ifReversed // Surroundings.Reversed
 )
 
 // features are what a Spec asks of the filter.
 type features struct {
-	FakeOwnership, Shown bool
+	FakeOwnership, Shown, Told, CPUs, Reversed bool
 }
 
 // has tells whether a sandbox with these features has a rule for c.
 func (f features) has(c *call) bool {
-	return c.when == always || c.when == ifFaked && f.FakeOwnership || c.when == ifShown && f.Shown
+	return [...]bool{
+		always: true, ifFaked: f.FakeOwnership, ifShown: f.Shown, ifTold: f.Told, unlessFaked: !f.FakeOwnership,
+		ifCPUs: f.CPUs, ifReversed: f.Reversed,
+	}[c.when]
 }
 
-// calls is the whole policy, in one list: the network, then what Spec.FakeOwnership
-// and Spec.Shown answer, then what is refused. A call that is not here is allowed.
+// calls are those that a sandbox with these features has a rule for, each once: a
+// call may be both answered and looked at for what it writes to.
+func (f features) calls() []call {
+	var out []call
+	at := map[int]int{}
+	for _, c := range calls() {
+		i, twice := at[c.nr]
+		switch {
+		case !f.has(&c):
+		case twice:
+			out[i].targets, out[i].rule = c.targets, c.rule
+		default:
+			at[c.nr] = len(out)
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// calls is the whole policy, in one list: the network, then what Spec.FakeOwnership,
+// Spec.Shown and Spec.Around answer and Spec.Told is told of, what is refused, and what writes to
+// files. A call that is not here is allowed.
 func calls() []call {
-	return slices.Concat(networkCalls(), ownerCalls(), archOwnerCalls(), shownCalls(), archShownCalls(), refusedCalls(), archRefusedCalls())
+	return slices.Concat(networkCalls(), ownerCalls(), archOwnerCalls(), shownCalls(), archShownCalls(), surroundingCalls(), execCalls(),
+		refusedCalls(), archRefusedCalls(), writeCalls(), archWriteCalls())
 }
 
 func networkCalls() []call {
@@ -60,16 +91,13 @@ func ownerCalls() []call {
 	return []call{
 		owner(unix.SYS_FCHOWN, "fchown", notifyAlways(), (*listener).fchown),
 		owner(unix.SYS_FCHOWNAT, "fchownat", notifyAlways(), (*listener).fchownat),
-		owner(unix.SYS_MKNODAT, "mknodat", notifyIfDevice(2), (*listener).mknodat),
+		owner(unix.SYS_MKNODAT, "mknodat", notifyAlways(), (*listener).mknodat),
 		owner(unix.SYS_SETXATTR, "setxattr", notifyAlways(), (*listener).setxattr),
 		owner(unix.SYS_LSETXATTR, "lsetxattr", notifyAlways(), (*listener).lsetxattr),
 		owner(unix.SYS_FSETXATTR, "fsetxattr", notifyAlways(), (*listener).fsetxattr),
 		owner(unix.SYS_REMOVEXATTR, "removexattr", notifyAlways(), (*listener).removexattr),
 		owner(unix.SYS_LREMOVEXATTR, "lremovexattr", notifyAlways(), (*listener).lremovexattr),
 		owner(unix.SYS_FREMOVEXATTR, "fremovexattr", notifyAlways(), (*listener).fremovexattr),
-		// Linux 6.13. Programs fall back to the calls above.
-		owner(unix.SYS_SETXATTRAT, "setxattrat", absent(), nil),
-		owner(unix.SYS_REMOVEXATTRAT, "removexattrat", absent(), nil),
 		owner(unix.SYS_SETUID, "setuid", notifyUnless(0), (*listener).pretend),
 		owner(unix.SYS_SETGID, "setgid", notifyUnless(0), (*listener).pretend),
 		owner(unix.SYS_SETREUID, "setreuid", notifyAlways(), (*listener).setIDs2),
@@ -131,8 +159,8 @@ func refusedCalls() []call {
 		refuse(unix.SYS_SETHOSTNAME, "sethostname"),
 		refuse(unix.SYS_SETDOMAINNAME, "setdomainname"),
 		refuse(unix.SYS_SETNS, "setns"),
-		{nr: unix.SYS_UNSHARE, name: "unshare", rule: notifyIfBits(newNamespaces | unix.CLONE_NEWTIME)},
-		{nr: unix.SYS_CLONE, name: "clone", rule: notifyIfBits(newNamespaces)},
+		{nr: unix.SYS_UNSHARE, name: "unshare", rule: notifyIfBits(0, newNamespaces|unix.CLONE_NEWTIME)},
+		{nr: unix.SYS_CLONE, name: "clone", rule: notifyIfBits(0, newNamespaces)},
 		// Its flags lie in memory, where a filter cannot see them; libraries fall back
 		// to clone.
 		{nr: unix.SYS_CLONE3, name: "clone3", rule: absent()},

@@ -15,3 +15,5 @@ func archShownCalls() []call {
 func setLinks(st *unix.Stat_t, n uint32) { st.Nlink = n }
 
 func archRefusedCalls() []call { return nil }
+
+func archWriteCalls() []call { return nil }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -41,7 +43,8 @@ func namespaceCanaries(hostSocket string) []Canary {
 }
 
 // filterCanaries try to get out from under the filter, as the command will be,
-// and, where /proc shows it, to look into the caller's process.
+// and to find something of the caller's processes: a descriptor, a process, or,
+// where /proc shows them, what is in the caller's own.
 func filterCanaries(hostSocket string, hostPID int) []Canary {
 	all := canaries("filter", hostSocket)
 	for _, c := range []struct {
@@ -60,8 +63,9 @@ func filterCanaries(hostSocket string, hostPID int) []Canary {
 	}
 	_, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0)
 	all = append(all, Canary{Layer: "filter", Name: "io_uring", Errno: errnoName(e)})
+	all = append(all, Canary{Layer: "filter", Name: "inherited descriptor", Errno: errnoName(inherited())})
 	if hostPID == 0 {
-		return all
+		return append(all, Canary{Layer: "filter", Name: "another process", Errno: errnoName(otherProcess())})
 	}
 	// What stops this one is that the caller is outside the Landlock domain.
 	fd, err := unix.Open(fmt.Sprintf("/proc/%d/environ", hostPID), unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -69,6 +73,39 @@ func filterCanaries(hostSocket string, hostPID int) []Canary {
 		unix.Close(fd)
 	}
 	return append(all, Canary{Layer: "filter", Name: "environment of the caller", Errno: errnoName(err)})
+}
+
+// inherited looks for an open descriptor that the command would be started with
+// beside its three.
+func inherited() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= 2 {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			return nil
+		}
+	}
+	return unix.EBADF
+}
+
+// otherProcess looks in /proc for a process beside process 1, who asks.
+func otherProcess() error {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != 1 {
+			return nil
+		}
+	}
+	return unix.ENOENT
 }
 
 // canaries try TCP, UDP, DNS and an abstract UNIX socket of the caller's network.

@@ -7,7 +7,8 @@ const maxListed = 256
 
 // Evidence is what a sandbox was and what was tried in it. Everything but Volatile
 // is the same for the same command on the same kind of machine, in any folder and
-// for any user, except that a program may repeat a call more or less often.
+// for any user, except that a program may repeat a call more or less often, and make
+// up names.
 type Evidence struct {
 	// Step is Spec.Name.
 	Step string `json:"step"`
@@ -16,6 +17,8 @@ type Evidence struct {
 	Dir         string   `json:"dir"`
 	Environment []string `json:"environment"`
 	Hostname    string   `json:"hostname"`
+	// Around is what was otherwise than usual.
+	Around *Surroundings `json:"around,omitempty"`
 
 	// Namespaces are the kinds that were proven, from outside, to be others than
 	// the caller's, sorted.
@@ -39,6 +42,10 @@ type Evidence struct {
 	// Refused counts the calls that the filter refused for other reasons.
 	Refused        []RefusedCall `json:"refused"`
 	RefusedDropped uint64        `json:"refusedDropped,omitempty"`
+	// Writes counts the attempts to change what lies on a read-only mount, an input
+	// or a tool: all failed.
+	Writes        []WriteAttempt `json:"writeAttempts"`
+	WritesDropped uint64         `json:"writeAttemptsDropped,omitempty"`
 	// Faked counts the calls that Spec.FakeOwnership answered, by name.
 	Faked map[string]uint64 `json:"faked,omitempty"`
 
@@ -50,6 +57,17 @@ type Evidence struct {
 
 	// Volatile differs from run to run and from machine to machine.
 	Volatile Volatile `json:"volatile"`
+}
+
+// NotRecorded are the attempts to get out that fail and that no Evidence lists,
+// in words: canaries stand for them, where there can be some.
+func NotRecorded() []string {
+	return []string{
+		"reading what is not there: the caller's files, and in /proc, or by a signal, its processes",
+		"using the number of a descriptor that is not open: none but 0, 1 and 2 is handed on",
+		"changing, through a descriptor that is open for reading, the times of a file on a read-only mount and, while packages are installed, its mode",
+		"changing, by the name /proc/NUMBER/fd/N, what another process has open",
+	}
 }
 
 // Inputs are the Merkle roots, with their algorithm's name in front, of the
@@ -158,6 +176,18 @@ type SocketUse struct {
 type RefusedCall struct {
 	Exe   string `json:"exe"`
 	Call  string `json:"call"`
+	Errno string `json:"errno"`
+	Count uint64 `json:"count"`
+}
+
+// WriteAttempt counts the attempts of one program to change one file, or folder,
+// that lies on a read-only mount. Programs that look whether they may, and go on
+// where they may not, are among them: it is no offence.
+type WriteAttempt struct {
+	Exe  string `json:"exe"`
+	Call string `json:"call"`
+	// Path is without symbolic links.
+	Path  string `json:"path"`
 	Errno string `json:"errno"`
 	Count uint64 `json:"count"`
 }

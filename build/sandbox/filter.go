@@ -48,9 +48,14 @@ func argHigh(i int) unix.SockFilter { return load(offArgs + 8*uint32(i) + 4) }
 func notifyAlways() []unix.SockFilter { return []unix.SockFilter{ret(retNotify)} }
 func absent() []unix.SockFilter       { return []unix.SockFilter{ret(retENOSYS)} }
 
-// notifyIfBits notifies where one of the bits of the first argument is set.
-func notifyIfBits(bits uint32) []unix.SockFilter {
-	return []unix.SockFilter{argLow(0), jump(unix.BPF_JSET, bits, 0, 1), ret(retNotify), ret(retAllow)}
+// notifyIfBits notifies where one of the bits of argument i is set.
+func notifyIfBits(i int, bits uint32) []unix.SockFilter {
+	return []unix.SockFilter{argLow(i), jump(unix.BPF_JSET, bits, 0, 1), ret(retNotify), ret(retAllow)}
+}
+
+// notifyIfEqual notifies where argument i, an int, is v.
+func notifyIfEqual(i int, v uint32) []unix.SockFilter {
+	return []unix.SockFilter{argLow(i), jump(unix.BPF_JEQ, v, 0, 1), ret(retNotify), ret(retAllow)}
 }
 
 // notifyUnless notifies where the first argument, an int, is not v.
@@ -67,15 +72,6 @@ func notifyIfPointer(i int) []unix.SockFilter {
 	}
 }
 
-// notifyIfDevice notifies where argument i is the mode of a device node.
-func notifyIfDevice(i int) []unix.SockFilter {
-	return []unix.SockFilter{
-		argLow(i), stmt(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, unix.S_IFMT),
-		jump(unix.BPF_JEQ, unix.S_IFCHR, 1, 0), jump(unix.BPF_JEQ, unix.S_IFBLK, 0, 1),
-		ret(retNotify), ret(retAllow),
-	}
-}
-
 // filter is the program: another architecture kills, an x32 call does not exist,
 // a call with a rule does what the rule says, every other is allowed.
 func filter(f features) []unix.SockFilter {
@@ -88,10 +84,7 @@ func filter(f features) []unix.SockFilter {
 	if runtime.GOARCH == "amd64" {
 		prog = append(prog, jump(unix.BPF_JGE, x32Bit, 0, 1), ret(retENOSYS))
 	}
-	for _, c := range calls() {
-		if !f.has(&c) {
-			continue
-		}
+	for _, c := range f.calls() {
 		prog = append(prog, jump(unix.BPF_JEQ, uint32(c.nr), 0, uint8(len(c.rule))))
 		prog = append(prog, c.rule...)
 	}

@@ -109,6 +109,28 @@ func escapes() map[string]func() error {
 		"touch-input":    func() error { return os.Chtimes("/input/file", time.Unix(1, 0), time.Unix(1, 0)) },
 		"xattr-input":    func() error { return unix.Setxattr("/input/file", "user.evil", []byte("x"), 0) },
 		"reopen-input":   reopenInput,
+		"open-input":     func() error { return os.WriteFile("/input/file", nil, 0o600) },
+		"openat2-input": func() error {
+			fd, err := unix.Openat2(unix.AT_FDCWD, "/input/file", &unix.OpenHow{Flags: unix.O_RDWR})
+			if err == nil {
+				unix.Close(fd)
+			}
+			return err
+		},
+		"openat-input": func() error {
+			return inInput(func(fd int) error { _, err := unix.Openat(fd, "file", unix.O_WRONLY|unix.O_TRUNC, 0); return err })
+		},
+		"mkdir-input":   func() error { return os.Mkdir("/input/folder", 0o700) },
+		"symlink-input": func() error { return os.Symlink("x", "/input/link") },
+		"mkfifo-input":  func() error { return unix.Mkfifo("/input/pipe", 0o600) },
+		"rmdir-input":   func() error { return unix.Rmdir("/input/none") },
+		"chown-input":   func() error { return os.Lchown("/input/file", 0, 0) },
+		"fchmod-input":  func() error { return inInput(func(fd int) error { return unix.Fchmod(fd, 0o777) }) },
+		"fchown-input":  func() error { return inInput(func(fd int) error { return unix.Fchown(fd, 0, 0) }) },
+		"flags-input": func() error {
+			return inInput(func(fd int) error { return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, 0) })
+		},
+		"write-tool":     func() error { return os.WriteFile("/usr/bin/env", nil, 0o600) },
 		"raw":            sock(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP),
 		"packet":         sock(unix.AF_PACKET, unix.SOCK_RAW, 0x300),
 		"vsock":          sock(unix.AF_VSOCK, unix.SOCK_STREAM, 0),
@@ -201,6 +223,16 @@ func reopenInput() error {
 		w.Close()
 	}
 	return err
+}
+
+// inInput opens the input's folder.
+func inInput(then func(fd int) error) error {
+	fd, err := unix.Open("/input", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil //nolint:nilerr // an escape that is not tried counts as one that worked
+	}
+	defer unix.Close(fd)
+	return then(fd)
 }
 
 func hostPID() int {

@@ -43,6 +43,8 @@ type initSpec struct {
 	HostPID int
 	// LimitPIDs says that kernel.pid_max concerns this namespace alone.
 	LimitPIDs bool
+	Hostname  string
+	Umask     int
 }
 
 // message is one step of process 1. Each but the last is acknowledged before it
@@ -250,8 +252,8 @@ func prepare(s *initSpec) (p prepared, err error) {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return p, fmt.Errorf("closing /proc/1: %w", err)
 	}
-	unix.Umask(0o022)
-	if err := unix.Sethostname([]byte(Hostname)); err != nil {
+	unix.Umask(s.Umask)
+	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
 		return p, fmt.Errorf("setting the host name: %w", err)
 	}
 	if err := unix.Setdomainname([]byte("(none)")); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +48,11 @@ func (l *listener) socket(r *request) answer {
 		l.record.refused(r, "socket "+familyName(family), unix.EAFNOSUPPORT)
 		return fail(unix.EAFNOSUPPORT)
 	}
-	l.record.socket(r, familyName(family))
+	what := familyName(family)
+	if family == unix.AF_NETLINK {
+		what = fmt.Sprint(what, " protocol ", r.arg(2))
+	}
+	l.record.socket(r, what)
 	return carryOut()
 }
 
@@ -105,7 +110,16 @@ func (l *listener) towards(r *request, addr, n uint64) answer {
 	case family == unix.AF_UNIX && l.isInput(r, b):
 		l.record.attempt(r, familyName(family), unixPath(b), unix.ECONNREFUSED)
 		return fail(unix.ECONNREFUSED)
-	case family == unix.AF_UNIX || family == unix.AF_NETLINK || family == unix.AF_UNSPEC:
+	case family == unix.AF_UNIX && isAbstract(b) && !l.bound(b):
+		l.record.refused(r, r.call.name+" AF_UNIX "+abstractName(b), unix.ECONNREFUSED)
+		return fail(unix.ECONNREFUSED)
+	case family == unix.AF_UNIX:
+		l.record.socket(r, strings.TrimSpace("AF_UNIX "+unixPath(b)))
+		return carryOut()
+	case family == unix.AF_NETLINK:
+		l.record.socket(r, "AF_NETLINK"+r.netlinkMessage())
+		return carryOut()
+	case family == unix.AF_UNSPEC:
 		l.record.socket(r, familyName(family))
 		return carryOut()
 	}
@@ -118,6 +132,47 @@ func (l *listener) towards(r *request, addr, n uint64) answer {
 func unixPath(b []byte) string {
 	name, _, _ := bytes.Cut(b[2:], []byte{0})
 	return strings.ToValidUTF8(string(name), "\uFFFD")
+}
+
+// isAbstract says whether a struct sockaddr_un has an abstract name (unix(7)): it
+// begins with a zero byte.
+func isAbstract(b []byte) bool { return len(b) > 2 && b[2] == 0 }
+
+// abstractName is the abstract name in a struct sockaddr_un, as /proc/net/unix
+// writes it.
+func abstractName(b []byte) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(string(b[2:]), "\x00", "@"), "\uFFFD")
+}
+
+// bound says whether a process inside has bound an abstract name. Where none has,
+// who connects to it is looking for somebody outside. What cannot be read counts
+// as bound: the namespace holds in any case.
+func (l *listener) bound(b []byte) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/unix", l.initPID))
+	return err != nil || bytes.Contains(text, []byte(" "+strings.ReplaceAll(string(b[2:]), "\x00", "@")+"\n"))
+}
+
+// netlinkMessage is the type of the first message (netlink(7)) that a call sends.
+func (r *request) netlinkMessage() string {
+	at := r.args[1]
+	if r.call.nr == unix.SYS_SENDMSG { // a struct msghdr, and the first struct iovec of it
+		w, err := r.words(at+16, 1)
+		if err == nil {
+			w, err = r.words(w[0], 1)
+		}
+		if err != nil {
+			return ""
+		}
+		at = w[0]
+	}
+	if r.call.nr != unix.SYS_SENDTO && r.call.nr != unix.SYS_SENDMSG {
+		return ""
+	}
+	head, err := r.memory(at, 6) // of a struct nlmsghdr: the length, and the type
+	if err != nil || len(head) < 6 {
+		return ""
+	}
+	return fmt.Sprint(" message ", binary.LittleEndian.Uint16(head[4:]))
 }
 
 // isInput says whether a UNIX address is a file on a read-only mount: nothing inside

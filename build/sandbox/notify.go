@@ -71,6 +71,9 @@ type listener struct {
 	record *record
 	files  *fileTable
 	shown  map[FileID]Shown
+	told   func(Deed)
+	mounts []MountPoint
+	cpus   int // Surroundings.CPUs
 	initFD int // the root of process 1
 	uid    uint32
 	gid    uint32
@@ -79,10 +82,17 @@ type listener struct {
 	wake *os.File
 	done chan struct{}
 
+	// Processes in the caller's numbering: process 1, the command, and the last
+	// program that it started, of so many; 0 until there is one.
+	initPID, command, child, started int
+
 	mu     sync.Mutex
 	canary bool
 	tid    int
 }
+
+// notifSetFlags is SECCOMP_IOCTL_NOTIF_SET_FLAGS (linux/seccomp.h).
+const notifSetFlags = 0x40082104
 
 func newListener(fd, pid int, f features, rec *record, files *fileTable) (*listener, error) {
 	wake, stop, err := os.Pipe()
@@ -91,13 +101,13 @@ func newListener(fd, pid int, f features, rec *record, files *fileTable) (*liste
 	}
 	l := &listener{
 		fd: fd, calls: map[int32]*call{}, record: rec, files: files, stop: stop, wake: wake, done: make(chan struct{}),
-		uid: uint32(unix.Geteuid()), gid: uint32(unix.Getegid()), canary: true,
+		uid: uint32(unix.Geteuid()), gid: uint32(unix.Getegid()), initPID: pid, canary: true,
 	}
-	for _, c := range calls() {
-		if f.has(&c) {
-			l.calls[int32(c.nr)] = &c
-		}
+	for _, c := range f.calls() {
+		l.calls[int32(c.nr)] = &c
 	}
+	// Linux 6.6; where it is refused, it is only slower.
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), notifSetFlags, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	if l.initFD, err = unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the sandbox's root: %w", err), unix.Close(fd), stop.Close(), wake.Close())
 	}
@@ -112,10 +122,10 @@ func (l *listener) canaryThread() int {
 	return l.tid
 }
 
-func (l *listener) canariesDone() {
+func (l *listener) canariesDone(mounts []MountPoint) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.canary = false
+	l.canary, l.mounts = false, mounts
 }
 
 // serve answers until the last filtered process is gone, or close is called.
@@ -188,11 +198,19 @@ func (l *listener) decide(n *notification) answer {
 	}
 	l.mu.Unlock()
 	l.record.muted = canary
-	if c.decide == nil {
-		l.record.refused(r, c.name, unix.EPERM)
-		return fail(unix.EPERM)
+	switch {
+	case c.decide != nil:
+		a := c.decide(l, r)
+		if c.targets != nil && (a.goOn || a.errno == unix.EROFS || l.told != nil && a.errno == 0 && c.nr != unix.SYS_FCHOWN) {
+			l.noteWrites(r)
+		}
+		return a
+	case c.targets != nil:
+		l.noteWrites(r)
+		return carryOut()
 	}
-	return c.decide(l, r)
+	l.record.refused(r, c.name, unix.EPERM)
+	return fail(unix.EPERM)
 }
 
 func (r *request) memoryFile() string { return fmt.Sprintf("/proc/%d/mem", r.pid) }
@@ -200,6 +218,33 @@ func (r *request) memoryFile() string { return fmt.Sprintf("/proc/%d/mem", r.pid
 // memory is up to n bytes of the caller's memory at addr; fewer where less is
 // mapped there.
 func (r *request) memory(addr uint64, n int) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	b := make([]byte, n)
+	local := []unix.Iovec{{Base: &b[0]}}
+	local[0].SetLen(n)
+	// Up to the end of a page, and then what follows: a transfer is of whole parts.
+	first := min(n, pageSize-int(addr%pageSize))
+	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: first}}
+	for at := first; at < n; at += pageSize {
+		remote = append(remote, unix.RemoteIovec{Base: uintptr(addr) + uintptr(at), Len: min(pageSize, n-at)})
+	}
+	got, err := unix.ProcessVMReadv(r.pid, local, remote, 0)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) { // a container's own filter may refuse it
+		return r.memoryByFile(addr, b)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !r.valid() {
+		return nil, unix.ENOENT
+	}
+	return b[:got], nil
+}
+
+// memoryByFile reads the caller's memory at addr into b.
+func (r *request) memoryByFile(addr uint64, b []byte) ([]byte, error) {
 	f, err := os.Open(r.memoryFile())
 	if err != nil {
 		return nil, err
@@ -208,13 +253,15 @@ func (r *request) memory(addr uint64, n int) ([]byte, error) {
 	if !r.valid() {
 		return nil, unix.ENOENT
 	}
-	b := make([]byte, n)
 	got, err := f.ReadAt(b, int64(addr))
-	if got == 0 && n > 0 {
+	if got == 0 {
 		return nil, errors.Join(unix.EFAULT, err)
 	}
 	return b[:got], nil
 }
+
+// pageSize is the smallest size of a page of memory.
+const pageSize = 4096
 
 // text is the zero-terminated string at addr, of less than limit bytes.
 func (r *request) text(addr uint64, limit int) (string, error) {

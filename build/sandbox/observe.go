@@ -21,6 +21,8 @@ type observer struct {
 	pid      int // process 1, in the caller's numbering
 	features features
 	shown    map[FileID]Shown
+	told     func(Deed)
+	cpus     int
 	record   *record
 	files    *fileTable
 	listener *listener
@@ -29,10 +31,10 @@ type observer struct {
 func newObserver(s Spec, pid int) *observer {
 	return &observer{
 		evidence: Evidence{
-			Step: s.Name, Command: slices.Clone(s.Args), Dir: s.Dir, Environment: environment(s.Env), Hostname: Hostname,
+			Step: s.Name, Command: slices.Clone(s.Args), Dir: s.Dir, Environment: s.environment(), Hostname: s.Around.hostname(), Around: s.Around.evidence(),
 			Volatile: Volatile{UID: unix.Geteuid(), GID: unix.Getegid(), Kernel: kernelRelease()},
 		},
-		pid: pid, features: s.features(), shown: s.Shown, record: newRecord(), files: newFileTable(s.Files),
+		pid: pid, features: s.features(), shown: s.Shown, told: s.Told, cpus: s.Around.CPUs, record: newRecord(), files: newFileTable(s.Files),
 	}
 }
 
@@ -61,7 +63,7 @@ func (o *observer) listen(fd int) error {
 	if err != nil {
 		return err
 	}
-	l.shown = o.shown
+	l.shown, l.told, l.cpus = o.shown, o.told, o.cpus
 	o.listener = l
 	go l.serve()
 	return nil
@@ -114,7 +116,7 @@ func (o *observer) ready(canaries []Canary, host *abstractSocket) error {
 	if !e.Confinement.Seccomp || !e.Confinement.NoNewPrivs {
 		return errors.New("the seccomp filter is not in force")
 	}
-	o.listener.canariesDone()
+	o.listener.canariesDone(e.Mounts)
 	return nil
 }
 

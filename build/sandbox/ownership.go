@@ -116,9 +116,12 @@ func (l *listener) mknodat(r *request) answer {
 	return l.makeDevice(r, r.arg(0), r.args[1], uint32(r.args[2]), r.args[3])
 }
 
-// makeDevice makes an empty regular file where the device node should be, and
+// makeDevice, where it is a device node that is asked for, makes an empty regular file where the device node should be, and
 // records the device for it.
 func (l *listener) makeDevice(r *request, dirfd int32, addr uint64, mode uint32, dev uint64) answer {
+	if kind := mode & unix.S_IFMT; kind != unix.S_IFCHR && kind != unix.S_IFBLK {
+		return carryOut()
+	}
 	name, err := r.text(addr, unix.PathMax)
 	if err != nil {
 		return failWith(err)

@@ -17,6 +17,7 @@ type record struct {
 	attempts list[Attempt]
 	sockets  list[SocketUse]
 	refusals list[RefusedCall]
+	writes   list[WriteAttempt]
 	faked    map[string]uint64
 }
 
@@ -45,7 +46,7 @@ func newList[T any]() list[T] { return list[T]{items: []T{}, index: map[string]i
 
 func newRecord() *record {
 	return &record{
-		attempts: newList[Attempt](), sockets: newList[SocketUse](), refusals: newList[RefusedCall](), faked: map[string]uint64{},
+		attempts: newList[Attempt](), sockets: newList[SocketUse](), refusals: newList[RefusedCall](), writes: newList[WriteAttempt](), faked: map[string]uint64{},
 	}
 }
 
@@ -88,9 +89,13 @@ func (rec *record) into(e *Evidence) {
 	e.Attempts, e.AttemptsDropped = rec.attempts.items, rec.attempts.dropped
 	e.Sockets, e.SocketsDropped = rec.sockets.items, rec.sockets.dropped
 	e.Refused, e.RefusedDropped = rec.refusals.items, rec.refusals.dropped
+	e.Writes, e.WritesDropped = rec.writes.items, rec.writes.dropped
 	e.Faked = rec.faked
 	slices.SortFunc(e.Sockets, func(a, b SocketUse) int {
 		return cmp.Or(cmp.Compare(a.Exe, b.Exe), cmp.Compare(a.Call, b.Call), cmp.Compare(a.What, b.What))
+	})
+	slices.SortFunc(e.Writes, func(a, b WriteAttempt) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Exe, b.Exe), cmp.Compare(a.Call, b.Call))
 	})
 	slices.SortFunc(e.Refused, func(a, b RefusedCall) int {
 		return cmp.Or(cmp.Compare(a.Exe, b.Exe), cmp.Compare(a.Call, b.Call))

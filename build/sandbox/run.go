@@ -99,13 +99,19 @@ func startInit(s Spec) (c *child, err error) {
 			Setsid:     true,
 			Cloneflags: newNamespaces,
 			UidMappings: []syscall.SysProcIDMap{
-				{ContainerID: 0, HostID: unix.Geteuid(), Size: 1},
+				{ContainerID: s.Around.User, HostID: unix.Geteuid(), Size: 1},
 			},
 			GidMappings: []syscall.SysProcIDMap{
-				{ContainerID: 0, HostID: unix.Getegid(), Size: 1},
+				{ContainerID: s.Around.User, HostID: unix.Getegid(), Size: 1},
 			},
 			GidMappingsEnableSetgroups: false,
 		},
+	}
+	if s.Around.User != 0 {
+		// Another user than 0 loses its capabilities with exec, and process 1 needs them.
+		for capability := range uintptr(unix.CAP_LAST_CAP + 1) {
+			c.cmd.SysProcAttr.AmbientCaps = append(c.cmd.SysProcAttr.AmbientCaps, capability)
+		}
 	}
 	if err := c.cmd.Start(); err != nil {
 		return nil, errors.Join(explain(fmt.Errorf("making namespaces: %w", err), os.ReadFile), specW.Close(), conn.Close())
@@ -176,8 +182,9 @@ func (c *child) output(i int, w io.Writer, theirs *[]*os.File) (*os.File, error)
 func (c *child) converse(s Spec, o *observer) (unix.WaitStatus, error) {
 	spec, err := json.Marshal(initSpec{
 		Root: s.Root, RootWritable: s.RootWritable, Mounts: s.Mounts, Tmpfs: s.Tmpfs, ProcIn: s.ProcIn, DevIn: s.DevIn,
-		Args: s.Args, Env: environment(s.Env), Dir: s.Dir, Terminal: s.Terminal != nil, Features: s.features(), MaxProcesses: s.MaxProcesses,
+		Args: s.Args, Env: s.environment(), Dir: s.Dir, Terminal: s.Terminal != nil, Features: s.features(), MaxProcesses: s.MaxProcesses,
 		HostSocket: c.host.name, HostPID: os.Getpid(), LimitPIDs: pidMaxPerNamespace(kernelRelease()),
+		Hostname: s.Around.hostname(), Umask: s.Around.umask(),
 	})
 	if err != nil {
 		return 0, errors.Join(err, c.spec.Close())

@@ -12,6 +12,9 @@
 // processes exist, how they were called and the numbers of their descriptors, but
 // nothing else of them (Landlock, Linux 5.19); process numbers in it are not those that the command has.
 //
+// Not everything that fails is recorded, see NotRecorded: what would have to be
+// asked for at every file that is read is refused by the kernel alone.
+//
 // The promise. The command runs as user 0 of a new user namespace in which one
 // user id and one group id exist, the caller's own, and in new mount, pid, ipc,
 // uts, cgroup and network namespaces. Its network has a loopback and nothing
@@ -23,6 +26,10 @@
 // namespace it keeps what an installation of packages needs. A seccomp filter
 // refuses what would leave the sandbox or enlarge the kernel's surface. All
 // processes die with the command.
+//
+// What is recorded: each refusal of the filter and of the network by program, call
+// and destination; each use of a socket that is allowed; each attempt to change what
+// lies on a read-only mount, by program, call and path.
 //
 // How. Run starts this same executable again (see Init) as process 1 of the new
 // namespaces, with an empty environment. It builds the mounts, installs the filter
@@ -46,7 +53,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hostname is the host name in every sandbox.
+// Hostname is the host name in every sandbox, unless Surroundings have another.
 const Hostname = "caisson"
 
 // A Mount makes Source, a folder or a file of the caller's, appear at Target.
@@ -95,11 +102,17 @@ type Spec struct {
 	// Shown is what files look like to the command: to a program that makes a file
 	// system of a folder, say, that belongs to one user.
 	Shown map[FileID]Shown
+	// Told, if not nil, is told of every program that the command itself starts, and
+	// of what changes files that may be written to, in this order, one thing at a
+	// time and before it is done. It is evidence, as the record is.
+	Told func(Deed)
 	// Timeout bounds the whole run; none if 0.
 	Timeout time.Duration
 	// MaxProcesses bounds the processes and threads at one time; 16384 if 0. Before
 	// Linux 6.14 it does not hold where the caller is root.
 	MaxProcesses int
+	// Around are other circumstances than the usual ones.
+	Around Surroundings
 	// Name is the step's name in errors and in the evidence.
 	Name string
 
@@ -173,7 +186,12 @@ func Probe(ctx context.Context, dir string) (ev *Evidence, err error) {
 }
 
 // features are what s asks of the filter.
-func (s *Spec) features() features { return features{s.FakeOwnership, len(s.Shown) > 0} }
+func (s *Spec) features() features {
+	return features{
+		FakeOwnership: s.FakeOwnership, Shown: len(s.Shown) > 0, Told: s.Told != nil,
+		CPUs: s.Around.CPUs > 0, Reversed: s.Around.Reversed,
+	}
+}
 
 // checked is s with its defaults, or what is wrong with it.
 func (s Spec) checked() (Spec, error) {
@@ -212,7 +230,10 @@ func (s Spec) checked() (Spec, error) {
 			return fail("target %q: want a clean absolute path", t)
 		}
 	}
-	for _, kv := range s.Env {
+	if c := s.Around.CPUs; c < 0 || c > maxCPUs {
+		return fail("%d CPUs: want at most %d", c, maxCPUs)
+	}
+	for _, kv := range slices.Concat(s.Around.Env, s.Env) {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" || strings.ContainsRune(kv, 0) {
 			return fail("environment %q: want KEY=value", kv)
 		}
@@ -220,10 +241,10 @@ func (s Spec) checked() (Spec, error) {
 	return s, nil
 }
 
-// environment is DefaultEnv with env in it, sorted by name.
-func environment(env []string) []string {
+// environment is DefaultEnv with that of Around and Env in it, sorted by name.
+func (s *Spec) environment() []string {
 	byKey := map[string]string{}
-	for _, kv := range slices.Concat(DefaultEnv(), env) {
+	for _, kv := range slices.Concat(DefaultEnv(), s.Around.Env, s.Env) {
 		k, _, _ := strings.Cut(kv, "=")
 		byKey[k] = kv
 	}

@@ -248,7 +248,8 @@ func TestEscapes(t *testing.T) {
 	}
 	t.Logf("%s", out)
 	checkAttempts(t, &r.Evidence)
-	checkSockets(t, &r.Evidence)
+	checkSockets(t, &r.Evidence, socket)
+	checkWrites(t, &r.Evidence)
 	if b, err := os.ReadDir(input); err != nil || len(b) != 2 {
 		t.Errorf("the input has %v, %v", b, err)
 	}
@@ -257,7 +258,7 @@ func TestEscapes(t *testing.T) {
 		refused[c.Call] = c.Exe == "/guest" && c.Count > 0
 	}
 	for _, call := range []string{"io_uring_setup", "setns", "unshare", "clone", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "bpf", "keyctl",
-		"mount", "umount2", "sethostname", "socket AF_ALG"} {
+		"mount", "umount2", "sethostname", "socket AF_ALG", "connect AF_UNIX " + host.name} {
 		if !refused[call] {
 			t.Errorf("refusal of %s is not recorded: %+v", call, r.Evidence.Refused)
 		}
@@ -265,9 +266,9 @@ func TestEscapes(t *testing.T) {
 }
 
 // checkSockets checks that what is allowed, and led nowhere, is recorded too.
-func checkSockets(t *testing.T, e *Evidence) {
+func checkSockets(t *testing.T, e *Evidence, hostSocket string) {
 	t.Helper()
-	for _, want := range []string{"connect AF_UNIX", "socket AF_NETLINK", "sendto AF_NETLINK"} {
+	for _, want := range []string{"connect AF_UNIX " + hostSocket, "socket AF_NETLINK protocol 0", fmt.Sprint("sendto AF_NETLINK message ", unix.RTM_NEWROUTE)} {
 		if !slices.ContainsFunc(e.Sockets, func(u SocketUse) bool {
 			return u.Exe == "/guest" && u.Call+" "+u.What == want && u.Count > 0
 		}) {
@@ -276,6 +277,33 @@ func checkSockets(t *testing.T, e *Evidence) {
 	}
 	if len(e.Interfaces) != 1 || e.Interfaces[0].Name != "lo" {
 		t.Errorf("interfaces: %+v", e.Interfaces)
+	}
+}
+
+// checkWrites checks that the attempts to write to inputs, tools and the kernel's
+// settings are recorded, each once, and no other.
+func checkWrites(t *testing.T, e *Evidence) {
+	t.Helper()
+	var got []string
+	for _, w := range e.Writes {
+		if w.Exe != "/guest" || w.Errno != "EROFS" {
+			t.Errorf("a write of %+v", w)
+		}
+		got = append(got, fmt.Sprintf("%s %s %d", strings.TrimSuffix(w.Call, "at"), w.Path, w.Count))
+	}
+	slices.Sort(got)
+	want := []string{
+		"fchmod /dev/null 1", "fchmod /input 1", "fchmod /input/file 1", "fchown /input 1", "fchown /input/file 1", "ioctl FS_IOC_SETFLAGS /input 1",
+		"link /input/other 1", "mkdir /input/folder 1", "mknod /input/pipe 1", "open /evil 1", "open /input/evil 1", "open /input/file 3",
+		"open /proc/sys/kernel/core_pattern 1", "open /usr/bin/env 1", "openat2 /input/file 1", "rename /input/file 1", "setxattr /input/file 1",
+		"symlink /input/link 1", "truncate /input/file 1", "unlink /input/file 2", "unlink /input/none 1", "utimens /input/file 1",
+	}
+	if _, err := os.Stat("/proc/sysrq-trigger"); err == nil || e.Volatile.SharedProc { // then all of /proc is read-only
+		want = append(want, "open /proc/sysrq-trigger 1")
+		slices.Sort(want)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
@@ -332,7 +360,7 @@ func TestEvidence(t *testing.T) {
 	}
 	var netlink, loopback bool
 	for _, u := range e.Sockets {
-		netlink = netlink || u.What == "AF_NETLINK"
+		netlink = netlink || strings.HasPrefix(u.What, "AF_NETLINK")
 		loopback = loopback || strings.HasPrefix(u.What, "127.0.0.1:")
 	}
 	if !netlink || !loopback {
@@ -345,11 +373,7 @@ func TestEvidence(t *testing.T) {
 			t.Errorf("canary got through: %+v", c)
 		}
 	}
-	filter := 11
-	if e.Volatile.SharedProc {
-		filter++ // the caller's environment
-	}
-	if layers["namespace"] != 7 || layers["filter"] != filter {
+	if layers["namespace"] != 7 || layers["filter"] != 13 {
 		t.Errorf("canaries: %v", e.Canaries)
 	}
 	for _, m := range e.Mounts {

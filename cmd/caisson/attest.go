@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"caisson/attest/sign"
 	"caisson/attest/slsa"
 	"caisson/lock"
+	"caisson/prefetch"
 	"caisson/prefetch/cas"
 	"caisson/verify"
 )
@@ -24,32 +26,36 @@ type attestOptions struct {
 	sources
 	out, key string
 	keys     []string // as given: one to sign by, or those to check by
-	check    bool
-	json     bool
+	image    string
+	labels   []string
+	// Without a key: the token's file, the services, and the trusted root.
+	token, fulcio, rekor, timestamp, root string
+	identity, issuer                      string // whom to check by
+	check                                 bool
+	json                                  bool
 }
-
-// passwordVariable is where cosign looks for its keys' password too.
-const passwordVariable = "COSIGN_PASSWORD"
 
 func newAttestCommand(ui *ui) *cobra.Command {
 	var o attestOptions
 	c := &cobra.Command{
-		Use:   "attest --out DIR --key cosign.key | attest --check BUNDLE... [--key cosign.pub]",
+		Use:   "attest --out DIR --key cosign.key | attest --check BUNDLE|DIR|IMAGE... [--key cosign.pub]",
 		Short: "Sign what build and verify left: SBOM, provenance, verdict, reference values",
 		Long: `Attest computes again what it signs from image, lock and store, refuses where the
 folder says otherwise, and writes the SBOM and the signed statements, whose
-names it prints. The key's password is in COSIGN_PASSWORD. A verdict that a verifier
+names it prints. The key's password is in COSIGN_PASSWORD. With --identity-token
+there is no key, but a certificate for the identity, and an entry in a public log. A verdict that a verifier
 signed itself (verify --key) is left as it is.
 
 With --check it signs nothing: it shows who said what about which digest, of
-bundles or of folders with statements, and whether one of the public keys
+bundles, of folders with statements, or of an image in a registry, and whether one of the public keys
 signed it. Exit code 5 says that a signature is bad, 7 that one is by a key that was
 not given. That a statement is signed does not make it true: verify does.`,
 		Example: `  caisson attest --out out --key cosign.key
-  caisson attest --check out --key cosign.pub --key verifier.pub`,
+  caisson attest --check out --key cosign.pub --key verifier.pub
+  caisson attest --check quay.io/example/podvm:1.0 --identity me@example.org --issuer https://accounts.example --trusted-root root.json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.check {
-				return runCheck(ui, &o, args)
+				return runCheck(cmd.Context(), ui, &o, args)
 			}
 			if err := o.wantSigning(args); err != nil {
 				return err
@@ -59,8 +65,11 @@ not given. That a statement is signed does not make it true: verify does.`,
 	}
 	o.flags(c)
 	c.Flags().StringVar(&o.out, "out", "", "the output folder of build and verify")
-	c.Flags().StringArrayVar(&o.keys, "key", nil, "the signing key, as `caisson keygen` or cosign makes it; with --check a public key, may be repeated")
+	c.Flags().StringArrayVar(&o.keys, "key", nil, "the signing key: a file, as `caisson keygen` or cosign makes it, env://NAME, hashivault://, awskms://, azurekms://, gcpkms://, pkcs11:; with --check a public key, may be repeated")
+	c.Flags().StringVar(&o.image, "image", "", "where the image will be pushed, REGISTRY/REPO[:TAG]: the SBOM is named after it")
+	c.Flags().StringArrayVar(&o.labels, "label", nil, "a label of the OCI image as which it is pushed, NAME=VALUE; may be repeated")
 	c.Flags().BoolVar(&o.check, "check", false, "show what bundles say, and check their signatures")
+	o.identityFlags(c)
 	c.Flags().BoolVar(&o.json, "json", false, "with --check: print it as JSON")
 	return c
 }
@@ -72,14 +81,18 @@ func (o *attestOptions) wantSigning(args []string) error {
 		return usageError{fmt.Errorf("attest takes no argument but with --check, got %q", args[0])}
 	case o.out == "":
 		return usageError{errors.New(`required flag(s) "out" not set`)}
-	case len(o.keys) == 0:
+	case len(o.keys) == 0 && o.token == "":
 		return usageError{errors.New(`required flag(s) "key" not set`)}
+	case len(o.keys) > 0 && o.token != "":
+		return usageError{errors.New("--identity-token signs without a key: --key does not go with it")}
+	case o.identity != "" || o.issuer != "":
+		return usageError{errors.New("--identity and --issuer go with --check")}
 	case len(o.keys) > 1:
 		return usageError{fmt.Errorf("attest signs by one key, got %d", len(o.keys))}
 	case o.json:
 		return usageError{errors.New("--json goes with --check")}
 	}
-	o.key = o.keys[0]
+	o.key = strings.Join(o.keys, "")
 	return nil
 }
 
@@ -95,6 +108,10 @@ func runAttest(ctx context.Context, ui *ui, o *attestOptions) error {
 	for _, st := range s.Signed {
 		ui.print("%s", filepath.Join(o.out, st.Bundle))
 	}
+	if o.image != "" {
+		ui.next("push", o.image, "--out", o.out)
+		return nil
+	}
 	next := []string{"inspect", o.out, "--lock", o.lockFile}
 	if pub := publicKey(o.key); pub != "" {
 		next = append(next, "--key", pub)
@@ -104,20 +121,25 @@ func runAttest(ctx context.Context, ui *ui, o *attestOptions) error {
 }
 
 func attestImage(ctx context.Context, ui *ui, l *lock.Lock, text []byte, store *cas.Store, o *attestOptions) (attest.Summary, error) {
-	signer, err := loadSigner(o.key)
-	if err != nil {
+	if err := wantBuild(o.out); err != nil {
 		return attest.Summary{}, err
 	}
-	if err := wantBuild(o.out); err != nil {
+	signer, err := o.signer(ctx)
+	if err != nil {
 		return attest.Summary{}, err
 	}
 	tool, err := thisTool()
 	if err != nil {
 		return attest.Summary{}, err
 	}
+	labels, err := parseLabels(o.labels)
+	if err != nil {
+		return attest.Summary{}, err
+	}
 	began := time.Now()
 	s, err := attest.Attest(ctx, attest.Options{
-		Dir: o.out, Lock: l, LockBytes: text, Store: store, Signer: signer, Role: slsa.Builder, Tool: tool,
+		Publication: attest.Publication{Reference: o.image, Labels: labels},
+		Dir:         o.out, Lock: l, LockBytes: text, Store: store, Signer: signer, Role: slsa.Builder, Tool: tool,
 		Measure: func(_ context.Context, image string) (attest.Measured, error) {
 			m, phases, err := verify.Measure(image)
 			if err != nil {
@@ -128,7 +150,7 @@ func attestImage(ctx context.Context, ui *ui, l *lock.Lock, text []byte, store *
 		},
 	})
 	if err != nil {
-		return s, err
+		return s, registryError(err, o.image)
 	}
 	for _, left := range s.LeftOut {
 		ui.stage("left out: %s: %s", left.Name, left.Reason)
@@ -137,19 +159,49 @@ func attestImage(ctx context.Context, ui *ui, l *lock.Lock, text []byte, store *
 	return s, nil
 }
 
-func loadSigner(key string) (sign.Signer, error) {
-	b, err := os.ReadFile(key)
-	if errors.Is(err, fs.ErrNotExist) {
-		return sign.Signer{}, &codeError{fmt.Errorf("%s: there is no key", key), exitError, "`caisson keygen` makes one"}
+// loadSigner opens a key: of a file, the environment, a token or a service.
+func loadSigner(ctx context.Context, key string) (sign.Signer, error) {
+	s, err := sign.Open(ctx, key, os.Getenv)
+	switch {
+	case err == nil:
+		return s, nil
+	case ctx.Err() != nil:
+		return s, ctx.Err()
+	case errors.Is(err, fs.ErrNotExist) && !sign.IsService(key):
+		return s, &codeError{fmt.Errorf("%s: there is no key", key), exitError, "`caisson keygen` makes one"}
+	case sign.IsService(key):
+		return s, &codeError{err, exitError, ""}
 	}
+	return s, &codeError{fmt.Errorf("%s: %w", key, err), exitError, "the key's password is read from " + sign.PasswordVariable}
+}
+
+// identityFlags are those by which somebody signs who has no key, or is
+// believed.
+func (o *attestOptions) identityFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.token, "identity-token", "", "sign without a key, as who this file's OpenID Connect token (audience sigstore) says: the signature and the identity are published")
+	f.StringVar(&o.fulcio, "fulcio-url", sign.PublicFulcio, "the authority that issues the certificate for the identity")
+	f.StringVar(&o.rekor, "rekor-url", sign.PublicRekor, "the log in which signatures are published")
+	f.StringVar(&o.timestamp, "timestamp-url", "", "an RFC 3161 authority whose time stamp is added")
+	f.StringVar(&o.root, "trusted-root", "", "a sigstore trusted root (`cosign trusted-root create`, trusted_root.json), to verify identities by, offline")
+	f.StringVar(&o.identity, "identity", "", "with --check: whom the certificate has to be for")
+	f.StringVar(&o.issuer, "issuer", "", "with --check: who has to say so")
+}
+
+// signer is who signs: a key, or an identity.
+func (o *attestOptions) signer(ctx context.Context) (sign.Signer, error) {
+	if o.token == "" {
+		return loadSigner(ctx, o.key)
+	}
+	b, err := os.ReadFile(o.token)
 	if err != nil {
-		return sign.Signer{}, fmt.Errorf("reading the key: %w", err)
+		return sign.Signer{}, fmt.Errorf("reading the identity token: %w", err)
 	}
-	s, err := sign.LoadSigner(b, []byte(os.Getenv(passwordVariable)))
+	cfg, err := prefetch.EnvConfig(programVersion(), ".")
 	if err != nil {
-		return s, &codeError{fmt.Errorf("%s: %w", key, err), exitError, "the key's password is read from " + passwordVariable}
+		return sign.Signer{}, err
 	}
-	return s, nil
+	return sign.OpenKeyless(ctx, sign.KeylessOptions{Token: string(b), Fulcio: o.fulcio, Rekor: o.rekor, Timestamp: o.timestamp, TrustedRoot: o.root, Config: cfg})
 }
 
 // wantBuild tells where no build is.

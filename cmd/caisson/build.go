@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -23,6 +26,9 @@ type buildOptions struct {
 	secureBoot   bootKey
 	sign         esp.Signer
 	stepTimeout  time.Duration
+	around       string // Surroundings as JSON
+	onlySteps    []int
+	reuse        bool
 }
 
 func newBuildCommand(ui *ui) *cobra.Command {
@@ -44,11 +50,16 @@ that records what was tried. It leaves the image, what it will measure
 	c.Flags().StringVar(&o.secureBoot.key, "secure-boot-key", "", "sign the EFI programs that have no signature with this key, as sign-boot does later: a file or env://NAME")
 	c.Flags().StringVar(&o.secureBoot.cert, "secure-boot-cert", "", "the certificate of --secure-boot-key")
 	c.Flags().BoolVar(&o.keep, "keep", false, "keep the working folder of a build that fails, for a shell in the sandbox of the step that did")
-	c.Flags().DurationVar(&o.stepTimeout, "step-timeout", build.StepTimeout, "how long one step, or one installation, may run")
+	c.Flags().BoolVar(&o.reuse, "reuse", false, "take what steps made from the store where this program has run them before with the same tools and inputs, and keep it there; verify never does")
+	timeoutFlag(c, &o.stepTimeout)
 	spaceFlag(c, &o.anySpace)
 	c.Flags().BoolVar(&o.json, "json", false, "print where time and bytes went, by step, package and other input, as JSON")
 	c.Flags().BoolVar(&o.events, "events", false, "print what goes on, a line of JSON each")
-	c.Flags().Lookup("events").Hidden = true // it is between this program and itself
+	c.Flags().StringVar(&o.around, "around", "", "what the steps find otherwise than usual, as JSON")
+	c.Flags().IntSliceVar(&o.onlySteps, "only-steps", nil, "run these steps alone, make no image, and leave "+stepsFile)
+	for _, name := range []string{"events", "around", "only-steps"} {
+		c.Flags().Lookup(name).Hidden = true // they are between this program and itself
+	}
 	c.MarkFlagsMutuallyExclusive("json", "events")
 	require(c, "out")
 	return c
@@ -56,6 +67,10 @@ that records what was tried. It leaves the image, what it will measure
 
 func spaceFlag(c *cobra.Command, anySpace *bool) {
 	c.Flags().BoolVar(anySpace, "any-space", false, "build even where there seems to be too little room")
+}
+
+func timeoutFlag(c *cobra.Command, d *time.Duration) {
+	c.Flags().DurationVar(d, "step-timeout", build.StepTimeout, "how long one step, or one installation, may run")
 }
 
 func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {
@@ -71,7 +86,7 @@ func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {
 		return err
 	}
 	d, err := buildImage(ctx, ui, l, store, o)
-	if err != nil {
+	if err != nil || d == nil {
 		return err
 	}
 	ui.next(append([]string{"verify", filepath.Join(o.out, d.Files[0].Name)}, o.args()...)...)
@@ -81,7 +96,24 @@ func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {
 // stepMeasure is the step that follows those of package build.
 const stepMeasure = "predict the measurements"
 
-// buildImage builds and describes an image.
+// stepsFile is, in the output folder of a build of steps alone, what they left.
+const stepsFile = "steps.json"
+
+// buildSteps runs steps alone, and writes down what they left.
+func buildSteps(ctx context.Context, o build.Options, only []int) error {
+	files, err := build.Steps(ctx, o, only)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(files)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(o.Out, stepsFile), b, 0o600)
+}
+
+// buildImage builds and describes an image. For another run of this program, which
+// asked for the events, it is not described, and nil.
 func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *buildOptions) (*verify.Description, error) {
 	if err := buildable(l, o.lockFile, o.variant); err != nil {
 		return nil, err
@@ -89,17 +121,36 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	if err := wantFolder(o.out, "the output folder"); err != nil {
 		return nil, err
 	}
+	program := ""
+	if o.reuse {
+		v, err := readVersion()
+		if err != nil {
+			return nil, err
+		}
+		program = v.SHA256.String()
+	}
 	began := time.Now()
 	b, tell, end := ui.building()
 	defer end()
 	if o.events {
 		tell = func(e build.Event) { ui.event(e) }
 	}
-	tell(build.Event{Step: stepMeasure, State: build.Planned})
-	img, err := build.Build(ctx, build.Options{
-		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, AnySpace: o.anySpace, Sign: o.sign, StepTimeout: o.stepTimeout, Events: tell,
-	})
-	if err != nil {
+	if !o.events {
+		tell(build.Event{Step: stepMeasure, State: build.Planned})
+	}
+	options := build.Options{
+		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, AnySpace: o.anySpace, Sign: o.sign, StepTimeout: o.stepTimeout, Reuse: program, Events: tell,
+	}
+	if o.around != "" {
+		if err := json.Unmarshal([]byte(o.around), &options.Around); err != nil {
+			return nil, usageError{fmt.Errorf("--around: %w", err)}
+		}
+	}
+	if len(o.onlySteps) > 0 {
+		return nil, buildSteps(ctx, options, o.onlySteps)
+	}
+	img, err := build.Build(ctx, options)
+	if err != nil || o.events { // who reads the events predicts from the bytes what it needs
 		return nil, err
 	}
 	tell(build.Event{Step: stepMeasure, State: build.Begun})
@@ -109,9 +160,6 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	}
 	tell(build.Event{Step: stepMeasure, State: build.Ended})
 	end()
-	if o.events {
-		return d, nil
-	}
 	s, err := spentOn(o.out, d, b, time.Since(began))
 	if err != nil {
 		return nil, err

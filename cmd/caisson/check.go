@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,10 @@ import (
 	"text/tabwriter"
 
 	"caisson/attest"
+	"caisson/attest/oci"
+	"caisson/attest/sign"
+	"caisson/lock/digest"
+	"caisson/prefetch"
 	"caisson/verify/diff"
 )
 
@@ -23,29 +28,97 @@ type audited struct {
 	attest.Audited
 }
 
+// source is a bundle, and where it is from.
+type source struct {
+	name   string
+	bundle []byte
+	about  digest.Digest // what it has to be about; zero for anything
+}
+
+// sourcesOf reads bundles: files, those of folders, and what is attached to an
+// image in a registry. What exists as a file is one.
+func sourcesOf(ctx context.Context, args []string) ([]source, error) {
+	var all []source
+	for _, arg := range args {
+		if _, err := os.Stat(arg); err != nil && looksLikeRef(arg) {
+			attached, err := attachedTo(ctx, arg)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, attached...)
+			continue
+		}
+		files, err := bundleFiles([]string{arg})
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range files {
+			b, err := readBundle(name)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, source{name: name, bundle: b})
+		}
+	}
+	return all, nil
+}
+
+// looksLikeRef tells a reference from a path that is not there.
+func looksLikeRef(arg string) bool {
+	_, err := oci.ParseRef(arg)
+	return err == nil && !strings.HasSuffix(arg, ".json") && !strings.HasPrefix(arg, ".")
+}
+
+// attachedTo reads the bundles that are attached to an image.
+func attachedTo(ctx context.Context, ref string) ([]source, error) {
+	cfg, err := prefetch.EnvConfig(programVersion(), ".")
+	if err != nil {
+		return nil, err
+	}
+	image, attached, err := oci.Fetch(ctx, ref, cfg, attest.MaxBundle)
+	if err != nil {
+		return nil, registryError(err, ref)
+	}
+	if len(attached) == 0 {
+		return nil, &codeError{fmt.Errorf("%s (%s): no statement is attached to it", ref, image), exitNotVerified, ""}
+	}
+	var all []source
+	for _, a := range attached {
+		all = append(all, source{a.Manifest.String(), a.Content, image})
+	}
+	return all, nil
+}
+
 // runCheck shows who said what about which digest, and whether it is signed.
-func runCheck(ui *ui, o *attestOptions, args []string) error {
+func runCheck(ctx context.Context, ui *ui, o *attestOptions, args []string) error {
 	if len(args) == 0 {
-		return usageError{errors.New("--check wants bundles, or folders with statements")}
+		return usageError{errors.New("--check wants bundles, folders with statements, or an image in a registry")}
 	}
 	if o.out != "" {
 		return usageError{errors.New("--check signs nothing: --out does not go with it")}
 	}
-	keys, err := readKeys(o.keys)
+	keys, err := keysBy(o.keys, func(name string) ([]byte, error) { return publicPEM(ctx, name) })
 	if err != nil {
 		return err
 	}
-	files, err := bundleFiles(args)
-	if err != nil {
-		return err
-	}
-	rows := make([]audited, 0, len(files))
-	for _, name := range files {
-		b, err := readBundle(name)
+	if o.identity != "" || o.issuer != "" || o.root != "" {
+		who, err := o.believed()
 		if err != nil {
 			return err
 		}
-		rows = append(rows, audited{name, attest.Audit(b, keys)})
+		keys = append(keys, who)
+	}
+	all, err := sourcesOf(ctx, args)
+	if err != nil {
+		return err
+	}
+	rows := make([]audited, 0, len(all))
+	for _, s := range all {
+		a := attest.Audit(s.bundle, keys)
+		if !s.about.IsZero() {
+			a = a.About(s.about)
+		}
+		rows = append(rows, audited{s.name, a})
 	}
 	if o.json {
 		err = ui.json(rows)
@@ -113,11 +186,38 @@ func writeAudit(w io.Writer, rows []audited) error {
 	return nil
 }
 
+// believed is the identity that is given to check by.
+func (o *attestOptions) believed() (attest.Key, error) {
+	if o.identity == "" || o.issuer == "" || o.root == "" {
+		return attest.Key{}, usageError{errors.New("an identity is checked by --identity, --issuer and --trusted-root together")}
+	}
+	b, err := os.ReadFile(o.root)
+	if err != nil {
+		return attest.Key{}, fmt.Errorf("reading the trusted root: %w", err)
+	}
+	k := attest.Key{Name: o.identity, Identity: o.identity, Issuer: o.issuer, Root: b}
+	if err := k.Check(); err != nil {
+		return attest.Key{}, fmt.Errorf("%s: %w", o.root, err)
+	}
+	return k, nil
+}
+
+// publicPEM reads a public key: a file, or that of a key in a service.
+func publicPEM(ctx context.Context, name string) ([]byte, error) {
+	if !sign.IsService(name) {
+		return os.ReadFile(name)
+	}
+	s, err := sign.Open(ctx, name, os.Getenv)
+	return s.PublicPEM(), err
+}
+
 // readKeys reads public keys, which are known by the names of their files.
-func readKeys(names []string) ([]attest.Key, error) {
+func readKeys(names []string) ([]attest.Key, error) { return keysBy(names, os.ReadFile) }
+
+func keysBy(names []string, read func(string) ([]byte, error)) ([]attest.Key, error) {
 	var keys []attest.Key
 	for _, name := range names {
-		b, err := os.ReadFile(name)
+		b, err := read(name)
 		if err != nil {
 			return nil, fmt.Errorf("reading the public key: %w", err)
 		}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,30 +14,43 @@ import (
 	"github.com/spf13/cobra"
 
 	"caisson/build"
+	"caisson/lock/digest"
 	"caisson/verify"
 	"caisson/verify/diff"
 )
 
 func newDiffCommand(ui *ui) *cobra.Command {
-	var asJSON bool
-	var s sources
+	var o diffOptions
 	c := &cobra.Command{
 		Use:   "diff A B",
 		Short: "Tell in what two locks or two images differ",
 		Long: `Diff compares two locks (inputs added, removed, upgraded and downgraded, with the
 advisories that the new lock's repositories have for them, where the store has
-their metadata), or two images (down to the file, and which measurements change). An output folder stands for the
-image in it. The exit code is 3 where there is a difference. --json prints, for
-images, what diffoscope reads.`,
+their metadata), or two images. An output folder stands for the image in it. The
+exit code is 3 where there is a difference.
+
+Images may be anybody's: disks (qcow2, VHD, raw) with a partition table or without,
+file systems (EROFS, squashfs, ext2 to ext4, FAT), UKIs, initrds, packages, archives,
+programs. What differs is shown down to the file, the package that it is from, and
+what in it is another, and with the measurements that change. Of what is not
+looked into the bytes are shown, and it is said. --json prints what diffoscope
+reads, --html writes a page that needs nothing else.`,
 		Args: cobra.ExactArgs(2),
-		RunE: func(_ *cobra.Command, args []string) error { return runDiff(ui, &s, args[0], args[1], asJSON) },
+		RunE: func(c *cobra.Command, args []string) error { return runDiff(c.Context(), ui, &o, args[0], args[1]) },
 	}
-	s.storeFlag(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	o.storeFlag(c)
+	c.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	c.Flags().StringVar(&o.html, "html", "", "write the comparison of two images as a page to this file")
 	return c
 }
 
-func runDiff(ui *ui, s *sources, a, b string, asJSON bool) error {
+type diffOptions struct {
+	sources
+	json bool
+	html string
+}
+
+func runDiff(ctx context.Context, ui *ui, o *diffOptions, a, b string) error {
 	var err error
 	if a, err = imageIn(a); err != nil {
 		return err
@@ -54,10 +69,12 @@ func runDiff(ui *ui, s *sources, a, b string, asJSON bool) error {
 	switch {
 	case first != second:
 		return fmt.Errorf("%s and %s: want two locks or two images", a, b)
+	case first && o.html != "":
+		return usageError{errors.New("--html goes with images")}
 	case first:
-		return diffLocks(ui, s, a, b, asJSON)
+		return diffLocks(ui, &o.sources, a, b, o.json)
 	}
-	return diffImages(ui, a, b, asJSON)
+	return diffImages(ctx, ui, o, a, b)
 }
 
 // imageIn is the image of an output folder, and any other path as it is.
@@ -111,22 +128,37 @@ func isJSON(name string) (bool, error) {
 	return strings.HasPrefix(strings.TrimLeft(string(b[:n]), " \t\r\n"), "{"), nil
 }
 
-func diffImages(ui *ui, a, b string, asJSON bool) error {
-	da, err := verify.OpenDisk(a)
+func diffImages(ctx context.Context, ui *ui, o *diffOptions, a, b string) error {
+	da, err := verify.OpenCompared(a)
 	if err != nil {
 		return err
 	}
 	defer da.Close()
-	db, err := verify.OpenDisk(b)
+	db, err := verify.OpenCompared(b)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	nodes, err := diff.Disks(side(da, a), side(db, b), diff.Options{})
+	nodes, err := diff.Disks(ctx, side(da, a), side(db, b), diff.Options{})
 	if err != nil {
 		return err
 	}
-	if asJSON {
+	c := &verify.Comparison{Differences: nodes, Caisson: programVersion()}
+	if len(nodes) > 0 && (!o.json || o.html != "") {
+		c.Affected, c.Unknown = affected(a, b)
+	}
+	if o.html != "" {
+		if c.A, err = verify.ReadCompared(a, da); err == nil {
+			c.B, err = verify.ReadCompared(b, db)
+		}
+		if err == nil {
+			err = writePage(o.html, c)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if o.json {
 		err = ui.result(func(w io.Writer) error { return diff.JSON(w, a, b, nodes) })
 	} else {
 		err = ui.result(func(w io.Writer) error { return diff.Text(w, nodes) })
@@ -135,31 +167,64 @@ func diffImages(ui *ui, a, b string, asJSON bool) error {
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	if len(nodes) == 0 {
-		ui.stage("the disks are the same, to the bit")
-		return nil
+		return sayEqual(ui, a, b)
 	}
-	if !asJSON {
-		showAffected(ui, a, b)
+	if left := diff.NotCompared(nodes); len(left) > 0 {
+		ui.stage("not all was looked into: %s", count(len(left), "place"))
+	}
+	switch {
+	case o.json:
+	case c.Unknown != "":
+		ui.stage("measurements that change: unknown, %s", c.Unknown)
+	default:
+		ui.print("measurements that change: %s", cmp.Or(strings.Join(c.Affected, ", "), "none"))
 	}
 	return &quietError{exitDifferent}
 }
 
-// showAffected names the measurements that change, where both images can be
-// measured.
-func showAffected(ui *ui, a, b string) {
-	ma, err := verify.Predict(a)
-	if err == nil {
-		mb, err2 := verify.Predict(b)
-		if err = err2; err == nil {
-			what := strings.Join(diff.Affected(ma, mb), ", ")
-			if what == "" {
-				what = "none"
-			}
-			ui.print("measurements that change: %s", what)
-			return
+// sayEqual says that the disks in two files are the same, and whether the
+// files are.
+func sayEqual(ui *ui, a, b string) error {
+	var sums [2]digest.Digest
+	for i, name := range []string{a, b} {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		sums[i], _, err = digest.Reader(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
 		}
 	}
-	ui.stage("measurements that change: unknown, %v", err)
+	if sums[0] != sums[1] {
+		ui.stage("the disks are the same, to the bit; the files that they are kept in are not")
+		return nil
+	}
+	ui.stage("the disks are the same, to the bit")
+	return nil
+}
+
+// affected names the measurements that change, or says why they are not
+// known.
+func affected(a, b string) (changed []string, unknown string) {
+	ma, err := verify.Predict(a)
+	if err != nil {
+		return nil, err.Error()
+	}
+	mb, err := verify.Predict(b)
+	if err != nil {
+		return nil, err.Error()
+	}
+	return diff.Affected(ma, mb), ""
+}
+
+// writePage writes a comparison to a file.
+func writePage(name string, c *verify.Comparison) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(verify.WriteComparison(f, c), f.Close())
 }
 
 // side is an image with the account of its files, where there is one beside

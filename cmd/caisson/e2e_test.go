@@ -62,7 +62,7 @@ func TestE2E(t *testing.T) {
 		{"lock", e.testLock}, {"dnf", e.testDNF}, {"prefetch", e.testPrefetch}, {"run", e.testRun},
 		{"offline", func(*testing.T) { stop() }},
 		{"build", e.testBuild}, {"interrupt", e.testInterrupt}, {"network", e.testNetwork}, {"keep", e.testKeep}, {"store", e.testStore},
-		{"verify", e.testVerify}, {"user", e.testUser}, {"flips", e.testFlips}, {"flipped root", e.testFlippedRoot},
+		{"verify", e.testVerify}, {"measure", e.testMeasure}, {"user", e.testUser}, {"flips", e.testFlips}, {"flipped root", e.testFlippedRoot},
 		{"attest", e.testAttest}, {"cosign", e.testCosign}, {"accounts", e.testAccounts}, {"secure boot", e.testSecureBoot},
 	} {
 		if !t.Run(s.name, s.run) {
@@ -318,7 +318,7 @@ func (e *e2e) testRun(t *testing.T) {
 			t.Errorf("build or verify never showed %q", s)
 		}
 	}
-	for _, s := range []string{"where the time went", "where the bytes went", "5 statements about demo.qcow2 signed"} {
+	for _, s := range []string{"where the time went", "where the bytes went", "6 statements about demo.qcow2 signed"} {
 		if !strings.Contains(said, s) {
 			t.Errorf("nothing says %q", s)
 		}
@@ -463,6 +463,28 @@ func (e *e2e) testVerify(t *testing.T) {
 	}
 	if page, err := os.ReadFile(filepath.Join(e.out, "report.html")); err != nil || !bytes.Contains(page, []byte(r.Image.SHA256.Hex())) {
 		t.Errorf("report.html does not name the image: %v", err)
+	}
+}
+
+// testMeasure measures the image for confidential machines with Debian's
+// firmware: measurements.json comes out as verify left it.
+func (e *e2e) testMeasure(t *testing.T) {
+	const firmware = "/usr/share/ovmf/OVMF.fd"
+	image, again, rvps := filepath.Join(e.out, "demo.qcow2"), filepath.Join(e.dir, "again.json"), filepath.Join(e.dir, "rvps.json")
+	e.want(t, exitOK, []string{"snp launch digest "}, "measure", image, "--tee", "snp", "--firmware", firmware, "--vcpus", "2",
+		"--vcpu-type", "EPYC-v4", "--measurements", again)
+	want, err := os.ReadFile(filepath.Join(e.out, "measurements.json"))
+	must(t, err)
+	if got, err := os.ReadFile(again); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got measurements %s, %v, want %s", got, err, want)
+	}
+	e.want(t, exitOK, []string{"tdx mrtd ", "tdx rtmr 1 "}, "measure", image, "--tee", "tdx", "--firmware", firmware, "--rvps", rvps)
+	var message struct{ Payload []byte }
+	readJSON(t, rvps, &message)
+	for _, name := range []string{`"mr_td":["`, `"rtmr_1":["`, `"rtmr_2":["`, `"tpm_pcr11":["`} {
+		if !bytes.Contains(message.Payload, []byte(name)) {
+			t.Errorf("the message for Trustee has no %s: %s", name, message.Payload)
+		}
 	}
 }
 

@@ -114,7 +114,7 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{
-		newInspectCommand(ui), newExplainCommand(ui), newDiffCommand(ui), newMeasureCommand(ui), newBootCommand(ui),
+		newInspectCommand(ui), newExplainCommand(ui), newDiffCommand(ui), newMeasureCommand(ui), newBootCommand(ui), newPushCommand(ui),
 		newConvertCommand(ui), newSealCommand(ui), newResolveCommand(ui), newStoreCommand(ui),
 	} {
 		c.GroupID = "look"

@@ -38,7 +38,10 @@ func TestMain(m *testing.M) {
 //	servetls DIR VAR CERTS      serve a folder by TLS to who has a client certificate, as hermetoserver_test.go says
 //	servelogin DIR VAR LOGIN... serve a folder to who sends a header, as hermetoserver_test.go says
 //	conforma SBOM RULEDATA      apply Conforma's rules for prefetched packages, as hermetoconforma_test.go says
+//	mktiny DIR                  make a repository of which an image can be built in seconds, as tiny_test.go says
+//	blamed REPORT FILE NAME...  the variations that a report blames for a file, in order, or "random"
 //	mkboot IMAGE                make a disk with two EFI programs, key.pem and cert.pem, as signboot_test.go says
+//	mkmeasured                  make an image, firmware and event logs, as measure_test.go says
 //	subst FILE NAME...          put the values of variables into a file that has them as $NAME
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -50,13 +53,16 @@ func TestScript(t *testing.T) {
 			return expandWork(e.WorkDir)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": cmdExits, "nostdout": cmdNoStdout, "mkrepo": cmdMakeRepo, "serve": cmdServe, "edit": cmdEdit, "flip": cmdFlip,
+			"exits": cmdExits, "nostdout": cmdNoStdout, "mkrepo": cmdMakeRepo, "serve": cmdServe, "mkmeasured": cmdMakeMeasured, "edit": cmdEdit, "flip": cmdFlip,
 			"stored": cmdStored, "mkboot": cmdMakeBoot, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
-			"servetls": cmdServeTLS, "servelogin": cmdServeLogin, "conforma": cmdConforma,
+			"mktiny": cmdMakeTiny, "blamed": cmdBlamed, "servetls": cmdServeTLS, "servelogin": cmdServeLogin, "conforma": cmdConforma,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
 				return os.Geteuid() == 0, nil
+			}
+			if cond == "rpmbuild" {
+				return canMakeTiny(), nil
 			}
 			return false, errors.New("unknown condition")
 		},

@@ -167,6 +167,9 @@ func (o *verifyOptions) facts(ui *ui, g *gate, l *lock.Lock, image string, opts 
 	if len(g.Advisories.Deny) > 0 {
 		f.Advisories = o.advisories(ui, l)
 	}
+	if opts.Store != nil {
+		f.License = attest.License(opts.Store)
+	}
 	if o.key != "" {
 		f.Signer = func() bool {
 			return slices.ContainsFunc(g.verifiers, func(k attest.Key) bool { return k.Hint() == o.signer.Hint() })

@@ -50,7 +50,7 @@ func (p party) says(t *testing.T, r verify.Report, v verify.Verdict) string {
 		r.Checks = []verify.Check{{Name: "rebuild", Status: verify.Passed}, {Name: "disk", Status: verify.Failed}}
 	}
 	dir := t.TempDir()
-	_, err := attest.SignVerdict(t.Context(), dir, &r, p.Signer, slsa.Tool{Version: "v1", Digest: digest.Of([]byte("caisson"))})
+	_, err := attest.SignVerdict(t.Context(), dir, &r, digest.Digest{}, p.Signer, slsa.Tool{Version: "v1", Digest: digest.Of([]byte("caisson"))})
 	must(t, err)
 	return dir
 }
@@ -77,7 +77,7 @@ func TestCheckTable(t *testing.T) {
 	good, bad := a.says(t, verdict(), verify.Identical), b.says(t, verdict(), verify.Different)
 	var out bytes.Buffer
 	u := &ui{out: &out, quiet: true}
-	if code := exitCode(runCheck(u, &attestOptions{keys: []string{a.pub, b.pub}}, []string{good, bad})); code != exitOK {
+	if code := exitCode(runCheck(t.Context(), u, &attestOptions{keys: []string{a.pub, b.pub}}, []string{good, bad})); code != exitOK {
 		t.Errorf("exit code %d\n%s", code, out.String())
 	}
 	for _, want := range []string{"good", a.pub, "verifier", "identical", "different", "2026-11-21T12:00:00Z", "demo.qcow2 " + digest.Of([]byte("image")).String(), slsa.TypeVSA} {
@@ -86,7 +86,7 @@ func TestCheckTable(t *testing.T) {
 		}
 	}
 	out.Reset()
-	if code := exitCode(runCheck(u, &attestOptions{keys: []string{a.pub}, json: true}, []string{good, bad})); code != exitNotVerified {
+	if code := exitCode(runCheck(t.Context(), u, &attestOptions{keys: []string{a.pub}, json: true}, []string{good, bad})); code != exitNotVerified {
 		t.Errorf("an unknown key: exit code %d\n%s", code, out.String())
 	}
 	var rows []audited
@@ -101,7 +101,7 @@ func TestCheckTable(t *testing.T) {
 	text[i] ^= 1
 	must(t, os.WriteFile(file, text, 0o644))
 	out.Reset()
-	if code := exitCode(runCheck(u, &attestOptions{keys: []string{a.pub}}, []string{good, bad})); code != exitRefused {
+	if code := exitCode(runCheck(t.Context(), u, &attestOptions{keys: []string{a.pub}}, []string{good, bad})); code != exitRefused {
 		t.Errorf("an altered bundle: exit code %d\n%s", code, out.String())
 	}
 }

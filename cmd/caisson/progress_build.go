@@ -46,6 +46,9 @@ func (b *building) update(e build.Event, now time.Time) (ended string) {
 	case build.Ended:
 		s.ended = now
 		text := e.Step + ": "
+		if e.Reused {
+			text += "taken from an earlier build, "
+		}
 		if n := amount(e.Done, e.Total, e.Unit); n != "" {
 			text += n + ", "
 		}

@@ -41,6 +41,7 @@ type stepSpent struct {
 	Seconds float64 `json:"seconds"`
 	Amount  int64   `json:"amount,omitempty"` // how much there was to do
 	Unit    string  `json:"unit,omitempty"`   // of the amount: packages, files or bytes
+	Reused  bool    `json:"reused,omitempty"` // an earlier build's result was taken
 }
 
 // fromSpent is what a package or another input, a step, or what runs at the
@@ -67,7 +68,7 @@ func spentOn(dir string, d *verify.Description, b *building, all time.Duration) 
 	s := &spent{Image: filepath.Join(dir, d.Files[0].Name), Size: d.Files[0].Size, SHA256: d.Files[0].SHA256, Seconds: all.Seconds(), Steps: []stepSpent{}}
 	for _, st := range b.steps {
 		if !st.ended.IsZero() {
-			s.Steps = append(s.Steps, stepSpent{Step: st.Step, Seconds: st.took().Seconds(), Amount: st.Total, Unit: st.Unit})
+			s.Steps = append(s.Steps, stepSpent{Step: st.Step, Seconds: st.took().Seconds(), Amount: st.Total, Unit: st.Unit, Reused: st.Reused})
 		}
 	}
 	slices.SortStableFunc(s.Steps, func(a, b stepSpent) int { return cmp.Compare(b.Seconds, a.Seconds) })
@@ -140,6 +141,9 @@ func (s *spent) show(ui *ui) {
 		what := st.Step
 		if n := amount(st.Amount, st.Amount, st.Unit); n != "" {
 			what += ", " + n
+		}
+		if st.Reused {
+			what += ", taken from an earlier build"
 		}
 		ui.stage("  %7.1f s  %s", st.Seconds, what)
 	}

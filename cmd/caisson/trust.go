@@ -10,6 +10,9 @@ import (
 
 	"caisson/attest"
 	"caisson/attest/sign"
+	"caisson/build"
+	"caisson/lock"
+	"caisson/lock/digest"
 	"caisson/verify"
 )
 
@@ -21,6 +24,7 @@ type trusts struct {
 	trust, statements []string
 	noRebuild         bool
 	policy            string
+	labels            []string
 }
 
 func (o *trusts) trustFlags(c *cobra.Command) {
@@ -30,6 +34,7 @@ func (o *trusts) trustFlags(c *cobra.Command) {
 	f.StringArrayVar(&o.trust, "trust", nil, "the public key of a rebuilder who is believed; may be repeated")
 	f.StringArrayVar(&o.statements, "statement", nil, "a bundle that a rebuilder signed, or a folder of them; may be repeated")
 	f.BoolVar(&o.noRebuild, "no-rebuild", false, "do not rebuild here: let the rebuilders' statements stand for it")
+	f.StringArrayVar(&o.labels, "label", nil, "a label of the OCI image as which the image is pushed, as attest is given it: the signed verdict is about that image too; may be repeated")
 	f.StringVar(&o.policy, "policy", "", "hold the image against the rules of this file")
 }
 
@@ -72,8 +77,10 @@ func (o *trusts) opinions(keys []attest.Key, own string) ([]verify.Opinion, erro
 	return out, nil
 }
 
-// signVerdict signs the verdict of a verification that has just ended.
-func (o *trusts) signVerdict(ctx context.Context, ui *ui, dir string, r *verify.Report) error {
+// signVerdict signs the verdict of a verification that has just ended, about
+// the image and, where it can be packed, about the OCI image that it is pushed
+// as.
+func (o *trusts) signVerdict(ctx context.Context, ui *ui, dir, image string, l *lock.Lock, r *verify.Report) error {
 	if o.key == "" {
 		return nil
 	}
@@ -81,7 +88,11 @@ func (o *trusts) signVerdict(ctx context.Context, ui *ui, dir string, r *verify.
 	if err != nil {
 		return err
 	}
-	signed, err := attest.SignVerdict(ctx, dir, r, o.signer, tool)
+	manifest, err := o.packed(ctx, image, l, r)
+	if err != nil {
+		return err
+	}
+	signed, err := attest.SignVerdict(ctx, dir, r, manifest, o.signer, tool)
 	if err != nil {
 		return err
 	}
@@ -89,4 +100,34 @@ func (o *trusts) signVerdict(ctx context.Context, ui *ui, dir string, r *verify.
 		ui.stage("signed: %s", filepath.Join(dir, s.Bundle))
 	}
 	return nil
+}
+
+// packed is the digest of the OCI image of an image that was verified: computed
+// from its bytes, and from what they measure. It is zero for what cannot be
+// measured, of which there is a verdict all the same.
+func (o *trusts) packed(ctx context.Context, image string, l *lock.Lock, r *verify.Report) (digest.Digest, error) {
+	labels, err := parseLabels(o.labels)
+	if err != nil {
+		return digest.Digest{}, err
+	}
+	m, phases, err := verify.Measure(image)
+	if err != nil {
+		return digest.Digest{}, nil
+	}
+	measurements, err := m.MeasurementsJSON(phases)
+	if err != nil {
+		return digest.Digest{}, err
+	}
+	arch := machineArch()
+	if len(l.Arches) == 1 {
+		arch = l.Arches[0]
+	}
+	packed, err := attest.Pack(ctx, image, measurements, build.Image{Arch: arch, Epoch: l.Epoch, Lock: r.Lock}, labels)
+	if err != nil {
+		return digest.Digest{}, err
+	}
+	if packed.Disk != r.Image.SHA256 {
+		return digest.Digest{}, fmt.Errorf("%s changes while it is read: got %s, want %s", image, packed.Disk, r.Image.SHA256)
+	}
+	return packed.Digest, nil
 }

@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"time"
 
@@ -22,7 +19,6 @@ import (
 	"caisson/verify"
 	"caisson/verify/boot"
 	"caisson/verify/measure"
-	"caisson/verify/vary"
 )
 
 type verifyOptions struct {
@@ -31,8 +27,10 @@ type verifyOptions struct {
 	boot bool
 	boots
 	trusts
-	anySpace bool
-	json     bool
+	variations
+	anySpace    bool
+	stepTimeout time.Duration
+	json        bool
 }
 
 func newVerifyCommand(ui *ui) *cobra.Command {
@@ -46,6 +44,13 @@ user where it runs as root, and compares the whole disk bit for bit. It derives
 the root hash and the measurements from the bytes, and reads the evidence. With
 --boot it boots the image in a virtual machine and compares what was measured
 with what was predicted. report.json and report.html say all of it.
+
+--vary chooses what is varied, as reprotest's does: --vary=-kernel,-aslr leaves two
+out, --vary=umask,home varies these alone. The sandbox keeps most of it the same for
+the steps; --vary-inside changes it there as well, and so finds steps that
+are reproducible for no other reason. Where the rebuild is another image, --bisect
+rebuilds until it can say which variation is to blame, and for which step; with
+--vary-inside it does unless --bisect=false says otherwise.
 
 With --key the verifier signs its verdict, a negative one too. With --rebuilders K
 the verdict rests also on K others, each with a key of its own that --trust names,
@@ -66,7 +71,9 @@ rebuilders who agree included.`,
 	c.Flags().BoolVar(&o.boot, "boot", false, "boot the image as well")
 	o.bootFlags(c)
 	o.trustFlags(c)
+	o.variationFlags(c)
 	spaceFlag(c, &o.anySpace)
+	timeoutFlag(c, &o.stepTimeout)
 	c.Flags().BoolVar(&o.json, "json", false, "print the report as JSON")
 	return c
 }
@@ -114,9 +121,12 @@ func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) erro
 	if err := o.trusts.check(); err != nil {
 		return err
 	}
+	if err := o.variations.check(&o.trusts); err != nil {
+		return err
+	}
 	if o.key != "" { // a wrong password is told now, not after all the work
 		var err error
-		if o.signer, err = loadSigner(o.key); err != nil {
+		if o.signer, err = loadSigner(ctx, o.key); err != nil {
 			return err
 		}
 	}
@@ -128,7 +138,7 @@ func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) erro
 	if err != nil {
 		return err
 	}
-	if err := o.signVerdict(ctx, ui, o.out, r); err != nil {
+	if err := o.signVerdict(ctx, ui, o.out, image, l, r); err != nil {
 		return err
 	}
 	if o.json {
@@ -177,14 +187,17 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 	if err := wantImage(image); err != nil {
 		return nil, err
 	}
-	r := &rebuilder{lock: l, text: text, store: store, variant: variant, ui: ui, anySpace: o.anySpace}
+	r := &rebuilder{lock: l, text: text, store: store, variant: variant, ui: ui, anySpace: o.anySpace, stepTimeout: o.stepTimeout}
 	opts := verify.Options{
 		Image: image, Lock: l, Store: store, Arch: arch, Variant: variant, Out: o.out,
 		Version: programVersion(), Now: time.Now, Progress: func(s string) { ui.stage("%s", s) },
-		Conditions: vary.Settings{Base: os.TempDir(), Euid: os.Geteuid(), CPUs: runtime.NumCPU(), FSType: vary.FSType},
 	}
 	if !o.noRebuild {
-		opts.Rebuild, opts.Conditions.Need = r.run, r.space()
+		var err error
+		if opts.Conditions, err = o.conditions(image, r.space()); err != nil {
+			return nil, err
+		}
+		opts.Rebuild, opts.Steps, opts.Bisect = r.run, r.steps, o.bisects()
 	}
 	if o.boot {
 		var err error
@@ -195,7 +208,12 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 	if err := o.rest(ui, l, image, &opts); err != nil {
 		return nil, err
 	}
-	return verify.Verify(ctx, opts)
+	report, err := verify.Verify(ctx, opts)
+	var unreadable *verify.ImageError
+	if errors.As(err, &unreadable) && ctx.Err() == nil {
+		return nil, notThisImage(image, err)
+	}
+	return report, err
 }
 
 // wantImage refuses what is no image at all, before anything is rebuilt.
@@ -209,14 +227,19 @@ func wantImage(name string) error {
 	}
 	if err == nil {
 		defer d.Close()
-		if _, err = d.Digest(); err == nil && d.Format == "raw" && !hasTable(d) {
+		if d.Format == lock.OutputRaw && !hasTable(d) {
 			err = errors.New("it is no qcow2, no VHD, and no disk with a GUID partition table")
 		}
 	}
 	if err != nil {
-		return &codeError{fmt.Errorf("%s cannot be what the lock makes: %w", name, cause(err)), exitDifferent, "the image is damaged, or is none: get it again, or build it"}
+		return notThisImage(name, err)
 	}
 	return nil
+}
+
+// notThisImage is the error of a file that cannot be read as an image.
+func notThisImage(name string, err error) error {
+	return &codeError{fmt.Errorf("%s cannot be what the lock makes: %w", name, cause(err)), exitDifferent, "the image is damaged, or is none: get it again, or build it"}
 }
 
 // hasTable looks for the signature of a GUID partition table, or of its copy
@@ -245,130 +268,6 @@ func variantOf(image string, l *lock.Lock, arch string) string {
 	return ""
 }
 
-// rebuilder rebuilds a lock's image by another run of this program.
-type rebuilder struct {
-	lock     *lock.Lock
-	text     []byte
-	store    *cas.Store
-	variant  string
-	ui       *ui
-	anySpace bool
-}
-
-// space is how many bytes a rebuild needs where it runs, about: the inputs
-// cannot be linked there where that is another file system.
-func (r *rebuilder) space() int64 {
-	need := build.Space(r.lock, r.store, machineArch(), r.variant)
-	for _, in := range build.Inputs(r.lock, machineArch(), r.variant) {
-		need += in.Size
-	}
-	return need
-}
-
-// run runs `caisson build` under conditions. Where that is another user, or the
-// store has others below it, it is given a store of links to the files.
-func (r *rebuilder) run(ctx context.Context, c *vary.Conditions, out string) error {
-	lockFile, storeDir := filepath.Join(c.Dir, lockName), r.store.Dir()
-	if err := os.WriteFile(lockFile, r.text, 0o644); err != nil { //nolint:gosec // for the other user to read
-		return err
-	}
-	if c.UID != 0 || len(r.store.Dirs()) > 1 {
-		storeDir = filepath.Join(c.Dir, "store")
-		if err := shareStore(ctx, r.store, build.Inputs(r.lock, machineArch(), r.variant), storeDir); err != nil {
-			return err
-		}
-	}
-	if c.UID != 0 {
-		if err := chownTree(c.Dir, c.UID, c.GID); err != nil {
-			return err
-		}
-	}
-	args := []string{"build", "--quiet", "--events", "--lock", lockFile, "--store", storeDir, "--out", out}
-	if r.variant != "" {
-		args = append(args, "--variant", r.variant)
-	}
-	if r.anySpace {
-		args = append(args, "--any-space")
-	}
-	_, tell, end := r.ui.building()
-	defer end()
-	cmd, err := c.Command(ctx, args...)
-	if err != nil {
-		return err
-	}
-	lines := &eventLines{tell: tell}
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = lines, &said
-	err = cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		text, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(lines.said.String()+said.String()), "caisson: "), "\nhint: ")
-		if exit.ExitCode() == exitMissing {
-			return &rebuildError{text: text}
-		}
-		return fmt.Errorf("the build under other conditions failed: %s", text)
-	}
-	return err
-}
-
-// rebuildError says, in the words of the program that built, which input was
-// missing or damaged.
-type rebuildError struct {
-	text    string
-	missing cas.MissingError
-}
-
-func (e *rebuildError) Error() string { return e.text }
-func (e *rebuildError) Unwrap() error { return &e.missing }
-
-// shareStore makes a store of hard links, or copies where links cannot be.
-func shareStore(ctx context.Context, from *cas.Store, inputs []*lock.Input, dir string) error {
-	to, err := cas.Open(dir)
-	if err != nil {
-		return err
-	}
-	for _, in := range inputs {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		dst := to.Path(in.SHA256)
-		if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
-			return err
-		}
-		if err := os.Link(from.Path(in.SHA256), dst); err == nil || errors.Is(err, os.ErrExist) {
-			continue
-		}
-		f, err := from.Open(in.SHA256)
-		if err != nil {
-			var missing *cas.MissingError
-			if errors.As(err, &missing) {
-				missing.Name = in.Kind + "/" + in.Name
-			}
-			return err
-		}
-		_, _, err = to.Put(f, in.SHA256)
-		f.Close()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// chownTree gives folders, and the lock, to another user. Files of the store
-// stay whose they are: everybody may read them.
-func chownTree(dir string, uid, gid int) error {
-	return filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() {
-			return os.Chown(p, uid, gid)
-		}
-		return nil
-	})
-}
-
 // showReport prints a verdict for people.
 func showReport(ui *ui, r *verify.Report) error {
 	ui.print("%s: %s", r.Image.Name, strings.ToUpper(string(r.Verdict)))
@@ -377,17 +276,7 @@ func showReport(ui *ui, r *verify.Report) error {
 		ui.print("  %-24s %-14s %s", c.Name, c.Status, c.Detail)
 	}
 	shownExceptions(ui, r)
-	var varied, not []string
-	for _, c := range r.Conditions {
-		if c.Varied {
-			varied = append(varied, c.Name)
-		} else {
-			not = append(not, c.Name)
-		}
-	}
-	if len(r.Conditions) > 0 {
-		ui.print("  varied: %s; not varied: %s", strings.Join(varied, ", "), strings.Join(not, ", "))
-	}
+	shownConditions(ui, r)
 	return showDifferences(ui, r)
 }
 

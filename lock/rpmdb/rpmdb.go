@@ -160,6 +160,26 @@ func readFile(ctx context.Context, name string, size int64, f visit) error {
 	return readBDB(ctx, file, size, f)
 }
 
+// Headers calls fn for each header of a database, keys among them, with its
+// number, in the order in which they lie there. The file may be called
+// anything, is not written to, and a write-ahead log beside it does not count.
+// The bytes are those of the database and fn may not keep them: the number of
+// entries, the size of the data, the entries and the data, in network byte
+// order.
+func Headers(ctx context.Context, file string, fn func(number uint32, header []byte) error) error {
+	st, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	left := st.Size()
+	return readFile(ctx, file, st.Size(), func(number uint32, header []byte) error {
+		if left -= int64(len(header)); left < 0 {
+			return errors.New("its headers are larger than the file that they are in")
+		}
+		return fn(number, header)
+	})
+}
+
 // collector makes packages of headers.
 type collector struct {
 	packages []rpmmd.Package

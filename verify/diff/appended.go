@@ -33,19 +33,18 @@ func appendedTree(p part, r *io.SectionReader) int64 {
 }
 
 // split compares the hash tree at the end of a partition, and returns what is
-// before it. Where the trees do not begin at the same place, or one has none,
+// before it, and whether a tree was found. Where the trees do not begin at the same place, or one has none,
 // the volume is left whole.
-func (d *differ) split(n *Node, v volume, a, b part) volume {
+func (d *differ) split(n *Node, v volume, a, b part) (volume, bool) {
 	at := appendedTree(a, v.a)
 	if at == 0 || at != appendedTree(b, v.b) {
-		return v
+		return v, at > 0
 	}
 	cut := func(r *io.SectionReader) *io.SectionReader { return io.NewSectionReader(r, at, r.Size()-at) }
 	tree := volume{name: v.name + " hash tree", a: cut(v.a), b: cut(v.b), changed: v.changed.within(span{at, max(v.a.Size(), v.b.Size())})}
 	if len(tree.changed) > 0 {
 		d.verity(n, tree)
 	}
-	return volume{
-		name: v.name, a: io.NewSectionReader(v.a, 0, at), b: io.NewSectionReader(v.b, 0, at), changed: v.changed.within(span{0, at}),
-	}
+	v.a, v.b, v.changed = io.NewSectionReader(v.a, 0, at), io.NewSectionReader(v.b, 0, at), v.changed.within(span{0, at})
+	return v, true
 }

@@ -18,7 +18,7 @@ func TestAppended(t *testing.T) {
 		if bytes != nil {
 			bytes(b)
 		}
-		nodes, err := Disks(Source{Name: "a", Disk: a, Size: int64(len(a)), Owner: owner}, Source{Name: "b", Disk: b, Size: int64(len(b))}, Options{})
+		nodes, err := Disks(t.Context(), Source{Name: "a", Disk: a, Size: int64(len(a)), Owner: owner}, Source{Name: "b", Disk: b, Size: int64(len(b))}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

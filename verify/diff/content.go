@@ -24,6 +24,7 @@ type blob struct {
 	count        int64 // differing bytes, of those that both have; -1 where it is not known
 	at           int64 // offset of the windows, a multiple of hexWidth
 	a, b         []byte
+	sized        bool // the sizes have been said
 }
 
 func (c *blob) equal() bool { return c.first < 0 }
@@ -79,14 +80,11 @@ func (d *differ) explain(n *Node, c blob, base int64) {
 	if n == nil || c.equal() {
 		return
 	}
-	if c.sizeA != c.sizeB {
-		n.comment(fmt.Sprintf("size: %d and %d bytes", c.sizeA, c.sizeB))
+	if c.whole() && base == 0 && d.asText(n, c, c.a, c.b) {
+		return
 	}
-	if c.whole() && base == 0 && isText(c.a) && isText(c.b) {
-		d.text(n, splitLines(c.a), splitLines(c.b), 1)
-		if n.UnifiedDiff != nil {
-			return
-		}
+	if !c.sized {
+		sizes(n, c)
 	}
 	switch {
 	case c.count == 0:

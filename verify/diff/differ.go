@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,15 +15,21 @@ const (
 
 // differ is one comparison.
 type differ struct {
+	ctx      context.Context
 	a, b     Source
 	nodes    int           // that may still be made
 	bytes    int           // of unified diffs that may still be made
 	children int           // of one node at most
 	omitted  map[*Node]int // children that were not made
+	work     int64         // bytes that may still be unpacked
+	held     int64         // bytes that one content may have
+	memory   int64         // bytes that may be in memory
+	reads    int64         // bytes of files that may still be compared
 }
 
-func newDiffer(a, b Source, o Options) *differ {
-	d := &differ{a: a, b: b, nodes: o.MaxNodes, bytes: o.MaxBytes, omitted: map[*Node]int{}}
+func newDiffer(ctx context.Context, a, b Source, o Options) *differ {
+	d := &differ{ctx: ctx, a: a, b: b, nodes: o.MaxNodes, bytes: o.MaxBytes, omitted: map[*Node]int{}, work: maxWork, held: maxHeld, memory: maxMemory}
+	d.reads = maxWork + 4*(a.Size+b.Size)
 	if d.nodes <= 0 {
 		d.nodes = defaultNodes
 	}
@@ -91,17 +98,27 @@ func (d *differ) text(n *Node, a, b []string, first int64) {
 	}
 }
 
-// owner says what a file is made of.
-func (d *differ) owner(n *Node, part, path string) {
+// owner says what a file is made of: as the builder's account has it, else as
+// the image's own package databases.
+func (c *comparison) owner(n *Node, path string) {
 	if n == nil {
 		return
 	}
+	of := func(s Source, t *tree) string {
+		if by := s.Owner(c.spot.part, path); by != "" {
+			return by
+		}
+		if t.owners == nil {
+			t.owners = c.readOwners(t)
+		}
+		return t.owners.of(path)
+	}
 	a, b := "", ""
 	if n.Source1 != missing {
-		a = d.a.Owner(part, path)
+		a = of(c.differ.a, c.a)
 	}
 	if n.Source2 != missing {
-		b = d.b.Owner(part, path)
+		b = of(c.differ.b, c.b)
 	}
 	switch {
 	case a == "" && b == "":
@@ -110,7 +127,7 @@ func (d *differ) owner(n *Node, part, path string) {
 	case a == "":
 		n.comment("from " + b)
 	default:
-		n.comment(fmt.Sprintf("from %s in %s, from %s in %s", a, d.a.Name, b, d.b.Name))
+		n.comment(fmt.Sprintf("from %s in %s, from %s in %s", a, c.differ.a.Name, b, c.differ.b.Name))
 	}
 }
 
@@ -124,10 +141,13 @@ func (d *differ) failed(n *Node, errA, errB error) {
 	}
 }
 
+// notShown ends the comment on what was left out.
+const notShown = " are not shown here"
+
 // finish says what was left out.
 func (d *differ) finish(n *Node) {
 	if c := d.omitted[n]; c > 0 {
-		n.comment(fmt.Sprintf("%d more differences are not shown here", c))
+		n.comment(fmt.Sprintf("%d more differences%s", c, notShown))
 	}
 	for _, c := range n.Details {
 		d.finish(c)
@@ -140,7 +160,7 @@ func prune(n *Node) {
 		prune(c)
 	}
 	n.Details = slices.DeleteFunc(n.Details, func(c *Node) bool {
-		return c.UnifiedDiff == nil && len(c.Comments) == 0 && len(c.Details) == 0
+		return !c.said()
 	})
 }
 

@@ -1,11 +1,11 @@
 package diff
 
 import (
-	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"strings"
 
-	"caisson/build/fsimage"
 	"caisson/build/image/gpt"
 )
 
@@ -30,27 +30,35 @@ type Options struct {
 
 // Disks says in what two disks differ: nothing where they are equal, and at
 // least one node otherwise. An error means that a disk could not be read;
-// damaged structures are findings.
-func Disks(a, b Source, o Options) ([]*Node, error) {
-	changed, err := compare(a.Disk, b.Disk, min(a.Size, b.Size))
+// damaged structures are findings. A disk may also be anything else that can
+// be in a file: where neither side has partitions, it is looked into as such.
+func Disks(ctx context.Context, a, b Source, o Options) ([]*Node, error) {
+	changed, err := compare(ctx, a.Disk, b.Disk, min(a.Size, b.Size))
 	if err != nil {
 		return nil, err
 	}
 	if len(changed) == 0 && a.Size == b.Size {
 		return nil, nil
 	}
-	d := newDiffer(a, b, o)
+	d := newDiffer(ctx, a, b, o)
 	d.nodes += regionNodes
 	top := &Node{}
-	if a.Size != b.Size {
-		n := d.child(top, "disk")
-		n.comment(fmt.Sprintf("size: %d and %d bytes", a.Size, b.Size))
-		if len(changed) == 0 {
-			n.comment("one is the beginning of the other")
+	if tables := d.readTables(); tables[0].partitioned() || tables[1].partitioned() {
+		if a.Size != b.Size {
+			n := d.child(top, "disk")
+			n.comment(fmt.Sprintf("size: %d and %d bytes", a.Size, b.Size))
+			if len(changed) == 0 {
+				n.comment("one is the beginning of the other")
+			}
 		}
+		if len(changed) > 0 {
+			d.disk(top, tables, changed)
+		}
+	} else {
+		d.file(top, changed)
 	}
-	if len(changed) > 0 {
-		d.disk(top, changed)
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	prune(top)
 	d.finish(top)
@@ -73,9 +81,26 @@ const (
 	inCmdline = "changes PCR 4, 9 and 11"
 )
 
+// file compares what is no disk: a file system, an initrd, a UKI, any file.
+func (d *differ) file(top *Node, changed spans) {
+	x, y := io.NewSectionReader(d.a.Disk, 0, d.a.Size), io.NewSectionReader(d.b.Disk, 0, d.b.Size)
+	name := kindOf(x, d.a.Name).name
+	if name == "" || name != kindOf(y, d.b.Name).name {
+		name = "content"
+	}
+	n := d.child(top, name)
+	if name == fileSystem(x) {
+		v := volume{part: "root", a: x, b: y, changed: changed, boot: true}
+		sizes(n, blob{sizeA: d.a.Size, sizeB: d.b.Size})
+		if d.inFileSystem(n, v, name); len(n.Details) > 0 || n.UnifiedDiff != nil {
+			return
+		}
+	}
+	d.contents(n, spot{part: "root", boot: true}, x, y)
+}
+
 // disk compares region by region.
-func (d *differ) disk(top *Node, changed spans) {
-	tables := d.readTables()
+func (d *differ) disk(top *Node, tables [2]*table, changed spans) {
 	claimed := d.tables(top, tables)
 	for _, p := range pair(tables[0].parts, tables[1].parts) {
 		for i, x := range []*part{p.a, p.b} {
@@ -88,20 +113,33 @@ func (d *differ) disk(top *Node, changed spans) {
 			}
 		}
 		if p.a != nil && p.b != nil {
-			d.partition(top, *p.a, *p.b, changed)
+			d.partition(top, *p.a, *p.b, changed, inRootOf(tables))
 		}
 	}
 	d.gaps(top, tables, normalise(claimed), changed)
 }
 
-// partition compares one that both disks have.
-func (d *differ) partition(top *Node, a, b part, changed spans) {
+// inRootOf says what the data of a root change on these disks.
+func inRootOf(tables [2]*table) string {
+	for _, t := range tables {
+		for _, p := range t.parts {
+			if p.name() == "root-verity" {
+				return inRoot
+			}
+		}
+	}
+	return ""
+}
+
+// partition compares one that both disks have. sealed says what changes where
+// a root does, and is empty where no partition has a hash tree for it.
+func (d *differ) partition(top *Node, a, b part, changed spans, sealed string) {
 	x := io.NewSectionReader(d.a.Disk, a.Start(), a.Size())
 	y := io.NewSectionReader(d.b.Disk, b.Start(), b.Size())
 	inside := changed.within(a.span())
 	if a.span() != b.span() {
 		var err error
-		if inside, err = compare(x, y, min(a.Size(), b.Size())); err != nil {
+		if inside, err = compare(d.ctx, x, y, min(a.Size(), b.Size())); err != nil {
 			d.child(top, a.label()).comment(err.Error())
 			return
 		}
@@ -119,56 +157,86 @@ func (d *differ) partition(top *Node, a, b part, changed spans) {
 	if a.Start() != b.Start() {
 		n.comment(fmt.Sprintf("starts at %s and %s", place(a.Start()), place(b.Start())))
 	}
-	v := d.split(n, volume{name: a.name(), a: x, b: y, changed: inside}, a, b)
-	switch kind := v.kind(a, b); {
-	case len(v.changed) == 0 && a.Size() == b.Size():
-	case kind == "fat":
-		d.fat(n, v)
-	case kind == fsimage.EROFS, kind == fsimage.Squashfs:
-		d.root(n, v, kind)
-	case kind == "verity":
-		d.verity(n, v)
+	v, appended := d.split(n, volume{name: a.name(), part: a.name(), a: x, b: y, changed: inside, boot: a.Type == gpt.TypeESP}, a, b)
+	switch {
+	case a.name() != "root":
+		v.measured = "in no PCR, unless something that is booted measures the partition"
+	case appended || sealed != "":
+		v.measured = inRoot
 	default:
-		if kind != "" {
-			n.comment("holds " + kind + ", which is not looked into")
-		}
-		d.raw(n, v.a, v.b, 0, v.changed, nil)
+		v.measured = "in no PCR: the disk has no hash tree for it"
 	}
+	d.volume(n, v, a, b)
 	if n != nil && len(n.Details) == 0 && n.UnifiedDiff == nil {
 		d.raw(n, x, y, 0, inside, nil)
 	}
 }
 
-// volume is a partition of both disks.
-type volume struct {
-	name    string
-	a, b    *io.SectionReader
-	changed spans // counted from the partition's start
+// volume compares what partitions hold.
+func (d *differ) volume(n *Node, v volume, a, b part) {
+	switch kind := v.kind(a, b); {
+	case len(v.changed) == 0 && a.Size() == b.Size():
+	case kind == "fat":
+		d.fat(n, v)
+	case kind == "verity":
+		d.verity(n, v)
+	case fileSystem(v.a) != "" || fileSystem(v.b) != "":
+		d.root(n, v, kind)
+	default:
+		n.comment(v.measured)
+		if kind != "" {
+			n.comment(notFurther + "it holds " + kind)
+		}
+		d.raw(n, v.a, v.b, 0, v.changed, nil)
+	}
 }
+
+// volume is a file system of both disks, or something else in a partition.
+type volume struct {
+	name     string // "" where it is all there is
+	part     string // as Source.Owner has it
+	a, b     *io.SectionReader
+	changed  spans  // counted from the start
+	measured string // what changes with it; "" where nothing is known
+	boot     bool   // firmware starts what is in it
+	depth    int    // of things around it
+}
+
+// prefix is what is in front of the paths of what is in the volume.
+func (v volume) prefix() string {
+	switch {
+	case v.name == "":
+		return ""
+	case v.depth > 0:
+		return join(v.name, "")
+	}
+	return v.name + ":"
+}
+
+// beside is the path of something in the volume that is no file.
+func beside(prefix, name string) string {
+	if strings.HasSuffix(prefix, ":") {
+		return prefix + " " + name
+	}
+	return prefix + name
+}
+
+// spot is that of the volume.
+func (v volume) spot() spot { return spot{part: v.part, boot: v.boot, depth: v.depth} }
 
 // kind is what the partitions hold, by what either side shows.
 func (v volume) kind(a, b part) string {
-	magics := []struct {
-		kind  string
-		off   int64
-		magic string
-	}{
-		{fsimage.EROFS, 1024, "\xe2\xe1\xf5\xe0"},
-		{"verity", 0, "verity\x00\x00"},
-		{fsimage.Squashfs, 0, "hsqs"},
-		{"an ext4 file system", 1024 + 56, "\x53\xef"},
-		{"an XFS file system", 0, "XFSB"},
-		{"a btrfs file system", 65536 + 64, "_BHRfS_M"},
-		{"a LUKS volume", 0, "LUKS\xba\xbe"},
-		{"fat", 82, "FAT32   "},
-		{"fat", 54, "FAT16   "},
+	for _, r := range []io.ReaderAt{v.a, v.b} {
+		if kind := fileSystem(r); kind != "" {
+			return kind
+		}
 	}
-	for _, m := range magics {
-		want := []byte(m.magic)
-		for _, r := range []io.ReaderAt{v.a, v.b} {
-			if bytes.Equal(readUpTo(r, m.off, int64(len(want))), want) {
-				return m.kind
-			}
+	for _, r := range []io.ReaderAt{v.a, v.b} {
+		if string(readUpTo(r, 0, 8)) == "verity\x00\x00" {
+			return "verity"
+		}
+		if kind := opaque(r); kind != "" {
+			return kind
 		}
 	}
 	if a.Type == gpt.TypeESP || b.Type == gpt.TypeESP {

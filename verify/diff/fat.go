@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"caisson/build/image/fat"
 )
@@ -98,7 +97,7 @@ func (d *differ) fat(n *Node, v volume) {
 		if len(inside) == 0 {
 			continue
 		}
-		s := d.child(n, v.name+": "+r.name)
+		s := d.child(n, beside(v.prefix(), r.name))
 		s.comment(r.measured)
 		if r.fields != nil {
 			d.fields(s, readUpTo(v.a, r.off, r.end-r.off), readUpTo(v.b, r.off, r.end-r.off), r.off, r.fields)
@@ -106,12 +105,11 @@ func (d *differ) fat(n *Node, v volume) {
 		}
 		d.raw(s, io.NewSectionReader(v.a, r.off, r.end-r.off), io.NewSectionReader(v.b, r.off, r.end-r.off), r.off, inside, nil)
 	}
-	c := &comparison{differ: d, part: v.name, prefix: v.name + ":", measured: inNoPCR, a: &x.tree, b: &y.tree, changed: v.changed}
+	c := &comparison{differ: d, spot: v.spot(), prefix: v.prefix(), measured: inNoPCR, a: &x.tree, b: &y.tree, changed: v.changed}
 	if x.err != nil || y.err != nil {
 		c.damaged(n, v, normalise(known))
 		return
 	}
-	c.drill = func(n *Node, e, f *entry) bool { return d.espFile(n, v.name, x.fsys, y.fsys, e.path, f.path) }
 	c.trees(n)
 	folders := normalise(slices.Concat(x.folders, y.folders))
 	d.dirents(n, v, folders)
@@ -159,22 +157,6 @@ func readFAT(r *io.SectionReader) *fatTree {
 	return t
 }
 
-// espFile drills into a file if it is a PE image.
-func (d *differ) espFile(n *Node, part string, x, y *fat.FS, pathA, pathB string) bool {
-	a, errA := x.Lookup(strings.TrimPrefix(pathA, "/"))
-	b, errB := y.Lookup(strings.TrimPrefix(pathB, "/"))
-	if errA != nil || errB != nil {
-		d.failed(n, errA, errB)
-		return true
-	}
-	if string(readUpTo(a, 0, 2)) != "MZ" && string(readUpTo(b, 0, 2)) != "MZ" {
-		n.comment("in no PCR, unless the firmware or a boot loader measures the file")
-		return false
-	}
-	d.pe(n, part+":"+pathA, a, b)
-	return true
-}
-
 // dirents shows the folder entries that differ.
 func (d *differ) dirents(n *Node, v volume, folders spans) {
 	done := int64(-1)
@@ -189,7 +171,7 @@ func (d *differ) dirents(n *Node, v volume, folders spans) {
 			if other := direntName(b); name != other {
 				name += " or " + other
 			}
-			e := d.child(n, fmt.Sprintf("%s: folder entry %s", v.name, name))
+			e := d.child(n, beside(v.prefix(), "folder entry "+name))
 			e.comment(inLookup)
 			d.fields(e, a, b, off, direntFields(a, b))
 		}

@@ -99,6 +99,9 @@ type tree struct {
 	byPath  map[string]*entry
 	err     error // where reading ended early
 	places  []named
+	regions []named                                // what belongs to no file and has a name
+	inode   func(off int64) (start int64, ok bool) // nil where inodes have no places of their own
+	owners  owners                                 // nil until they are wanted
 }
 
 // named is a span and what lies in it.
@@ -155,17 +158,14 @@ func (t *tree) all() spans {
 // comparison is that of two trees.
 type comparison struct {
 	*differ
-	part      string // as Source.Owner has it
+	spot      spot   // of the tree
 	measured  string // where what belongs to no file is measured
 	prefix    string // of the paths of nodes
 	a, b      *tree
 	changed   spans
 	explained []span // that nodes have been made for
-	// drill shows how two files differ, where it knows more of them than that
-	// they are bytes. It may be nil.
-	drill func(n *Node, x, y *entry) bool
-	shift *[2]int64
-	timed bool // the files' times are known
+	shift     *[2]int64
+	timed     bool // the files' times are known
 }
 
 // sameLayout tells whether every entry of both trees lies at the same place.
@@ -226,7 +226,7 @@ func commonShift(a, b *tree) *[2]int64 {
 // single shows an entry that one side has.
 func (c *comparison) single(parent *Node, e *entry, first bool) {
 	n := c.only(parent, c.prefix+e.path, first)
-	c.owner(n, c.part, e.path)
+	c.owner(n, e.path)
 	c.explained = append(append(c.explained, e.meta...), e.data...)
 	if n == nil {
 		return
@@ -255,7 +255,7 @@ func (c *comparison) both(parent *Node, x, y *entry) {
 	if n == nil {
 		return
 	}
-	c.owner(n, c.part, x.path)
+	c.owner(n, x.path)
 	if attrs {
 		at := n
 		if content {
@@ -280,12 +280,12 @@ func (c *comparison) contentDiffers(x, y *entry) bool {
 	if x.data != nil && slices.Equal(x.data, y.data) {
 		return c.changed.touchesAny(x.data)
 	}
-	differ, err := differs(x, y)
+	differ, err := c.differs(x, y)
 	return err != nil || differ
 }
 
 // differs reads two contents until one differs from the other.
-func differs(x, y *entry) (bool, error) {
+func (d *differ) differs(x, y *entry) (bool, error) {
 	f, err := x.open()
 	if err != nil {
 		return false, err
@@ -300,7 +300,12 @@ func differs(x, y *entry) (bool, error) {
 	for {
 		n, errF := io.ReadFull(f, p)
 		m, errG := io.ReadFull(g, q)
+		d.reads -= int64(n) + int64(m)
 		switch {
+		case d.reads < 0:
+			return false, errReads
+		case d.ctx.Err() != nil:
+			return false, d.ctx.Err()
 		case notEnd(errF) != nil || notEnd(errG) != nil:
 			return false, cmp.Or(notEnd(errF), notEnd(errG))
 		case !bytes.Equal(p[:n], q[:m]):
@@ -313,22 +318,28 @@ func differs(x, y *entry) (bool, error) {
 
 // content shows how the contents of two entries differ.
 func (c *comparison) content(n *Node, x, y *entry) {
-	if c.drill != nil && c.drill(n, x, y) {
+	if c.spot.boot && !startsMZ(x) && !startsMZ(y) {
+		n.comment("in no PCR, unless the firmware or a boot loader measures the file")
+	}
+	if c.reads < 0 {
+		n.comment(errReads.Error() + "; whether the content differs is not known")
 		return
 	}
-	f, errA := x.open()
-	g, errB := y.open()
-	if errA != nil || errB != nil {
-		c.failed(n, errA, errB)
-		return
-	}
-	defer f.Close()
-	defer g.Close()
-	found, err := compareContent(f, g)
+	at := c.spot
+	at.path = c.prefix + x.path
+	c.streams(n, at, x.open, y.open)
+}
+
+// startsMZ tells whether a file may be an EFI program.
+func startsMZ(e *entry) bool {
+	r, err := e.open()
 	if err != nil {
-		n.comment(err.Error())
+		return false
 	}
-	c.explain(n, found, 0)
+	defer r.Close()
+	b := make([]byte, 2)
+	_, err = io.ReadFull(r, b)
+	return err == nil && string(b) == "MZ"
 }
 
 // rest shows what differs and has no node yet: what is described and not
@@ -336,15 +347,16 @@ func (c *comparison) content(n *Node, x, y *entry) {
 func (c *comparison) rest(n *Node, r [2]io.ReaderAt, known spans, slack string) {
 	readA, readB := c.a.all(), c.b.all()
 	all := normalise(slices.Concat(readA, readB, known))
-	if left := c.changed.minus(all); len(left) > 0 {
-		s := c.child(n, c.prefix+" "+slack)
+	left := c.bookkeeping(n, r, c.changed.minus(all))
+	if len(left) > 0 {
+		s := c.child(n, beside(c.prefix, slack))
 		s.comment("belongs to no file: padding, or space that is not used")
 		if c.measured != "" {
 			s.comment(c.measured)
 		}
 		c.raw(s, r[0], r[1], 0, left, nil)
 	}
-	left := c.changed.minus(normalise(c.explained)).minus(known).and(normalise(slices.Concat(readA, readB)))
+	left = c.changed.minus(normalise(c.explained)).minus(known).and(normalise(slices.Concat(readA, readB)))
 	if len(left) == 0 {
 		return
 	}
@@ -356,8 +368,38 @@ func (c *comparison) rest(n *Node, r [2]io.ReaderAt, known spans, slack string) 
 		return
 	}
 	if c.shift == nil {
-		s := c.child(n, c.prefix+" metadata")
+		s := c.child(n, beside(c.prefix, "metadata"))
 		s.comment("the files are the same; what describes them is written otherwise")
+		c.inodeFields(s, left)
 		c.raw(s, r[0], r[1], 0, left, c.a.at)
 	}
+}
+
+// bookkeeping shows what differs of what a file system keeps of itself, and
+// returns what is left.
+func (c *comparison) bookkeeping(n *Node, r [2]io.ReaderAt, left spans) spans {
+	var list []span
+	for _, t := range []*tree{c.a, c.b} {
+		for _, x := range t.regions {
+			list = append(list, x.span)
+		}
+	}
+	regions := normalise(list)
+	inside := left.and(regions)
+	if len(inside) == 0 {
+		return left
+	}
+	s := c.child(n, beside(c.prefix, "bookkeeping"))
+	s.comment("what the file system keeps of itself")
+	c.raw(s, r[0], r[1], 0, inside, func(off int64) string {
+		for _, t := range []*tree{c.a, c.b} {
+			for _, x := range t.regions {
+				if x.off <= off && off < x.end {
+					return x.path
+				}
+			}
+		}
+		return ""
+	})
+	return left.minus(regions)
 }

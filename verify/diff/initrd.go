@@ -3,249 +3,51 @@ package diff
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"compress/gzip"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"github.com/pierrec/lz4/v4"
 
 	"caisson/build/image/cpio"
+	"caisson/lock/rpmmd/xz"
 )
 
-// Bounds of an initrd; real ones are far below.
+// Bounds of what is compressed.
 const (
-	maxMembers  = 1 << 18
-	maxNames    = 64 << 20 // bytes of all names and targets
-	maxUnpacked = 8 << 30  // bytes
-	maxWindow   = 64 << 20 // of a zstd frame
-	maxWanted   = 100      // members whose content is shown
+	maxUnpacked = 8 << 30  // bytes of an initrd
+	maxWindow   = 64 << 20 // of a zstd frame, and a dictionary of xz
 )
-
-// member is a file of an initrd. Its content is known by its digests, whole
-// and by windows.
-type member struct {
-	entry
-	ino   uint32
-	sum   [sha256.Size]byte
-	parts [][16]byte
-}
-
-// archive is what could be read of an initrd.
-type archive struct {
-	order  []string
-	byPath map[string]*member
-	err    error // where reading ended early
-}
-
-// ended is err with the place where reading ended.
-func (a archive) ended() error {
-	if a.err == nil || len(a.order) == 0 {
-		return a.err
-	}
-	return fmt.Errorf("the initrd is damaged behind %s, and the rest of it not compared: %w", a.order[len(a.order)-1], a.err)
-}
 
 // initrd compares two initrds member by member. It says false where neither
-// can be read.
-func (d *differ) initrd(n *Node, path string, openA, openB func() io.Reader) bool {
-	if n == nil {
-		return true
+// can be read, and where all members are the same.
+func (d *differ) initrd(n *Node, at spot, openA, openB func() io.Reader) bool {
+	part := ""
+	if at.boot {
+		part = "initrd"
 	}
-	a, b := readArchive(openA()), readArchive(openB())
-	if len(a.order) == 0 && len(b.order) == 0 {
-		d.failed(n, a.err, b.err)
-		return false
-	}
-	c := &comparison{differ: d, part: "initrd", prefix: path + " → ", a: a.tree(), b: b.tree(), timed: true}
-	c.shift = commonShift(c.a, c.b)
-	if c.shift != nil {
-		n.comment(fmt.Sprintf("the times of all members differ alike: %s and %s", timeText(c.shift[0]), timeText(c.shift[1])))
-	}
-	var wanted []wanted
-	for _, p := range slices.Sorted(maps.Keys(union(c.a.byPath, c.b.byPath))) {
-		x, y := a.byPath[p], b.byPath[p]
-		switch {
-		case x != nil && y != nil:
-			wanted = append(wanted, c.member(n, x, y)...)
-		case x != nil && b.err == nil:
-			c.single(n, &x.entry, true)
-		case y != nil && a.err == nil:
-			c.single(n, &y.entry, false)
-		}
-	}
-	d.wanted(wanted, openA, openB)
-	d.failed(n, a.ended(), b.ended())
-	if len(n.Details) > 0 || c.shift != nil {
-		return true
-	}
-	if a.err == nil && b.err == nil {
-		n.comment(sameMembers(a, b))
-	}
-	return false
+	return d.members(n, at, part, walkCPIO(openA), walkCPIO(openB))
 }
 
-// sameMembers says how archives differ whose members do not.
-func sameMembers(a, b archive) string {
-	if !slices.Equal(a.order, b.order) {
-		return "the members are the same, in another order"
-	}
-	for p, x := range a.byPath {
-		if x.ino != b.byPath[p].ino {
-			return "the members are the same, their inode numbers are not"
-		}
-	}
-	return "the members are the same, what is around them is not: padding, or the compression"
+// cpio compares archives that are not compressed, or only in part.
+func (d *differ) cpio(n *Node, at spot, a, b *io.SectionReader) bool {
+	return d.initrd(n, at, reopen(a), reopen(b))
 }
 
-// wanted is content to show, and the node for it.
-type wanted struct {
-	n    *Node
-	path string
-	part int64 // the window in which the first difference is
-	a, b *member
+// reopen gives a content from its beginning each time.
+func reopen(r *io.SectionReader) func() io.Reader {
+	return func() io.Reader { return io.NewSectionReader(r, 0, r.Size()) }
 }
 
-// member compares a member that both have.
-func (c *comparison) member(parent *Node, x, y *member) []wanted {
-	mtime := x.mtime != y.mtime && c.shift == nil
-	attrs := mtime || !slices.Equal(x.attrs, y.attrs)
-	content := x.sum != y.sum && x.mode&typeMask == typeRegular && y.mode&typeMask == typeRegular
-	if !attrs && !content {
-		return nil
-	}
-	n := c.child(parent, c.prefix+x.path)
-	if n == nil {
-		return nil
-	}
-	c.owner(n, c.part, x.path)
-	if attrs {
-		c.text(n, x.lines(mtime), y.lines(mtime), 1)
-	}
-	if !content {
-		return nil
-	}
-	part := 0
-	for part < len(x.parts) && part < len(y.parts) && x.parts[part] == y.parts[part] {
-		part++
-	}
-	if attrs {
-		n = c.child(n, c.prefix+x.path+" (content)")
-	}
-	return []wanted{{n: n, path: x.path, part: int64(part), a: x, b: y}}
-}
-
-// wanted reads both archives again, and shows the contents that differ.
-func (d *differ) wanted(list []wanted, openA, openB func() io.Reader) {
-	for _, w := range list[min(len(list), maxWanted):] {
-		w.n.comment("the content differs")
-	}
-	list = list[:min(len(list), maxWanted)]
-	if len(list) == 0 {
-		return
-	}
-	a, b := windows(openA(), list), windows(openB(), list)
-	for _, w := range list {
-		c := blob{sizeA: w.a.size, sizeB: w.b.size, at: w.part * window, a: a[w.path], b: b[w.path], count: -1}
-		both := min(len(c.a), len(c.b))
-		first := both
-		for i := both - 1; i >= 0; i-- {
-			if c.a[i] != c.b[i] {
-				first = i
-			}
-		}
-		if first == both && c.sizeA != c.sizeB {
-			c.count = 0
-		}
-		c.first = c.at + int64(first)
-		d.explain(w.n, c, 0)
-	}
-}
-
-// windows reads the windows that are wanted, as far as the archive goes.
-func windows(r io.Reader, list []wanted) map[string][]byte {
-	at := map[string]int64{}
-	for _, w := range list {
-		at[w.path] = w.part
-	}
-	out := map[string][]byte{}
-	names := map[string]int{}
-	err := WalkInitrd(r, func(h *cpio.Header, content io.Reader) error {
-		p := unique(names, h.Name)
-		part, ok := at[p]
-		if !ok {
-			return nil
-		}
-		if _, err := io.CopyN(io.Discard, content, part*window); err != nil {
-			return notEnd(err)
-		}
-		b := make([]byte, window)
-		n, err := io.ReadFull(content, b)
-		out[p] = b[:n]
-		return notEnd(err)
-	})
-	if err != nil {
-		return out // what ended the first reading ends this one
-	}
-	return out
-}
-
-// unique is the path of a member: one that comes again has a number.
-func unique(seen map[string]int, name string) string {
-	p := absolute(name)
-	if p == "/." {
-		p = "/"
-	}
-	if seen[p]++; seen[p] > 1 {
-		return fmt.Sprintf("%s (%d)", p, seen[p])
-	}
-	return p
-}
-
-func readArchive(r io.Reader) archive {
-	a := archive{byPath: map[string]*member{}}
-	names, held := map[string]int{}, 0
-	a.err = WalkInitrd(r, func(h *cpio.Header, content io.Reader) error {
-		if held += len(h.Name); held > maxNames || len(a.order) >= maxMembers {
-			return fmt.Errorf("more than %d members or %d bytes of names", maxMembers, maxNames)
-		}
-		m := &member{ino: h.Ino, entry: entry{path: unique(names, h.Name), mode: h.Mode, mtime: h.Mtime, size: h.Size}}
-		m.attrs = cpioAttrs(h)
-		if err := m.read(content); err != nil {
-			return err
-		}
-		a.order = append(a.order, m.path)
-		a.byPath[m.path] = m
-		return nil
-	})
-	return a
-}
-
-// read digests the content, and keeps the target of a symbolic link.
-func (m *member) read(r io.Reader) error {
-	whole := sha256.New()
-	b := make([]byte, window)
-	for {
-		n, err := io.ReadFull(r, b)
-		if n > 0 {
-			if m.mode&typeMask == typeSymlink && len(m.parts) == 0 {
-				m.attrs = append(m.attrs, attr{"target", cut(oneLine(string(b[:n])), page)})
-			}
-			whole.Write(b[:n])
-			part := sha256.Sum256(b[:n])
-			m.parts = append(m.parts, [16]byte(part[:]))
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			m.sum = [sha256.Size]byte(whole.Sum(nil))
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+func walkCPIO(open func() io.Reader) walk {
+	return func(fn func(m member, content io.Reader) error) error {
+		return WalkInitrd(open(), func(h *cpio.Header, content io.Reader) error {
+			e := entry{path: h.Name, mode: h.Mode, mtime: h.Mtime, size: h.Size, attrs: cpioAttrs(h)}
+			return fn(member{entry: e, framing: fmt.Sprintf("inode %d", h.Ino)}, content)
+		})
 	}
 }
 
@@ -258,15 +60,6 @@ func cpioAttrs(h *cpio.Header) []attr {
 		list = append(list, attr{"device", fmt.Sprintf("%d:%d", h.RdevMajor, h.RdevMinor)})
 	}
 	return list
-}
-
-// tree is the archive as a tree without contents.
-func (a archive) tree() *tree {
-	t := newTree()
-	for _, p := range a.order {
-		t.add(&a.byPath[p].entry)
-	}
-	return t
 }
 
 // WalkInitrd calls fn for each member of an initrd: cpio archives one after
@@ -294,7 +87,7 @@ func walkSegments(r *bufio.Reader, fn func(h *cpio.Header, content io.Reader) er
 		if unpacked {
 			return fmt.Errorf("%x is not the beginning of a cpio archive", head)
 		}
-		in, stop, err := unpack(head, r)
+		in, stop, err := unpack(r)
 		if err != nil {
 			return err
 		}
@@ -332,53 +125,113 @@ func walkArchive(r *cpio.Reader, fn func(h *cpio.Header, content io.Reader) erro
 }
 
 // unpack returns a reader of what is compressed, known by how it begins.
-func unpack(head []byte, r *bufio.Reader) (in io.Reader, stop func(), err error) {
-	switch {
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+func unpack(r *bufio.Reader) (in io.Reader, stop func(), err error) {
+	head, err := r.Peek(10)
+	if err != nil && err != io.EOF {
+		return nil, nil, err
+	}
+	stop, err = func() {}, nil
+	switch compression(head) {
+	case "zstd":
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, nil, err
 		}
 		return z, z.Close, nil
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+	case "gzip":
 		in, err = gzip.NewReader(r)
-	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
-		if err = checkXz(r); err == nil {
-			in, err = xz.ReaderConfig{DictCap: page}.NewReader(r)
-		}
+	case "xz":
+		in = xz.NewReader(r, maxWindow)
+	case "bzip2":
+		in = bzip2.NewReader(r)
+	case "lz4":
+		in = lz4.NewReader(r)
 	default:
-		err = errors.New("neither a cpio archive nor compressed with zstd, gzip or xz")
+		err = errors.New("neither a cpio archive nor compressed with zstd, gzip, xz, bzip2 or lz4")
 	}
-	return in, func() {}, err
+	return in, stop, err
 }
 
-// checkXz refuses a stream whose first block has a dictionary that is too
-// large to be held (The .xz File Format 1.2.0, sections 3.1 and 5.3.1).
-func checkXz(r *bufio.Reader) error {
-	b, err := r.Peek(48)
-	if err != nil && err != io.EOF {
-		return err
+// packed compares what is compressed: headers, and what is in it.
+func (d *differ) packed(n *Node, at spot, a, b *io.SectionReader) bool {
+	openA, openB := unpacked(a), unpacked(b)
+	if startsCPIO(openA) && startsCPIO(openB) {
+		return d.initrd(n, at, reopen(a), reopen(b))
 	}
-	if len(b) < 20 || b[12] == 0 { // no block
-		return nil
+	x, errA := d.holdOpened(openA)
+	defer x.free()
+	y, errB := d.holdOpened(openB)
+	defer y.free()
+	d.failed(n, errA, errB)
+	d.gzipHeaders(n, a, b)
+	var much *tooMuch
+	if x.Size() == 0 && y.Size() == 0 || errors.As(errors.Join(errA, errB), &much) {
+		return n.UnifiedDiff != nil
 	}
-	flags, at := b[13], 14
-	skip := func() { // a number of variable length
-		for at < len(b) && b[at]&0x80 != 0 {
-			at++
+	c := d.child(n, at.below("unpacked").path)
+	d.contents(c, at.below("unpacked"), x.SectionReader, y.SectionReader)
+	if c == nil || c.said() {
+		return true
+	}
+	n.Details = n.Details[:len(n.Details)-1]
+	if errA != nil || errB != nil {
+		return false
+	}
+	n.comment("what is compressed is the same")
+	return n.UnifiedDiff != nil
+}
+
+// unpacked opens what is compressed.
+func unpacked(r *io.SectionReader) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		in, stop, err := unpack(bufio.NewReaderSize(reopen(r)(), window))
+		if err != nil {
+			return nil, err
 		}
-		at++
+		return stopped{in, stop}, nil
 	}
-	for _, present := range []byte{0x40, 0x80} { // compressed and uncompressed size
-		if flags&present != 0 {
-			skip()
-		}
-	}
-	if at+3 > len(b) || b[at] != 0x21 {
-		return errors.New("xz: the first filter is not LZMA2")
-	}
-	if bits := b[at+2]; bits > 40 || int64(2|bits&1)<<(bits/2+11) > maxWindow {
-		return fmt.Errorf("xz: the dictionary has more than %d bytes", maxWindow)
-	}
+}
+
+// stopped is a reader that has to be told when it is not read any more.
+type stopped struct {
+	io.Reader
+	stop func()
+}
+
+func (s stopped) Close() error {
+	s.stop()
 	return nil
+}
+
+// startsCPIO tells whether what is compressed is an initrd.
+func startsCPIO(open func() (io.ReadCloser, error)) bool {
+	r, err := open()
+	if err != nil {
+		return false
+	}
+	defer r.Close()
+	b := make([]byte, 5)
+	_, err = io.ReadFull(r, b)
+	return err == nil && string(b) == "07070"
+}
+
+// gzipHeaders shows what the headers of gzip say otherwise (RFC 1952, section
+// 2.3).
+func (d *differ) gzipHeaders(n *Node, a, b *io.SectionReader) {
+	x, errA := gzip.NewReader(reopen(a)())
+	y, errB := gzip.NewReader(reopen(b)())
+	if errA != nil || errB != nil {
+		return
+	}
+	lines := func(z *gzip.Reader) []string {
+		mtime := int64(0)
+		if !z.ModTime.IsZero() {
+			mtime = z.ModTime.Unix()
+		}
+		return []string{
+			"name: " + fmt.Sprintf("%q", z.Name) + "\n", "comment: " + fmt.Sprintf("%q", z.Comment) + "\n",
+			"modified: " + timeText(mtime) + "\n", fmt.Sprintf("system: %d\n", z.OS), fmt.Sprintf("extra: %x\n", z.Extra),
+		}
+	}
+	d.text(n, lines(x), lines(y), 1)
 }

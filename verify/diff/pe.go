@@ -14,15 +14,15 @@ const maxHeaders = 64 << 10
 
 // pe compares two PE images: headers, sections by their names, and what is
 // between them.
-func (d *differ) pe(n *Node, path string, a, b *io.SectionReader) {
+func (d *differ) pe(n *Node, at spot, a, b *io.SectionReader) {
 	if n == nil {
 		return
 	}
-	n.comment(inUKI)
-	if a.Size() != b.Size() {
-		n.comment(fmt.Sprintf("size: %d and %d bytes", a.Size(), b.Size()))
+	if at.boot {
+		n.comment(d.inProgram(a, b))
 	}
-	changed, err := compare(a, b, min(a.Size(), b.Size()))
+	path := at.path
+	changed, err := compare(d.ctx, a, b, min(a.Size(), b.Size()))
 	if err != nil {
 		n.comment(err.Error())
 		return
@@ -30,21 +30,22 @@ func (d *differ) pe(n *Node, path string, a, b *io.SectionReader) {
 	x, errA := uki.Read(a, a.Size())
 	y, errB := uki.Read(b, b.Size())
 	d.failed(n, errA, errB)
-	headers := d.peHeaders(n, path, a, b)
+	headers := d.peHeaders(n, at, a, b)
+	signatures := d.signatures(n, at, a, b)
 	if x == nil || y == nil {
 		sound := x
 		if sound == nil {
 			sound = y
 		}
-		left := changed.minus(spans{headers})
+		left := changed.minus(normalise(append(signatures, headers)))
 		if len(left) > 0 {
 			d.raw(d.child(n, join(path, "bytes")), a, b, 0, left, sectionAt(sound))
 		}
 		return
 	}
-	d.sections(n, path, a, b, x, y)
+	d.sections(n, at, a, b, x, y)
 	if slices.EqualFunc(x.Sections, y.Sections, samePlace) {
-		known := []span{headers}
+		known := append(signatures, headers)
 		for _, s := range x.Sections {
 			known = append(known, inFile(s))
 		}
@@ -84,11 +85,13 @@ func sectionAt(im *uki.Image) func(off int64) string {
 }
 
 // peHeaders compares the headers, and returns where they lie.
-func (d *differ) peHeaders(n *Node, path string, a, b *io.SectionReader) span {
+func (d *differ) peHeaders(n *Node, at spot, a, b *io.SectionReader) span {
 	x, y := readHeaders(a), readHeaders(b)
 	if !bytes.Equal(x, y) {
-		s := d.child(n, join(path, "headers"))
-		s.comment("changes PCR 4, but for CheckSum and the place of the signature, which the measured hash leaves out")
+		s := d.child(n, at.below("headers").path)
+		if at.boot {
+			s.comment("changes PCR 4, but for CheckSum and the place of the signature, which the measured hash leaves out")
+		}
 		d.fields(s, x, y, 0, peFields(x, y))
 	}
 	return span{0, int64(min(len(x), len(y)))}
@@ -166,25 +169,27 @@ func numberSections(im *uki.Image) []numbered {
 
 // sections compares the sections' content, which is what the file has of
 // them: the zeros that follow in memory are the headers' matter.
-func (d *differ) sections(n *Node, path string, a, b io.ReaderAt, x, y *uki.Image) {
+func (d *differ) sections(n *Node, at spot, a, b io.ReaderAt, x, y *uki.Image) {
 	left := numberSections(y)
 	for _, s := range numberSections(x) {
 		i := slices.IndexFunc(left, func(o numbered) bool { return o.Name == s.Name && o.before == s.before })
 		if i < 0 {
-			d.onlySection(n, path, s, true)
+			d.onlySection(n, at, s, true)
 			continue
 		}
-		d.section(n, join(path, s.Name), s.Name, stored(a, s), stored(b, left[i]))
+		d.section(n, at.below(s.Name), s.Name, stored(a, s), stored(b, left[i]))
 		left = slices.Delete(left, i, i+1)
 	}
 	for _, s := range left {
-		d.onlySection(n, path, s, false)
+		d.onlySection(n, at, s, false)
 	}
 }
 
-func (d *differ) onlySection(n *Node, path string, s numbered, first bool) {
-	o := d.only(n, join(path, s.Name), first)
-	o.comment(measuredAs(s.Name))
+func (d *differ) onlySection(n *Node, at spot, s numbered, first bool) {
+	o := d.only(n, at.below(s.Name).path, first)
+	if at.boot {
+		o.comment(measuredAs(s.Name))
+	}
 	o.comment(fmt.Sprintf("a section of %d bytes", s.VirtualSize))
 	if s.VirtualSize > page {
 		return
@@ -202,25 +207,73 @@ func (d *differ) onlySection(n *Node, path string, s numbered, first bool) {
 }
 
 // stored gives what the file has of a section.
-func stored(r io.ReaderAt, s numbered) func() io.Reader {
+func stored(r io.ReaderAt, s numbered) *io.SectionReader {
 	w := inFile(*s.ImageSection)
-	return func() io.Reader { return io.NewSectionReader(r, w.off, w.end-w.off) }
+	return io.NewSectionReader(r, w.off, w.end-w.off)
 }
 
-func (d *differ) section(parent *Node, path, name string, openA, openB func() io.Reader) {
-	found, err := compareContent(openA(), openB())
+func (d *differ) section(parent *Node, at spot, name string, a, b *io.SectionReader) {
+	found, err := compareContent(reopen(a)(), reopen(b)())
 	if err == nil && found.equal() {
 		return
 	}
-	n := d.child(parent, path)
-	n.comment(measuredAs(name))
+	n := d.child(parent, at.path)
+	if at.boot {
+		n.comment(measuredAs(name))
+	}
 	if err != nil {
 		n.comment(err.Error())
 	}
-	if name == ".initrd" && d.initrd(n, path, openA, openB) {
+	if name == ".initrd" {
+		if d.initrd(n, at, reopen(a), reopen(b)) {
+			return
+		}
+		d.explain(n, found, 0)
 		return
 	}
-	d.explain(n, found, 0)
+	at.boot = false // said of the section
+	d.contents(n, at, a, b)
+}
+
+// inProgram says what a program that firmware starts changes.
+func (d *differ) inProgram(a, b *io.SectionReader) string {
+	x, errA := uki.Authenticode(a, a.Size())
+	y, errB := uki.Authenticode(b, b.Size())
+	if errA == nil && errB == nil && x == y {
+		return fmt.Sprintf("the hash that is measured and signed is the same, sha256:%x: in no PCR, unless by Secure Boot in PCR 7", x)
+	}
+	return inUKI
+}
+
+// signatures shows what the certificate tables have otherwise, and returns
+// where they lie ("PE Format", "The Attribute Certificate Table").
+func (d *differ) signatures(n *Node, at spot, a, b *io.SectionReader) []span {
+	var tables [2]*io.SectionReader
+	var where []span
+	for i, r := range []*io.SectionReader{a, b} {
+		h := readHeaders(r)
+		entry := slice(h, peOffset(h)+24+112+8*4, 8)
+		tables[i] = io.NewSectionReader(r, 0, 0)
+		if entry == nil || peOffset(h) == 0 {
+			continue
+		}
+		if off, size := int64(number(entry[:4])), int64(number(entry[4:])); size > 0 && off < r.Size() { //nolint:gosec // 32 bits
+			tables[i] = io.NewSectionReader(r, off, min(size, r.Size()-off))
+			where = append(where, span{off, off + tables[i].Size()})
+		}
+	}
+	found, err := compareContent(reopen(tables[0])(), reopen(tables[1])())
+	if err != nil || found.equal() {
+		return where
+	}
+	s := d.child(n, at.below("signatures").path)
+	s.comment("the signatures of Secure Boot")
+	x, errA := uki.Signatures(a, a.Size())
+	y, errB := uki.Signatures(b, b.Size())
+	d.failed(s, errA, errB)
+	s.comment(fmt.Sprintf("%d and %d signatures", len(x), len(y)))
+	d.explain(s, found, 0)
+	return where
 }
 
 // measuredAs says which PCRs a section of a UKI changes.

@@ -9,6 +9,7 @@ import (
 
 	"caisson/build/fsimage"
 	"caisson/build/image/erofs"
+	"caisson/build/image/ext4"
 )
 
 // superblock is where a file system's is, what it says, and where in it a
@@ -22,6 +23,9 @@ type superblock struct {
 func superblockOf(kind string) superblock {
 	if kind == fsimage.Squashfs { // Documentation/filesystems/squashfs.rst
 		return superblock{span: span{0, 96}, fields: squashfsFields()}
+	}
+	if kind == fsimage.Ext4 { // Documentation/filesystems/ext4/super.rst
+		return superblock{span: span{1024, 2048}, fields: ext4Fields()}
 	}
 	return superblock{span{1024, 1024 + 128}, span{1024 + 4, 1024 + 8}, erofsFields()} // Documentation/filesystems/erofs.rst
 }
@@ -60,18 +64,21 @@ func typeName(mode uint32) string {
 
 // root compares two file systems of a kind that a root can have.
 func (d *differ) root(n *Node, v volume, kind string) {
-	n.comment(inRoot)
+	if v.measured != "" {
+		n.comment(v.measured)
+	}
 	sb := superblockOf(kind)
 	super := sb.span
 	x, y := readUpTo(v.a, super.off, super.end-super.off), readUpTo(v.b, super.off, super.end-super.off)
 	if v.changed.touches(super) {
-		s := d.child(n, v.name+": superblock")
+		s := d.child(n, beside(v.prefix(), "superblock"))
 		if kind == fsimage.EROFS && len(v.changed.and(spans{super}).minus(spans{sb.checksum})) == 0 {
 			s.comment("the checksum is of what follows in its block as well")
 		}
 		d.fields(s, x, y, super.off, sb.fields)
 	}
-	c := &comparison{differ: d, part: v.name, prefix: v.name + ":", changed: v.changed, timed: true}
+	c := &comparison{differ: d, spot: v.spot(), prefix: v.prefix(), changed: v.changed, timed: true}
+	c.spot.boot = false
 	c.a, c.b = readRoot(v.a, kind), readRoot(v.b, kind)
 	if c.a.err != nil || c.b.err != nil {
 		d.failed(n, c.a.err, c.b.err)
@@ -93,7 +100,7 @@ func (c *comparison) damaged(n *Node, v volume, known spans) {
 	if len(left) == 0 {
 		return
 	}
-	s := c.child(n, c.prefix+" bytes")
+	s := c.child(n, beside(c.prefix, "bytes"))
 	at := sound.at
 	if sound.err != nil {
 		at = func(off int64) string {
@@ -138,8 +145,63 @@ func readRoot(r *io.SectionReader, kind string) *tree {
 		t.entries[last].meta = normalise(append(rec.take(), t.entries[last].meta...))
 	}
 	rec.done = true
+	if f, ok := fsys.(bookkeeper); ok {
+		for _, r := range f.Regions() {
+			t.regions = append(t.regions, named{span: span{r.Off, r.Off + r.Size}, path: r.Name})
+		}
+		t.inode = f.Inode
+	}
 	t.index()
 	return t
+}
+
+// bookkeeper is a file system whose inodes and other structures have places.
+type bookkeeper interface {
+	Regions() []ext4.Region
+	Inode(off int64) (start int64, ok bool)
+}
+
+// inodeField names the field of struct ext4_inode that a byte is of.
+func inodeField(off int64) string {
+	name := ""
+	for _, f := range []struct {
+		off  int64
+		name string
+	}{
+		{0, "mode"}, {2, "owner"}, {4, "size"}, {8, "atime"}, {12, "ctime"}, {16, "mtime"}, {20, "dtime"}, {24, "group"}, {26, "links"}, {28, "blocks"},
+		{32, "flags"}, {36, "version"}, {40, "block map"}, {100, "generation"}, {104, "attributes"}, {108, "size"}, {112, "blocks"}, {118, "attributes"},
+		{120, "owner"}, {122, "group"}, {124, "checksum"}, {128, "size of the fields"}, {130, "checksum"}, {132, "ctime"}, {136, "mtime"}, {140, "atime"},
+		{144, "crtime"}, {152, "version"}, {156, "project"}, {160, "attributes"},
+	} {
+		if f.off <= off {
+			name = f.name
+		}
+	}
+	return name
+}
+
+// inodeFields says which fields of inodes differ, and in how many.
+func (c *comparison) inodeFields(n *Node, where spans) {
+	if n == nil || c.a.inode == nil {
+		return
+	}
+	counts := map[string]int64{}
+	last := map[string]int64{}
+	for _, s := range where {
+		for off := s.off; off < s.end; off++ {
+			start, ok := c.a.inode(off)
+			if !ok {
+				break
+			}
+			if name := inodeField(off - start); counts[name] == 0 || last[name] != start {
+				counts[name]++
+				last[name] = start
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		n.comment(fmt.Sprintf("%s of %s", name, count(counts[name], "inode", "inodes")))
+	}
 }
 
 // isEmpty tells whether e is a folder without anything in it, if path is what
@@ -188,6 +250,19 @@ func squashfsFields() []field {
 		{"owners", 26, 2, decimal}, {"root inode", 32, 8, hexadecimal}, {"bytes", 40, 8, decimal}, {"table of owners", 48, 8, decimal},
 		{"table of attributes", 56, 8, decimal}, {"table of inodes", 64, 8, decimal}, {"table of folders", 72, 8, decimal},
 		{"table of fragments", 80, 8, decimal}, {"export table", 88, 8, decimal},
+	}
+}
+
+// ext4Fields are those of struct ext4_super_block in Linux.
+func ext4Fields() []field {
+	return []field{
+		{"inodes", 0, 4, decimal}, {"blocks", 4, 4, decimal}, {"free blocks", 12, 4, decimal}, {"free inodes", 16, 4, decimal},
+		{"block size", 24, 4, decimal}, {"mounted", 44, 4, unixTime}, {"written", 48, 4, unixTime}, {"mounts", 52, 2, decimal},
+		{"magic", 56, 2, hexadecimal}, {"state", 58, 2, hexadecimal}, {"minor revision", 62, 2, decimal}, {"checked", 64, 4, unixTime}, {"inode size", 88, 2, decimal},
+		{"compatible features", 92, 4, hexadecimal}, {"incompatible features", 96, 4, hexadecimal}, {"read-only features", 100, 4, hexadecimal},
+		{"uuid", 104, 16, uuid}, {"label", 120, 16, quoted}, {"last mounted at", 136, 64, quoted}, {"uuid of the journal", 208, 16, uuid},
+		{"hash seed", 236, 16, hexText}, {"made", 264, 4, unixTime}, {"kilobytes written", 376, 8, decimal}, {"checksum seed", 624, 4, hexadecimal},
+		{"checksum", 1020, 4, hexadecimal},
 	}
 }
 

@@ -3,6 +3,7 @@ package diff
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -115,10 +116,13 @@ func (c *collector) add(s span) {
 
 // compare returns where the first size bytes of a and b differ. It reads both
 // sides at the same time.
-func compare(a, b io.ReaderAt, size int64) (spans, error) {
+func compare(ctx context.Context, a, b io.ReaderAt, size int64) (spans, error) {
 	var c collector
 	x, y := make([]byte, chunk), make([]byte, chunk)
 	for off := int64(0); off < size; off += chunk {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		n := min(chunk, size-off)
 		var wg sync.WaitGroup
 		var errB error

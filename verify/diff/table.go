@@ -23,6 +23,7 @@ type table struct {
 	err             error // of the strict reader
 	primary, backup *copyOfTable
 	parts           []part // in the order of the disk, without overlaps
+	old             bool   // it is in the MBR alone
 }
 
 // copyOfTable is a header and its entries, checked for nothing but bounds.
@@ -89,7 +90,43 @@ func readTable(r io.ReaderAt, size int64) *table {
 			break
 		}
 	}
+	if mbr := mbrParts(readUpTo(r, 0, sector), uint64(max(0, sectors))); len(mbr) > 0 && !t.partitioned() { //nolint:gosec // it is not negative
+		return &table{primary: &copyOfTable{}, backup: &copyOfTable{}, parts: mbr, old: true}
+	}
 	return t
+}
+
+// mbrParts are the primary partitions of a disk that has no GUID table (UEFI
+// 2.10, table 5.1); nil where the sector is something else, as the first of a
+// FAT may be.
+func mbrParts(b []byte, sectors uint64) []part {
+	const records, protective, esp = 446, 0xee, 0xef
+	if len(b) < sector || b[510] != 0x55 || b[511] != 0xaa {
+		return nil
+	}
+	var out []part
+	for i := range 4 {
+		e := b[records+16*i:]
+		first, count := number(e[8:12]), number(e[12:16])
+		switch {
+		case e[4] == 0 && first == 0 && count == 0:
+			continue
+		case e[0]&0x7f != 0 || e[4] == 0 || e[4] == protective || first == 0 || count == 0 || first+count > sectors:
+			return nil
+		}
+		p := part{number: i + 1, Partition: gpt.Partition{First: first, Last: first + count - 1}}
+		if e[4] == esp {
+			p.Type = gpt.TypeESP
+		}
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b part) int { return cmp.Compare(a.First, b.First) })
+	for i := 1; i < len(out); i++ {
+		if out[i].First <= out[i-1].Last {
+			return nil
+		}
+	}
+	return out
 }
 
 // readCopy reads the header in sector lba; its entries are missing where the
@@ -110,6 +147,11 @@ func readCopy(r io.ReaderAt, sectors, lba int64) *copyOfTable {
 	c.entriesAt, c.entrySize = int64(at)*sector, int(size)
 	c.entries = readUpTo(r, c.entriesAt, int64(length))
 	return c
+}
+
+// partitioned tells whether it looks like a disk's, sound or not.
+func (t *table) partitioned() bool {
+	return len(t.parts) > 0 || bytes.HasPrefix(t.primary.header, []byte("EFI PART")) || bytes.HasPrefix(t.backup.header, []byte("EFI PART"))
 }
 
 // follow reads the entries where those of a sound copy are.
@@ -214,7 +256,11 @@ func (d *differ) tables(top *Node, t [2]*table) []span {
 	n := d.child(top, "partition table")
 	x, y := readUpTo(d.a.Disk, 0, sector), readUpTo(d.b.Disk, 0, sector)
 	if !bytes.Equal(x, y) {
-		m := d.child(n, "protective MBR")
+		name := "protective MBR"
+		if t[0].old && t[1].old {
+			name = "MBR"
+		}
+		m := d.child(n, name)
 		m.comment(inNoPCR)
 		d.fields(m, x, y, 0, mbrFields())
 	}

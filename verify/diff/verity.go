@@ -16,7 +16,7 @@ func (d *differ) verity(n *Node, v volume) {
 	d.failed(n, errA, errB)
 	x, y := readUpTo(v.a, 0, veritySuper), readUpTo(v.b, 0, veritySuper)
 	if v.changed.touches(span{0, veritySuper}) {
-		s := d.child(n, v.name+": superblock")
+		s := d.child(n, beside(v.prefix(), "superblock"))
 		s.comment("in no PCR, nor in the root hash but for the salt and the size: only a comparison of the whole disk sees it")
 		d.fields(s, x, y, 0, verityFields(len(sbA.Salt)))
 	}
@@ -29,7 +29,7 @@ func (d *differ) verity(n *Node, v volume) {
 		tree.end = min(tree.end, sound.HashSize())
 	}
 	if inside := v.changed.and(spans{tree}); len(inside) > 0 {
-		s := d.child(n, v.name+": hash tree")
+		s := d.child(n, beside(v.prefix(), "hash tree"))
 		s.comment(inTree)
 		blocks := map[int64]bool{}
 		for _, w := range inside {
@@ -42,7 +42,7 @@ func (d *differ) verity(n *Node, v volume) {
 	}
 	left := v.changed.minus(spans{{0, veritySuper}, tree})
 	if len(left) > 0 {
-		s := d.child(n, v.name+": around the hash tree")
+		s := d.child(n, beside(v.prefix(), "around the hash tree"))
 		s.comment(inNoPCR)
 		d.raw(s, io.ReaderAt(v.a), v.b, 0, left, nil)
 	}

@@ -33,6 +33,9 @@ func (b *boot) load(im *image, what string) error {
 	if err := b.authorize(im); err != nil {
 		return fmt.Errorf("%s: %w", im.path, err)
 	}
+	if err := b.confidential(im); err != nil {
+		return fmt.Errorf("%s: %w", im.path, err)
+	}
 	b.add(4, evBoot, what, im.hash)
 	if im.name != "" {
 		b.Chain = append(b.Chain, fmt.Sprintf("%s (%s %s)", im.path, im.name, im.version))
@@ -158,10 +161,13 @@ func (b *boot) startUKI(im *image, passed bool) error {
 			b.add(12, evIPL, "command line received", cmdline)
 		}
 	}
+	if err := b.sectionEvents(im, rules); err != nil {
+		return fmt.Errorf("%s: %w", im.path, err)
+	}
 	if err := b.addons(im, rules); err != nil {
 		return err
 	}
-	if err := b.stubEvents(im, rules); err != nil {
+	if err := b.kernelEvents(im, rules); err != nil {
 		return fmt.Errorf("%s: %w", im.path, err)
 	}
 	return nil

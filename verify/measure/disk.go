@@ -86,9 +86,10 @@ func findParts(disk io.ReaderAt, t *gpt.Table) (*parts, error) {
 	return p, nil
 }
 
-// checkRoot derives the root hash from the root partition's data, and checks
-// that the command line, the hash tree and the ids of the partitions that the
-// command line leads to have the same one. It returns it in hex.
+// checkRoot checks that the data of the root partition, the hash tree, the
+// command line and the ids of the partitions that it leads to have the same root
+// hash, and returns it in hex. The data is read once: a tree that is right from
+// the root hash down to the data is that which the data makes.
 func (p *parts) checkRoot(cmdline string) (string, error) {
 	args, err := readRootArgs(cmdline)
 	if err != nil {
@@ -122,26 +123,32 @@ func (p *parts) checkRoot(cmdline string) (string, error) {
 	if size > limit {
 		return "", fmt.Errorf("%s partition: %d data blocks, the root partition has %d", kind, sb.DataBlocks, limit/int64(sb.DataBlock))
 	}
-	got, err := verity.Root(data.data, size, sb.Params())
-	if err != nil {
-		return "", fmt.Errorf("root partition: %w", err)
-	}
-	if got != want {
-		return "", fmt.Errorf("the root partition has the root hash %x, the command line says %x", got, want)
-	}
-	if err := verity.Verify(data.data, size, area, got); err != nil {
-		return "", fmt.Errorf("%s partition: %w", kind, err)
+	if err := verity.Verify(data.data, size, area, want); err != nil {
+		return "", p.notTheRoot(data, size, sb, want, fmt.Errorf("%s partition: %w", kind, err))
 	}
 	for _, by := range []struct {
 		kind, named string
 		part        *partition
 		half        []byte
-	}{{"root", args.data, data, got[:16]}, {"root-verity", args.tree, tree, got[16:]}} {
+	}{{"root", args.data, data, want[:16]}, {"root-verity", args.tree, tree, want[16:]}} {
 		if id := gpt.FromBytes([16]byte(by.half)); by.named == "" && by.part.ID != id {
 			return "", fmt.Errorf("the %s partition has the id %s, by the root hash it is %s", by.kind, by.part.ID, id)
 		}
 	}
-	return hex.EncodeToString(got[:]), nil
+	return hex.EncodeToString(want[:]), nil
+}
+
+// notTheRoot says why the data, from which the hash tree does not lead to the
+// root hash: because the data has another one, or else because the tree is wrong.
+func (p *parts) notTheRoot(data *partition, size int64, sb verity.Superblock, want [32]byte, wrong error) error {
+	got, err := verity.Root(data.data, size, sb.Params())
+	if err != nil {
+		return fmt.Errorf("root partition: %w", err)
+	}
+	if got != want {
+		return fmt.Errorf("the root partition has the root hash %x, the command line says %x", got, want)
+	}
+	return wrong
 }
 
 func (part *partition) kind(p *parts) string {
@@ -238,9 +245,10 @@ func hashOffset(options string) (offset int64, err error) {
 // hashPartitions lists the partitions with their digests.
 func hashPartitions(disk io.ReaderAt, t *gpt.Table) ([]Partition, error) {
 	var all []Partition
+	buf := make([]byte, 1<<20) // whole clusters of an image at a time
 	for _, p := range t.Partitions {
 		h := sha256.New()
-		if _, err := io.Copy(h, io.NewSectionReader(disk, p.Start(), p.Size())); err != nil {
+		if _, err := io.CopyBuffer(h, io.NewSectionReader(disk, p.Start(), p.Size()), buf); err != nil {
 			return nil, fmt.Errorf("reading partition %q: %w", p.Name, err)
 		}
 		all = append(all, Partition{

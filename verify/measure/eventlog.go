@@ -33,20 +33,30 @@ const typeNoAction = 3
 // Profile, table "Events").
 func eventTypeName(t uint32) string {
 	switch t {
+	case 1:
+		return "EV_POST_CODE"
 	case 4:
 		return evSeparator
 	case 6:
 		return evTag
+	case 0xa:
+		return "EV_PLATFORM_CONFIG_FLAGS"
 	case 0xd:
 		return evIPL
 	case 0x80000001:
 		return evVariable
+	case 0x80000002:
+		return evBootOption
 	case 0x80000003:
 		return evBoot
 	case 0x80000006:
 		return evGPT
 	case 0x80000007:
 		return evAction
+	case 0x8000000a:
+		return "EV_EFI_PLATFORM_FIRMWARE_BLOB2"
+	case 0x8000000b:
+		return "EV_EFI_HANDOFF_TABLES2"
 	case 0x800000e0:
 		return evAuthority
 	}
@@ -71,7 +81,16 @@ func algorithmBank(id uint16) string {
 // Firmware Profile, section "TCG_PCR_EVENT2 Structure"), as Linux shows it in
 // /sys/kernel/security/tpm0/binary_bios_measurements. Events that extend
 // nothing are left out.
-func ReadLog(r io.Reader) ([]LogEvent, error) {
+func ReadLog(r io.Reader) ([]LogEvent, error) { return readLog(r, false) }
+
+// ReadConfidentialLog reads the log of a confidential machine without a TPM, of
+// the same form (UEFI 2.10, section 38.4.1), as Linux shows it in
+// /sys/firmware/acpi/tables/data/CCEL. It may end with bytes that are all 0 or
+// all 255: the log's area is read, not the log. LogEvent.PCR is the measurement
+// register's index: 1 to 4 are RTMR 0 to 3 of TDX.
+func ReadConfidentialLog(r io.Reader) ([]LogEvent, error) { return readLog(r, true) }
+
+func readLog(r io.Reader, padded bool) ([]LogEvent, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxLog+1))
 	if err != nil {
 		return nil, err
@@ -85,7 +104,7 @@ func ReadLog(r io.Reader) ([]LogEvent, error) {
 		return nil, fmt.Errorf("event log: %w", err)
 	}
 	var all []LogEvent
-	for n := 1; len(l.b) > 0; n++ {
+	for n := 1; len(l.b) > 0 && (!padded || !blank(l.b)); n++ {
 		e, extends, err := l.event(sizes)
 		if err != nil {
 			return nil, fmt.Errorf("event log: event %d: %w", n, err)
@@ -95,6 +114,11 @@ func ReadLog(r io.Reader) ([]LogEvent, error) {
 		}
 	}
 	return all, nil
+}
+
+// blank tells whether all bytes are 0, or all are 255.
+func blank(b []byte) bool {
+	return len(bytes.Trim(b, "\x00")) == 0 || len(bytes.Trim(b, "\xff")) == 0
 }
 
 // logReader takes little-endian values off the front of a log.
@@ -254,15 +278,16 @@ func Departures(r *Result, bank string, log []LogEvent) []Departure {
 func (e LogEvent) String() string {
 	text := ""
 	switch e.Type {
-	case evVariable, evAuthority:
+	case evVariable, evBootOption, evAuthority:
 		if len(e.Data) >= 32 {
 			n := binary.LittleEndian.Uint64(e.Data[16:])
 			text = utf16Text(e.Data[32:][:min(2*n, uint64(len(e.Data)-32))])
 		}
 	case evBoot:
 		text = devicePathFile(e.Data)
-	case evTag: // an id, a size, a text
-		if len(e.Data) >= 8 {
+	case evTag: // an id, a size, a text; of older kernels the text alone
+		text = anyText(e.Data)
+		if len(e.Data) >= 8 && int64(binary.LittleEndian.Uint32(e.Data[4:])) == int64(len(e.Data)-8) {
 			text = anyText(e.Data[8:])
 		}
 	case evAction, evIPL:

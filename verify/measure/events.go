@@ -13,14 +13,15 @@ import (
 // Event types of the TCG PC Client Platform Firmware Profile, section
 // "Event Types".
 const (
-	evSeparator = "EV_SEPARATOR"
-	evAction    = "EV_EFI_ACTION"
-	evVariable  = "EV_EFI_VARIABLE_DRIVER_CONFIG"
-	evAuthority = "EV_EFI_VARIABLE_AUTHORITY"
-	evBoot      = "EV_EFI_BOOT_SERVICES_APPLICATION"
-	evGPT       = "EV_EFI_GPT_EVENT"
-	evIPL       = "EV_IPL"
-	evTag       = "EV_EVENT_TAG"
+	evSeparator  = "EV_SEPARATOR"
+	evAction     = "EV_EFI_ACTION"
+	evVariable   = "EV_EFI_VARIABLE_DRIVER_CONFIG"
+	evAuthority  = "EV_EFI_VARIABLE_AUTHORITY"
+	evBootOption = "EV_EFI_VARIABLE_BOOT"
+	evBoot       = "EV_EFI_BOOT_SERVICES_APPLICATION"
+	evGPT        = "EV_EFI_GPT_EVENT"
+	evIPL        = "EV_IPL"
+	evTag        = "EV_EVENT_TAG"
 )
 
 // assumptions are what the prediction takes for granted.
@@ -75,8 +76,8 @@ func gptEvent(t *gpt.Table) []byte {
 	return b
 }
 
-// stubEvents are those of systemd-stub and of the EFI stub of the kernel.
-func (b *boot) stubEvents(im *image, rules rules) error {
+// sectionEvents are those of systemd-stub for the sections of a UKI.
+func (b *boot) sectionEvents(im *image, rules rules) error {
 	r := b.Result
 	for _, name := range rules.measured {
 		s, err := im.Section(name)
@@ -93,6 +94,12 @@ func (b *boot) stubEvents(im *image, rules rules) error {
 		r.add(11, evIPL, name+" (name)", sumBytes(append([]byte(name), 0)))
 		r.add(11, evIPL, name, digest)
 	}
+	return nil
+}
+
+// kernelEvents are those of the start of the kernel and of its EFI stub.
+func (b *boot) kernelEvents(im *image, rules rules) error {
+	r := b.Result
 	linux, err := im.Section(".linux")
 	if err != nil {
 		return err

@@ -30,6 +30,8 @@ import (
 	"io"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"caisson/build/image/gpt"
 )
 
@@ -46,6 +48,10 @@ type Result struct {
 	// Resets tells whether the machine is reset once on its way, as by shim's
 	// fallback; what was measured before is forgotten.
 	Resets bool `json:"resets,omitempty"`
+	// Confidential are the programs, of Chain and "linux", that measure into
+	// the registers of a confidential machine without a TPM too: those that
+	// know EFI_CC_MEASUREMENT_PROTOCOL.
+	Confidential []string `json:"confidential,omitempty"`
 	// PCRs are the values when the kernel takes over: bank, number, hex.
 	PCRs map[string]map[string]string `json:"pcrs"`
 	// Phases are the values of PCR 11 after each boot phase, by its name, if
@@ -102,11 +108,17 @@ func DiskOn(platform Platform, disk io.ReaderAt, size int64) (*Result, error) {
 		return nil, fmt.Errorf("EFI system partition: %w", err)
 	}
 	r.exitEvents()
-	if r.RootHash, err = parts.checkRoot(r.Cmdline); err != nil {
-		return nil, err
-	}
 	r.replay()
-	if r.Partitions, err = hashPartitions(disk, table); err != nil {
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		r.RootHash, err = parts.checkRoot(r.Cmdline)
+		return err
+	})
+	g.Go(func() (err error) {
+		r.Partitions, err = hashPartitions(disk, table)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	return r, nil

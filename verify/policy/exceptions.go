@@ -14,6 +14,7 @@ import (
 const (
 	ruleKeys       = "rpm keys"
 	ruleRepos      = "repositories"
+	ruleLicenses   = "licenses"
 	ruleAge        = "lock age"
 	ruleAdvisories = "advisories"
 )
@@ -51,8 +52,8 @@ func ParseExceptions(name string, b []byte) ([]verify.Exception, error) {
 		switch {
 		case (e.Rule == "") == (e.Function == ""):
 			return nil, errorf(at("rule"), "want a rule, or a function")
-		case e.Rule != "" && !slices.Contains([]string{ruleKeys, ruleRepos, ruleAge, ruleAdvisories}, e.Rule):
-			return nil, errorf(at("rule"), "there are no exceptions from %q", e.Rule)
+		case e.Rule != "" && !slices.Contains([]string{ruleKeys, ruleRepos, ruleLicenses, ruleAge, ruleAdvisories}, e.Rule):
+			return nil, errorf(at("rule"), "there are no exceptions from %q: want rpm keys, repositories, licenses, lock age or advisories", e.Rule)
 		case e.Function != "" && !slices.Contains(functions, e.Function):
 			return nil, errorf(at("function"), "got %q, want one of %v", e.Function, functions)
 		case e.Match == "":

@@ -21,6 +21,9 @@ type Facts struct {
 	Now           time.Time
 	// Advisories are those of the lock's repositories; nil where they cannot be read.
 	Advisories *lock.AdvisoryIndex
+	// License is what the header of a package declares; nil where headers cannot be
+	// read.
+	License func(*lock.Input) (string, error)
 	// Signer tells whether the key that the verdict will be signed by is one of
 	// Verifiers; nil where it is not signed.
 	Signer func() bool
@@ -43,6 +46,7 @@ type finding struct {
 type rule struct {
 	name     string
 	passed   string // what to say where there are no findings
+	mend     string // what to do about those that there are
 	findings []finding
 }
 
@@ -76,6 +80,7 @@ func (p *Policy) Judge(facts Facts, found verify.Findings) verify.Judgement {
 	}{
 		{len(p.RPM.Keys) > 0, j.keys},
 		{len(p.RPM.Repos) > 0, j.repos},
+		{len(p.RPM.Licenses.Allow)+len(p.RPM.Licenses.Deny) > 0, j.licenses},
 		{true, j.variant},
 		{p.Lock.MaxAge != "", j.age},
 		{len(p.Advisories.Deny) > 0, j.advisories},
@@ -118,6 +123,9 @@ func (j *judge) check(r *rule) verify.Check {
 		if n > maxFindings {
 			c.Detail += fmt.Sprintf("; and %d more", n-maxFindings)
 		}
+		if r.mend != "" {
+			c.Detail += "; to mend it, " + r.mend
+		}
 	}
 	for _, s := range sorted(excepted) {
 		c.Detail += "; " + s
@@ -150,9 +158,14 @@ func (j *judge) except(name, about string) *verify.Exception {
 
 // exceptions refuses what is not signed, and what is past its last day.
 func (j *judge) exceptions() *rule {
-	r := &rule{name: "exceptions"}
+	r := &rule{name: "exceptions", mend: "have the file of exceptions looked at and signed again by one of the keys that the policy names"}
 	if j.Unsigned != nil {
 		r.find("", "%v", j.Unsigned)
+		return r
+	}
+	if made, what := j.made(); j.Now.Before(made) {
+		// By a clock that is slow, what has ended would still hold.
+		r.unknown("", "whether they still hold cannot be told: %s is of %s, and the clock says %s", what, made.Format(time.DateOnly), j.Now.UTC().Format(time.DateOnly))
 		return r
 	}
 	current, expired := Current(j.Facts.Exceptions, j.Now)
@@ -183,7 +196,7 @@ func (j *judge) usedRepos() []*lock.Repo {
 
 func (j *judge) keys() *rule {
 	packages := j.packages()
-	r := &rule{name: ruleKeys, passed: fmt.Sprintf("%d packages, each signed by a key that is allowed", len(packages))}
+	r := &rule{name: ruleKeys, passed: fmt.Sprintf("%d packages, each signed by a key that is allowed", len(packages)), mend: "take the packages from repositories whose gpgkey is one of rpm.keys, and lock again"}
 	for _, in := range packages {
 		if !in.RPM.Signed {
 			r.find(in.Name, "%s need not be signed", in.Name)
@@ -211,7 +224,7 @@ func (j *judge) keys() *rule {
 
 func (j *judge) repos() *rule {
 	repos := j.usedRepos()
-	r := &rule{name: ruleRepos, passed: fmt.Sprintf("%d, each allowed and with gpgcheck", len(repos))}
+	r := &rule{name: ruleRepos, passed: fmt.Sprintf("%d, each allowed and with gpgcheck", len(repos)), mend: "lock from a repository of rpm.repos, with gpgcheck"}
 	for _, repo := range repos {
 		ok := slices.ContainsFunc(j.RPM.Repos, func(p string) bool { return matches(p, repo.BaseURL) })
 		if !ok || slices.ContainsFunc(strings.Split(repo.BaseURL, "/"), func(s string) bool { return s == ".." || s == "." }) {
@@ -225,7 +238,7 @@ func (j *judge) repos() *rule {
 }
 
 func (j *judge) variant() *rule {
-	r := &rule{name: "variant", passed: "the image itself"}
+	r := &rule{name: "variant", passed: "the image itself", mend: "name it in variants of the policy, or verify the image itself"}
 	if j.Variant != "" {
 		r.passed = j.Variant + " is allowed"
 		if !slices.Contains(j.Variants, j.Variant) {
@@ -235,14 +248,8 @@ func (j *judge) variant() *rule {
 	return r
 }
 
-// age is that of the newest package, or of the epoch where there is none.
-func (j *judge) age() *rule {
-	r := &rule{name: ruleAge}
-	limit, err := parseAge(j.Policy.Lock.MaxAge)
-	if err != nil {
-		r.unknown("", "%v", err)
-		return r
-	}
+// made is when the newest package was, or the epoch where there is none.
+func (j *judge) made() (at time.Time, what string) {
 	newest, what := int64(0), "its newest package"
 	for _, in := range j.packages() {
 		newest = max(newest, in.RPM.BuildTime)
@@ -250,7 +257,18 @@ func (j *judge) age() *rule {
 	if newest == 0 {
 		newest, what = j.Facts.Lock.Epoch, "its epoch"
 	}
-	made := time.Unix(newest, 0).UTC()
+	return time.Unix(newest, 0).UTC(), what
+}
+
+// age is that of the newest package, or of the epoch where there is none.
+func (j *judge) age() *rule {
+	r := &rule{name: ruleAge, mend: "run `caisson lock --update` and build again, on a machine whose clock is right"}
+	limit, err := parseAge(j.Policy.Lock.MaxAge)
+	if err != nil {
+		r.unknown("", "%v", err)
+		return r
+	}
+	made, what := j.made()
 	days := int(j.Now.Sub(made).Hours() / 24)
 	switch {
 	case j.Now.Before(made):
@@ -264,7 +282,7 @@ func (j *judge) age() *rule {
 }
 
 func (j *judge) advisories() *rule {
-	r := &rule{name: ruleAdvisories, passed: "none of " + strings.Join(j.Policy.Advisories.Deny, ", ") + " is open, by the lock's metadata"}
+	r := &rule{name: ruleAdvisories, passed: "none of " + strings.Join(j.Policy.Advisories.Deny, ", ") + " is open, by the lock's metadata", mend: "run `caisson lock --update` and build again, or have an exception signed"}
 	if j.Facts.Advisories == nil {
 		r.unknown("", "no advisories can be read: the lock's repositories have none, or the store does not")
 		return r
@@ -299,7 +317,7 @@ func (j *judge) eachStep(r *rule, f func(who string, ev *build.Evidence)) {
 }
 
 func (j *judge) network() *rule {
-	r := &rule{name: "network", passed: "no step tried to reach one"}
+	r := &rule{name: "network", passed: "no step tried to reach one", mend: "make what the step fetches an input of the lock"}
 	j.eachStep(r, func(who string, ev *build.Evidence) {
 		for i := range ev.Steps {
 			if a := ev.Steps[i].NetworkAttempts(); len(a) > 0 {
@@ -311,7 +329,7 @@ func (j *judge) network() *rule {
 }
 
 func (j *judge) sharedProc() *rule {
-	r := &rule{name: "shared /proc", passed: "every step had a /proc of its own"}
+	r := &rule{name: "shared /proc", passed: "every step had a /proc of its own", mend: "build and verify where /proc is not covered: not in a container, or in one that does not mask it"}
 	j.eachStep(r, func(who string, ev *build.Evidence) {
 		for i := range ev.Steps {
 			if ev.Steps[i].Volatile.SharedProc {
@@ -323,15 +341,15 @@ func (j *judge) sharedProc() *rule {
 }
 
 func (j *judge) boot() *rule {
-	r := &rule{name: "boot", passed: "it was booted"}
+	r := &rule{name: "boot", passed: "it was booted", mend: "verify with --boot"}
 	if !slices.ContainsFunc(j.Report.Checks, func(c verify.Check) bool { return c.Name == "boot" && c.Status == verify.Passed }) {
-		r.find("", "the verdict has to rest on a boot, and there was none: --boot")
+		r.find("", "the verdict has to rest on a boot, and there was none that passed")
 	}
 	return r
 }
 
 func (j *judge) builder() *rule {
-	r := &rule{name: "builder"}
+	r := &rule{name: "builder", mend: "have it signed by one of the builders of the policy: `caisson attest --key`"}
 	by, err := j.Builder(j.Report.Image.SHA256, j.Report.Lock)
 	if err != nil {
 		r.find("", "the provenance: %v", err)
@@ -341,7 +359,7 @@ func (j *judge) builder() *rule {
 }
 
 func (j *judge) verifier() *rule {
-	r := &rule{name: "verifier", passed: "the key of this verdict is one of those allowed"}
+	r := &rule{name: "verifier", passed: "the key of this verdict is one of those allowed", mend: "sign with the key of one of the verifiers of the policy"}
 	if !j.Signer() {
 		r.find("", "the key of this verdict is not one of those allowed")
 	}

@@ -1,8 +1,8 @@
 // Package policy holds an image against the rules of a file, for CI to use as
 // a gate.
 //
-// Limits first. Licences are not looked at: the lock does not have them, the
-// SBOM does. A package's signature is known as "by one of the keys of its
+// Limits first. Licences are those that the packages' own headers declare, of root and
+// initrd: Go modules and crates are not looked at, nor are licence texts. A package's signature is known as "by one of the keys of its
 // repository", so all keys of a repository have to be allowed. Advisories are
 // as fresh as the lock's metadata: an old lock shows none that came later, so
 // bound its age as well.
@@ -16,6 +16,7 @@
 //	version: 1
 //	rpm:
 //	  keys: [FINGERPRINT, …]              # whole fingerprints; every package signed, by a repository that trusts these alone
+//	  licenses: {allow: [MIT, "GPL-2.0-*"], deny: ["AGPL-*"]}  # SPDX, as package lock/license reads a header; of alternatives one has to pass
 //	  repos: ["https://mirror.example/**"]  # of baseurl; ? and * stop at a slash, ** does not. Each needs gpgcheck
 //	variants: [debug]                     # allowed beside the image itself
 //	lock: {maxAge: 90d}                   # of the newest package, else of the epoch; d and h
@@ -34,7 +35,7 @@
 //
 //	version: 1
 //	exceptions:
-//	  - rule: advisories                  # or rpm keys, repositories, lock age
+//	  - rule: advisories                  # or rpm keys, repositories, licenses, lock age
 //	    match: "RHSA-2026:*"              # of what the finding is about, as the report has it
 //	    who: jane@example.com
 //	    why: not reachable in this image
@@ -78,8 +79,17 @@ type Policy struct {
 
 // RPM says where packages may come from.
 type RPM struct {
-	Keys  []string `yaml:"keys"`
-	Repos []string `yaml:"repos"`
+	Keys     []string `yaml:"keys"`
+	Repos    []string `yaml:"repos"`
+	Licenses Licenses `yaml:"licenses"`
+}
+
+// Licenses are patterns of SPDX licences, such as "GPL-2.0-*" and "GPL-2.0-only
+// WITH Linux-syscall-note". With Allow each has to be one of these; none may be one
+// of Deny.
+type Licenses struct {
+	Allow []string `yaml:"allow"`
+	Deny  []string `yaml:"deny"`
 }
 
 // Age bounds the lock's.
@@ -172,6 +182,8 @@ func (p *Policy) rules() ([]textRule, []listRule) {
 		}, []listRule{
 			{[]any{"rpm", "keys"}, &p.RPM.Keys},
 			{[]any{"rpm", "repos"}, &p.RPM.Repos},
+			{[]any{"rpm", "licenses", "allow"}, &p.RPM.Licenses.Allow},
+			{[]any{"rpm", "licenses", "deny"}, &p.RPM.Licenses.Deny},
 			{[]any{"variants"}, &p.Variants},
 			{[]any{"advisories", "deny"}, &p.Advisories.Deny},
 			{[]any{"builders"}, &p.Builders},

@@ -19,7 +19,7 @@ const allowed = "0123456789ABCDEF0123456789ABCDEF01234567"
 
 func TestParse(t *testing.T) {
 	const whole = `version: 1
-rpm: {keys: [0123 4567 89ab cdef 0123 4567 89ab cdef 0123 4567], repos: ["https://mirror.example/**"]}
+rpm: {keys: [0123 4567 89ab cdef 0123 4567 89ab cdef 0123 4567], repos: ["https://mirror.example/**"], licenses: {allow: [MIT], deny: [Zlib]}}
 variants: [debug]
 lock: {maxAge: 90d}
 advisories: {deny: [Critical]}
@@ -37,6 +37,8 @@ exceptions: {file: e.yaml, signature: e.sig, keys: [s.pub]}
 		{"version: 1", "version: 2", "p.yaml:1: version: got 2, want 1"},
 		{"boot: true", "boots: true", `p.yaml:7: require: unknown key "boots"; did you mean "boot"?`},
 		{"0123 4567 89ab", "89ab", "p.yaml:2: rpm.keys[0]: got"},
+		{"[MIT]", "[]", "rpm.licenses.allow: it is empty"},
+		{"deny: [Zlib]", "forbid: [Zlib]", `unknown key "forbid"`},
 		{"90d", "90", "p.yaml:4: lock.maxAge: got \"90\", want days or hours"},
 		{"90d", "-1d", "lock.maxAge"},
 		{"90d", "99999999d", "lock.maxAge"},
@@ -128,8 +130,14 @@ func newWorld() *world {
 	}
 	w.Report = &verify.Report{Checks: []verify.Check{{Name: "boot", Status: verify.Passed}}}
 	w.Seen = &build.Evidence{Steps: []sandbox.Evidence{{Step: "install"}}}
+	w.License = func(*lock.Input) (string, error) { return "GPLv3+", nil }
 	w.Builder = func(digest.Digest, digest.Digest) (string, error) { return "b.pub", nil }
 	return w
+}
+
+// licensed makes the package declare a licence.
+func licensed(text string) func(*world) {
+	return func(w *world) { w.License = func(*lock.Input) (string, error) { return text, nil } }
 }
 
 func TestJudge(t *testing.T) {
@@ -159,6 +167,22 @@ func TestJudge(t *testing.T) {
 		{"old", "lock: {maxAge: 29d}", nil, "lock age", verify.Refused, "at most 29d"},
 		{"from the future", "lock: {maxAge: 29d}", func(w *world) { w.Now = w.Now.AddDate(-1, 0, 0) }, "lock age", verify.NotChecked, "the clock says"},
 		{"by its epoch", "lock: {maxAge: 29d}", func(w *world) { w.Facts.Lock.Inputs = nil; w.Facts.Lock.Epoch = w.Now.Unix() }, "lock age", verify.Passed, "its epoch"},
+		{"a licence", "rpm: {licenses: {allow: ['GPL-3.0-*']}}", nil, "licenses", verify.Passed, "1 packages"},
+		{"a licence that is not allowed", "rpm: {licenses: {allow: [MIT, Zlib]}}", nil, "licenses", verify.Refused, "bash-5-1.x86_64 is under GPL-3.0-or-later, of which not allowed: GPL-3.0-or-later; to mend it, leave the package out"},
+		{"a denied licence", "rpm: {licenses: {deny: ['gpl-3.0-*']}}", nil, "licenses", verify.Refused, "GPL-3.0-or-later"},
+		{"one of alternatives", "rpm: {licenses: {allow: [MIT]}}", licensed("GPLv3+ or MIT"), "licenses", verify.Passed, ""},
+		{"all of several", "rpm: {licenses: {allow: [MIT, BSD-3-Clause]}}", licensed("MIT AND BSD-3-Clause AND Zlib"), "licenses", verify.Refused, "not allowed: Zlib;"},
+		{"an exception to a licence", "rpm: {licenses: {deny: [GPL-2.0-only]}}", licensed("GPL-2.0-only WITH Linux-syscall-note"), "licenses", verify.Passed, ""},
+		{"a name that nobody knows", "rpm: {licenses: {deny: [MIT]}}", licensed("Our Own"), "licenses", verify.NotChecked, `under "Our Own", which no list of licences has`},
+		{"a name that nobody knows, and a list", "rpm: {licenses: {allow: [MIT]}}", licensed("Our Own"), "licenses", verify.Refused, "LicenseRef-"},
+		{"no licence", "rpm: {licenses: {deny: [MIT]}}", licensed(""), "licenses", verify.NotChecked, "bash-5-1.x86_64 declares no licence"},
+		{"no header", "rpm: {licenses: {deny: [MIT]}}", func(w *world) {
+			w.License = func(*lock.Input) (string, error) { return "", errors.New("it is not in the store") }
+		}, "licenses", verify.NotChecked, "bash-5-1.x86_64: it is not in the store"},
+		{"no store", "rpm: {licenses: {deny: [MIT]}}", func(w *world) { w.License = nil }, "licenses", verify.NotChecked, "no store"},
+		{"a licence of the tools", "rpm: {licenses: {allow: [MIT]}}", func(w *world) {
+			w.Facts.Lock.Inputs[1].For[0].Set = lock.SetTools
+		}, "licenses", verify.Passed, "0 packages"},
 		{"no advisory", "advisories: {deny: [Critical]}", nil, "advisories", verify.Passed, "none of Critical"},
 		{"no index", "advisories: {deny: [Critical]}", func(w *world) { w.Advisories = nil }, "advisories", verify.NotChecked, "no advisories can be read"},
 		{"no updateinfo", "advisories: {deny: [Critical]}", func(w *world) { w.Facts.Lock.Inputs = w.Facts.Lock.Inputs[1:] }, "advisories", verify.NotChecked, "repository base has no advisories"},
@@ -173,6 +197,7 @@ func TestJudge(t *testing.T) {
 		{"not booted", "require: {boot: true}", func(w *world) { w.Report.Checks[0].Status = verify.NotAsked }, "boot", verify.Refused, "--boot"},
 		{"builder", "builders: [b.pub]", nil, "builder", verify.Passed, "b.pub"},
 		{"no builder", "builders: [b.pub]", func(w *world) {
+			w.License = func(*lock.Input) (string, error) { return "GPLv3+", nil }
 			w.Builder = func(digest.Digest, digest.Digest) (string, error) { return "", errors.New("unknown key") }
 		}, "builder", verify.Refused, "unknown key"},
 		{"verifier", "verifiers: [v.pub]", func(w *world) { w.Signer = func() bool { return true } }, "verifier", verify.Passed, ""},
@@ -230,6 +255,7 @@ func TestExceptions(t *testing.T) {
 	}{
 		{"in time", func(*world) {}, verify.Passed, verify.Passed, 1, "base: excepted by jane until 2026-11-21"},
 		{"expired", func(w *world) { w.Now = w.Now.AddDate(0, 0, 1) }, verify.Refused, verify.Refused, 0, "ended on 2026-11-21"},
+		{"a slow clock", func(w *world) { w.Now = w.Now.AddDate(-1, 0, 0) }, verify.NotChecked, verify.Refused, 0, "whether they still hold cannot be told"},
 		{"unsigned", func(w *world) { w.Unsigned = errors.New("e is not signed") }, verify.Refused, verify.Refused, 0, "e is not signed"},
 		{"of something else", func(w *world) { w.Exceptions[0].Match = "other" }, verify.Passed, verify.Refused, 0, "is not allowed"},
 		{"from another rule", func(w *world) { w.Exceptions[0].Rule = "rpm keys" }, verify.Passed, verify.Refused, 0, "is not allowed"},
@@ -272,7 +298,7 @@ func TestAdvisories(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := p.Judge(w.Facts, w.Findings).Checks[1]
-		if (c.Status == verify.Refused) != (deny != "Important") || !strings.HasPrefix(c.Detail, want) || strings.Contains(c.Detail, ";") {
+		if (c.Status == verify.Refused) != (deny != "Important") || !strings.HasPrefix(c.Detail, want) || strings.Contains(c.Detail, "; RHSA") {
 			t.Errorf("%s: got %+v, want %q", deny, c, want)
 		}
 	}

@@ -27,7 +27,9 @@ func (e *CorruptError) Error() string {
 // topmost block, a wrong size is an error. For the first bad block of the
 // highest level that has one the error is a [*CorruptError]; the lowest level
 // of the tree and the data count as one level, a hash block before the data
-// below it.
+// below it. What is behind the digests in the last block of a level has to be
+// zeros, as in what [Write] writes: so the root hash is the one that [Root] has
+// for the data.
 func Verify(data io.ReaderAt, dataSize int64, hash io.ReaderAt, root [32]byte) error {
 	sb, err := ReadSuperblock(hash)
 	if err != nil {
@@ -62,6 +64,9 @@ func Verify(data io.ReaderAt, dataSize int64, hash io.ReaderAt, root [32]byte) e
 		if err != nil {
 			return err
 		}
+		if err := h.checkRest(l.start[0]+i, int64(len(b))/l.dataBlock); err != nil {
+			return err
+		}
 		for n := range int64(len(b)) / l.dataBlock {
 			if err := h.check("data", b[n*l.dataBlock:][:l.dataBlock], i*perBlock+n, h.tree[n*digestSize:]); err != nil {
 				return err
@@ -79,6 +84,9 @@ func (h *hasher) verifyLevel(hash io.ReaderAt, l layout, level int, digests []by
 		if err := h.readTree(hash, l.start[level]+i, digests[i*digestSize:]); err != nil {
 			return nil, err
 		}
+		if err := h.checkRest(l.start[level]+i, min(perBlock, l.blocks[level-1]-i*perBlock)); err != nil {
+			return nil, err
+		}
 		held = append(held, h.tree...)
 	}
 	return held[:l.blocks[level-1]*digestSize], nil
@@ -90,6 +98,14 @@ func (h *hasher) readTree(hash io.ReaderAt, at int64, want []byte) error {
 		return fmt.Errorf("reading hash block %d: %w", at, err)
 	}
 	return h.check("hash", h.tree, at, want)
+}
+
+// checkRest checks that the block in h.tree has zeros behind so many digests.
+func (h *hasher) checkRest(at, digests int64) error {
+	if !isZero(h.tree[digests*digestSize:]) {
+		return fmt.Errorf("hash block %d: not zeros behind its %d digests", at, digests)
+	}
+	return nil
 }
 
 func (h *hasher) check(area string, block []byte, number int64, want []byte) error {

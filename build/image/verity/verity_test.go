@@ -249,6 +249,40 @@ func TestVerifyNamesTheFirstBadBlock(t *testing.T) {
 	}
 }
 
+// TestVerifyWantsZeros has something behind the digests of a level's last
+// block, and all that is above is right: the root hash is not the data's.
+func TestVerifyWantsZeros(t *testing.T) {
+	const n = 130 // blocks 2 and 3 of the hash area are the lowest level, block 1 the topmost
+	data, p := testData(n), testParams()
+	sound, _ := write(t, data, p)
+	h := newHasher(p.Salt)
+	for _, bad := range []int64{3*BlockSize + 2*digestSize, 4*BlockSize - 1, BlockSize + 2*digestSize, 2*BlockSize - 1} {
+		hash := bytes.Clone(sound)
+		hash[bad] = 1
+		low := h.sum(hash[3*BlockSize:])
+		copy(hash[BlockSize+digestSize:], low[:])
+		root := h.sum(hash[BlockSize : 2*BlockSize])
+		err := Verify(bytes.NewReader(data), int64(len(data)), buffer(hash), root)
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("hash block %d: not zeros behind its 2 digests", bad/BlockSize)) {
+			t.Errorf("byte %d: got %v", bad, err)
+		}
+		veritysetup, err := exec.LookPath("veritysetup")
+		if err != nil {
+			continue
+		}
+		dir := t.TempDir()
+		dataFile, hashFile := filepath.Join(dir, "data"), filepath.Join(dir, "hash")
+		for name, b := range map[string][]byte{dataFile: data, hashFile: hash} {
+			if err := os.WriteFile(name, b, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if out, err := exec.Command(veritysetup, "verify", dataFile, hashFile, hex.EncodeToString(root[:])).CombinedOutput(); err == nil {
+			t.Errorf("byte %d: veritysetup takes it\n%s", bad, out)
+		}
+	}
+}
+
 func TestBadInput(t *testing.T) {
 	p := testParams()
 	data := testData(300)
