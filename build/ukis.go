@@ -78,7 +78,7 @@ func (d *disk) ownUKI(root *installed) (espFile, error) {
 	}
 	im, err := uki.Read(stub.content, stub.content.Size())
 	if err != nil {
-		return espFile{}, fmt.Errorf("/%s: %w", stub.path, err)
+		return espFile{}, fmt.Errorf("reading the stub: %w", err)
 	}
 	if version, err := im.StubVersion(); err == nil {
 		d.stubVersion, _ = majorVersion(version)
