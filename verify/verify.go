@@ -309,6 +309,9 @@ func (v *verification) rebuilt(ctx context.Context, err error) error {
 	if last := &v.report.Checks[len(v.report.Checks)-1]; last.Status == NotAsked {
 		last.Status, last.Detail = NotChecked, "the rebuild left no "+evidenceFile
 	}
+	if v.seen != nil && len(v.seen.Reused) > 0 {
+		v.check("rebuild", Failed, "%s did not run again", strings.Join(v.seen.Reused, ", "))
+	}
 	if err := v.compare(ctx, again); err != nil {
 		return err
 	}

@@ -81,6 +81,8 @@ type evidence struct {
 	// before the first.
 	InputsUnchanged bool     `json:"inputsUnchanged"`
 	UnusedInputs    int      `json:"unusedInputs"`
+	// ReusedSteps did not run: their results are an earlier build's.
+	ReusedSteps []string `json:"reusedSteps,omitempty"`
 	Kernels         []string `json:"kernels,omitempty"`
 }
 
@@ -245,6 +247,7 @@ func summary(e *build.Evidence) evidence {
 		Steps:           len(e.Steps),
 		InputsUnchanged: e.Inputs.Before != "" && e.Inputs.Before == e.Inputs.After,
 		UnusedInputs:    len(e.Unused),
+		ReusedSteps:     e.Reused,
 	}
 	for i := range e.Steps {
 		step := &e.Steps[i]
