@@ -117,7 +117,7 @@ func testFullDisk(t *testing.T, d *distro) {
 		got := condition{umask: "022"}.build(t, d, "CAISSON_TEST_DISK="+mb, "CAISSON_TEST_ANY_SPACE=yes")
 		stage, rest, ok := strings.Cut(strings.TrimPrefix(got, "last begun: "), "\n")
 		if strings.Contains(got, "tiny.qcow2\n") {
-			if len(stages) < 5 {
+			if len(stages) < 4 { // while the outputs are written, roots and tools are removed
 				t.Errorf("only these stages had a full disk: %v", stages)
 			}
 			break
