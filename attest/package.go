@@ -17,6 +17,7 @@ import (
 	"caisson/attest/slsa"
 	"caisson/build"
 	"caisson/lock/digest"
+	"caisson/prefetch"
 )
 
 // packageName is the file that says as which OCI image the disk is pushed.
@@ -43,12 +44,12 @@ func (p Publication) repository() (string, error) {
 	if p.Reference == "" {
 		return "", nil
 	}
-	r, err := oci.ParseRef(p.Reference)
+	r, err := prefetch.ParseRef(p.Reference, "latest")
 	if err != nil {
 		return "", err
 	}
 	if strings.Contains(p.Reference, "@") {
-		return "", &oci.RefError{Ref: p.Reference, Err: errors.New("the digest is not known before the image is packed: leave it out")}
+		return "", &prefetch.RefError{Ref: p.Reference, Err: errors.New("the digest is not known before the image is packed: leave it out")}
 	}
 	return strings.TrimSuffix(p.Reference, ":"+r.Identifier()), nil
 }

@@ -2,11 +2,8 @@ package attest_test
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"log"
-	"net"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -20,6 +17,7 @@ import (
 	"caisson/attest"
 	"caisson/attest/oci"
 	"caisson/attest/slsa"
+	"caisson/internal/tooltest"
 	"caisson/lock/digest"
 	"caisson/prefetch"
 )
@@ -30,40 +28,8 @@ func registries(t *testing.T) map[string]string {
 	srv := httptest.NewServer(registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(srv.Close)
 	all := map[string]string{"referrers": strings.TrimPrefix(srv.URL, "http://")}
-	program, err := exec.LookPath("docker-registry")
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatal(err)
-		}
-		t.Logf("one registry less: %v", err)
-		return all
-	}
-	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := l.Addr().String()
-	l.Close()
-	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", filepath.Join(dir, "data"), host)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	c := exec.Command(program, "serve", config)
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if resp, err := http.Get("http://" + host + "/v2/"); err == nil {
-			resp.Body.Close()
-			all["docker-registry"] = host
-			return all
-		}
-	}
-	t.Fatal("the registry does not start")
-	return nil
+	all["docker-registry"], _ = tooltest.Registry(t)
+	return all
 }
 
 func quick() oci.Options {

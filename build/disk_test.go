@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 )
 
@@ -106,7 +107,7 @@ func TestSizesTooSmall(t *testing.T) {
 // TestScratchOnDisk has systemd-repart plan the scratch space on a disk that
 // was built: behind the other partitions, on all that is free.
 func TestScratchOnDisk(t *testing.T) {
-	repart := tool(t, "systemd-repart")
+	repart := tooltest.Find(t, "systemd-repart")
 	s := &lock.Scratch{Mount: "/scratch", Size: 512 << 20, Format: lock.ScratchExt4, Encrypt: lock.EncryptKey}
 	_, work, err := assembleSized(t, func(im *lock.Image) { im.Disk = &lock.Disk{Size: 1 << 30} })
 	if err != nil {

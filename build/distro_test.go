@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/prefetch/cas"
 )
@@ -28,8 +29,8 @@ func programs(t testing.TB, root string, names ...string) {
 	t.Helper()
 	lib := regexp.MustCompile(`(/\S+) \(0x`)
 	for _, name := range names {
-		p := tool(t, name)
-		out, err := exec.Command(tool(t, "ldd"), p).Output()
+		p := tooltest.Find(t, name)
+		out, err := exec.Command(tooltest.Find(t, "ldd"), p).Output()
 		if err != nil {
 			t.Fatalf("ldd %s: %v", p, err)
 		}
@@ -75,7 +76,7 @@ func merged() []file {
 // newDistro makes the packages that every build of a test needs.
 func newDistro(t testing.TB) *distro {
 	t.Helper()
-	tool(t, "rpmbuild")
+	tooltest.Find(t, "rpmbuild")
 	base := t.TempDir()
 	d := &distro{}
 	var err error
@@ -167,7 +168,7 @@ cp -a %s/. %%{buildroot}
 	if err := os.WriteFile(spec, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(tool(t, "rpmbuild"), "-bb", "--quiet", "--define", "_topdir "+filepath.Dir(spec), "--define", "_rpmdir "+filepath.Dir(spec), "--define", "_binary_payload "+packed, spec)
+	cmd := exec.Command(tooltest.Find(t, "rpmbuild"), "-bb", "--quiet", "--define", "_topdir "+filepath.Dir(spec), "--define", "_rpmdir "+filepath.Dir(spec), "--define", "_binary_payload "+packed, spec)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1600000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, out, text)

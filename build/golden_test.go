@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"caisson/internal/tooltest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -285,7 +287,7 @@ func TestToolsReadTheDisk(t *testing.T) {
 
 func runTool(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(tool(t, name), args...).CombinedOutput()
+	out, err := exec.Command(tooltest.Find(t, name), args...).CombinedOutput()
 	if err != nil {
 		t.Errorf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}

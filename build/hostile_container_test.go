@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/internal/tooltest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -76,7 +78,7 @@ func usualDenied() map[string]int {
 // inPod builds in a container and returns what the child said.
 func (d *distro) inPod(t *testing.T, denied map[string]int) string {
 	t.Helper()
-	runc := tool(t, "runc")
+	runc := tooltest.Find(t, "runc")
 	if os.Getuid() != 0 {
 		t.Skip("containers are made by root")
 	}

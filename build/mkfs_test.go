@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
 )
@@ -42,7 +43,7 @@ func compressed(t *testing.T, dir, format string, c lock.Compression, backwards 
 	}
 	programs(t, b.tools, mkfsArgs(format, c, "", 0)[0])
 	// The C library opens it when a thread ends.
-	out, err := exec.Command(tool(t, "gcc"), "-print-file-name=libgcc_s.so.1").Output()
+	out, err := exec.Command(tooltest.Find(t, "gcc"), "-print-file-name=libgcc_s.so.1").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +137,7 @@ func withDumped(t *testing.T, got map[string]string, image string, want map[stri
 	}
 	for name, w := range want {
 		if strings.HasPrefix(w, "10") && got[name] != w {
-			out, err := exec.Command(tool(t, "dump.erofs"), "--path=/"+name, image).CombinedOutput()
+			out, err := exec.Command(tooltest.Find(t, "dump.erofs"), "--path=/"+name, image).CombinedOutput()
 			m := regexp.MustCompile(`NID: (\d+)`).FindSubmatch(out)
 			if err != nil || m == nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -200,9 +201,9 @@ func TestCompressedRoot(t *testing.T) {
 			if err := os.WriteFile(image, root, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.Command(tool(t, "unsquashfs"), "-no-progress", "-dest", out, image)
+			cmd := exec.Command(tooltest.Find(t, "unsquashfs"), "-no-progress", "-dest", out, image)
 			if tt.format == lock.RootEROFS {
-				cmd = exec.Command(tool(t, "fsck.erofs"), "--preserve", "--extract="+out, image)
+				cmd = exec.Command(tooltest.Find(t, "fsck.erofs"), "--preserve", "--extract="+out, image)
 			}
 			if text, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v: %v\n%s", cmd.Args, err, text)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"caisson/build/rootfs"
+	"caisson/internal/tooltest"
 	"caisson/lock"
 )
 
@@ -101,7 +102,7 @@ func readImage(t *testing.T, out string) string {
 		t.Fatal(err)
 	}
 	to := filepath.Join(dir, "files")
-	if o, err := exec.Command(tool(t, "fsck.erofs"), "--extract="+to, part).CombinedOutput(); err != nil {
+	if o, err := exec.Command(tooltest.Find(t, "fsck.erofs"), "--extract="+to, part).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, o)
 	}
 	return to
@@ -227,7 +228,7 @@ func testSettingsContent(t *testing.T, out string) {
 		}
 	}
 	// What rpm itself left out its database does not miss.
-	verify, _ := exec.Command(tool(t, "rpm"), "--root", root, "--dbpath", "/usr/lib/sysimage/rpm", "-V", "--nodeps", "--nouser", "--nogroup", "--nomtime", "--nomode", "--nocaps", "--noscripts", "system").CombinedOutput()
+	verify, _ := exec.Command(tooltest.Find(t, "rpm"), "--root", root, "--dbpath", "/usr/lib/sysimage/rpm", "-V", "--nodeps", "--nouser", "--nogroup", "--nomtime", "--nomode", "--nocaps", "--noscripts", "system").CombinedOutput()
 	if s := string(verify); strings.Contains(s, "man1/system.1") || strings.Contains(s, "fr/LC_MESSAGES") || !strings.Contains(s, "chess/board") {
 		t.Errorf("rpm --verify says\n%s", s)
 	}

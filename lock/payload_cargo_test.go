@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/internal/tooltest"
 	"caisson/lock/cargo"
 	"caisson/lock/gittree"
 )
@@ -88,7 +89,7 @@ func TestResolveCargoErrors(t *testing.T) {
 // gittree.
 func repositoryFile(t *testing.T) (file, commit string) {
 	t.Helper()
-	tool(t, "git")
+	tooltest.Find(t, "git")
 	dir := writeFiles(t, t.TempDir(), map[string]string{"Cargo.toml": "[workspace]\n"})
 	runGit(t, dir, "init", "-q")
 	runGit(t, dir, "add", "-A")

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/mod/sumdb/dirhash"
 	"golang.org/x/mod/sumdb/note"
 
+	"caisson/internal/tooltest"
 	"caisson/lock/digest"
 )
 
@@ -359,7 +360,7 @@ func TestCheck(t *testing.T) {
 // TestResolveCreaterepo locks a repository of real packages, described by
 // createrepo_c.
 func TestResolveCreaterepo(t *testing.T) {
-	createrepo := tool(t, "createrepo_c")
+	createrepo := tooltest.Find(t, "createrepo_c")
 	w := newWorld(t)
 	dir := filepath.Join(strings.TrimPrefix(w.repos, "file://"), "base")
 	write := func(m rpmpack.RPMMetaData, file string) digest.Digest {

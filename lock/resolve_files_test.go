@@ -23,6 +23,7 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/internal/tooltest"
 	"caisson/lock/digest"
 )
 
@@ -193,7 +194,7 @@ func cosignTool(t *testing.T) string {
 	if _, err := os.Stat(at); err == nil {
 		return at
 	}
-	return tool(t, "cosign")
+	return tooltest.Find(t, "cosign")
 }
 
 // TestCosignBlob checks what cosign itself signs.
@@ -271,7 +272,7 @@ func TestParseSumsReal(t *testing.T) {
 	dir := writeFiles(t, t.TempDir(), map[string]string{"x.iso": "iso", "y.iso": "y"})
 	for _, name := range []string{"sha256sum", "sha512sum"} {
 		for _, args := range [][]string{{"y.iso", "x.iso"}, {"--tag", "y.iso", "x.iso"}, {"-b", "./x.iso"}} {
-			cmd := exec.Command(tool(t, name), args...)
+			cmd := exec.Command(tooltest.Find(t, name), args...)
 			cmd.Dir = dir
 			out, err := cmd.Output()
 			if err != nil {

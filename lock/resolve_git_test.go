@@ -15,6 +15,7 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 
+	"caisson/internal/tooltest"
 	"caisson/lock/digest"
 	"caisson/lock/gittree"
 )
@@ -232,7 +233,7 @@ func (g *gitWorld) gpgKey(file, name string) (home string) {
 		{"--quick-generate-key", "--passphrase", "", name + " <" + name + "@example.org>", "ed25519", "sign", "never"},
 		{"--armor", "--output", filepath.Join(g.dir, file), "--export", name},
 	} {
-		cmd := exec.Command(tool(g.t, "gpg"), append([]string{"--batch", "--quiet", "--homedir", home}, args...)...)
+		cmd := exec.Command(tooltest.Find(g.t, "gpg"), append([]string{"--batch", "--quiet", "--homedir", home}, args...)...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			g.t.Fatalf("gpg %v: %v\n%s", args, err, out)
 		}
@@ -293,7 +294,7 @@ func TestVerifyGitOpenPGP(t *testing.T) {
 func TestVerifyGitSSH(t *testing.T) {
 	g := newGitWorld(t)
 	for _, k := range []struct{ name, typ string }{{"ann", "ed25519"}, {"bob", "ecdsa"}, {"rsa", "rsa"}} {
-		cmd := exec.Command(tool(t, "ssh-keygen"), "-q", "-t", k.typ, "-N", "", "-C", k.name, "-f", filepath.Join(g.dir, k.name))
+		cmd := exec.Command(tooltest.Find(t, "ssh-keygen"), "-q", "-t", k.typ, "-N", "", "-C", k.name, "-f", filepath.Join(g.dir, k.name))
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("ssh-keygen: %v\n%s", err, out)
 		}
@@ -341,7 +342,7 @@ func TestVerifyGitSSH(t *testing.T) {
 
 func runCommand(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(tool(t, name), args...).Output()
+	out, err := exec.Command(tooltest.Find(t, name), args...).Output()
 	if err != nil {
 		t.Fatalf("%s %v: %v", name, args, err)
 	}

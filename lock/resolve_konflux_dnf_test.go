@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"caisson/internal/tooltest"
 )
 
 // dnfSpec makes packages with every kind of dependency between them.
@@ -57,7 +59,7 @@ print(json.dumps([answer(q) for q in json.load(sys.stdin)]))
 // root that our side reads out of an image.
 func TestResolveKonfluxDNF(t *testing.T) {
 	for _, name := range []string{"rpmbuild", "rpm", "createrepo_c"} {
-		tool(t, name)
+		tooltest.Find(t, name)
 	}
 	const python = "/usr/bin/python3"
 	if err := exec.Command(python, "-c", "import dnf").Run(); err != nil {

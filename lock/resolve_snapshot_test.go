@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/internal/tooltest"
 	"caisson/lock/digest"
 	"caisson/lock/rpmmd"
 )
@@ -146,7 +147,7 @@ func TestResolveMovingMetalink(t *testing.T) {
 // TestResolveSHA512 has metadata that is pinned by SHA-512, at mirrors of
 // which the first is stale.
 func TestResolveMetadataSHA512(t *testing.T) {
-	createrepo := tool(t, "createrepo_c")
+	createrepo := tooltest.Find(t, "createrepo_c")
 	w := newWorld(t)
 	w.repo("stale", "", pkg{name: "other", evr: "1-1", arch: "noarch"})
 	for _, algorithm := range []string{"sha512", "sha384", "sha1", "md5"} {
@@ -182,7 +183,7 @@ func TestResolveMetadataSHA512(t *testing.T) {
 // TestResolveCompressed reads what createrepo_c compresses, and zchunk beside
 // it, which is passed by.
 func TestResolveCompressed(t *testing.T) {
-	createrepo := tool(t, "createrepo_c")
+	createrepo := tooltest.Find(t, "createrepo_c")
 	w := newWorld(t)
 	for _, how := range []string{"gz", "xz", "bz2", "zstd", "zck"} {
 		dir := w.folder(how)
@@ -225,7 +226,7 @@ func zstdRepo(t *testing.T, dir string) {
 	was := md.Find("primary")
 	at := filepath.Join(dir, "repodata/primary.xml.zst")
 	sh := exec.Command("sh", "-c", `zcat "$1" | zstd -q -o "$2"`, "sh", filepath.Join(dir, was.Location), at)
-	tool(t, "zstd")
+	tooltest.Find(t, "zstd")
 	if out, err := sh.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

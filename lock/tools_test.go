@@ -7,29 +7,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"caisson/internal/tooltest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// tool skips the test where a program is absent, unless CI says that all are
-// there.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	p, err := exec.LookPath(name)
-	if err == nil {
-		return p
-	}
-	if os.Getenv("CAISSON_TOOLS") == "required" {
-		t.Fatal(err)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
-
 // runGit runs git in dir, without a person's configuration.
 func runGit(t *testing.T, dir string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(tool(t, "git"), args...)
+	cmd := exec.Command(tooltest.Find(t, "git"), args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "HOME="+t.TempDir(),
 		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.org")

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
 )
@@ -116,7 +117,7 @@ func TestProxyFromEnv(t *testing.T) {
 // TestGoEnvIsGos reads what `go env -w` has written as go does, and the
 // environment before it.
 func TestGoEnvIsGos(t *testing.T) {
-	goTool := tool(t, "go")
+	goTool := tooltest.Find(t, "go")
 	for name, c := range map[string]struct{ written, env []string }{
 		"nothing":     {},
 		"written":     {written: []string{"GOPROXY=https://a.example,https://b.example|direct", "GOPRIVATE=corp.example/*", "GOSUMDB=sum.example+1+A https://sum.corp.example"}},

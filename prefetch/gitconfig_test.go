@@ -10,13 +10,14 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 )
 
 // gitSays runs git with nothing but a configuration.
 func gitSays(t *testing.T, env []string, args ...string) string {
 	t.Helper()
-	c := exec.Command(tool(t, "git"), args...)
+	c := exec.Command(tooltest.Find(t, "git"), args...)
 	c.Dir, c.Env = t.TempDir(), append(env, "PATH="+os.Getenv("PATH"))
 	out, _ := c.Output()
 	return strings.TrimSuffix(string(out), "\n")

@@ -19,25 +19,11 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/gittree"
 	"caisson/prefetch/gitfetch"
 )
-
-// tool skips the test where a program is absent, unless CI says that all are
-// there.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	p, err := exec.LookPath(name)
-	if err == nil {
-		return p
-	}
-	if os.Getenv("CAISSON_TOOLS") == "required" {
-		t.Fatal(err)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
 
 // gitEnv is git's environment without a person's configuration.
 func gitEnv() []string {
@@ -48,7 +34,7 @@ func gitEnv() []string {
 
 func git(t testing.TB, dir string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(tool(t, "git"), append([]string{"-c", "protocol.file.allow=always"}, args...)...)
+	cmd := exec.Command(tooltest.Find(t, "git"), append([]string{"-c", "protocol.file.allow=always"}, args...)...)
 	cmd.Dir, cmd.Env = dir, gitEnv()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -104,7 +90,7 @@ func newForge(t testing.TB) *forge {
 func (f *forge) backend(t testing.TB) http.Handler {
 	t.Helper()
 	return &cgi.Handler{
-		Path: tool(t, "git"), Args: []string{"http-backend"}, Dir: f.dir, Stderr: io.Discard,
+		Path: tooltest.Find(t, "git"), Args: []string{"http-backend"}, Dir: f.dir, Stderr: io.Discard,
 		Env: []string{"GIT_PROJECT_ROOT=" + f.dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null"},
 	}
 }

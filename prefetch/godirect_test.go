@@ -23,6 +23,7 @@ import (
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb/dirhash"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
 )
@@ -130,7 +131,7 @@ func page(content ...string) string {
 // download is what go says of a module that it fetches directly.
 func (g *goForge) download(t *testing.T, mod module.Version) (sum, modSum string, err error) {
 	t.Helper()
-	cmd := exec.Command(tool(t, "go"), "mod", "download", "-json", mod.String())
+	cmd := exec.Command(tooltest.Find(t, "go"), "mod", "download", "-json", mod.String())
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(slices.Clip(g.env), "GOMODCACHE="+t.TempDir(), "GOPATH="+t.TempDir(), "GOCACHE="+t.TempDir())
 	out, _ := cmd.Output()
@@ -186,7 +187,7 @@ func (g *goForge) direct(t *testing.T, mod module.Version) (sum, modSum string, 
 
 // TestGoDirect compares with what go itself makes of the same repositories.
 func TestGoDirect(t *testing.T) {
-	tool(t, "go")
+	tooltest.Find(t, "go")
 	g := newGoForge(t)
 	plain := g.repo(t, "plain", map[string]string{"a.go": "package a\n", "tags": "v1.0.0"}, map[string]string{
 		"LICENSE": "MIT", "b.go": "package a\n", "cmd/x/main.go": "package main\n", "vendor/v/v.go": "package v\n", "vendor/modules.txt": "x",

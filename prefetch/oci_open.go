@@ -2,7 +2,6 @@ package prefetch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -64,13 +63,3 @@ func RegistryMayPass(ctx context.Context, err error) bool {
 
 // RetryAfter is how long an answer asks to wait, 0 where it does not.
 func RetryAfter(resp *http.Response, now time.Time) time.Duration { return retryAfter(resp, now) }
-
-// RegistryStatus is the HTTP status of an error of a registry, 0 where there
-// was no answer.
-func RegistryStatus(err error) int {
-	var te *transport.Error
-	if errors.As(err, &te) {
-		return te.StatusCode
-	}
-	return 0
-}

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
 )
@@ -50,7 +51,7 @@ func (a *asked) serve(t *testing.T) string {
 
 // TestRegistriesConfIsSkopeos asks the places that skopeo asks, in its order.
 func TestRegistriesConfIsSkopeos(t *testing.T) {
-	skopeo := tool(t, "skopeo")
+	skopeo := tooltest.Find(t, "skopeo")
 	var saw asked
 	a, b, c := saw.serve(t), saw.serve(t), saw.serve(t)
 	conf := fmt.Sprintf(`unqualified-search-registries = ["docker.io"]

@@ -26,28 +26,6 @@ const (
 	maxPages     = 100
 )
 
-// Error is an answer of a registry that was not what was asked for.
-type Error struct {
-	Ref    string
-	Status int // HTTP's, 0 where there was no answer
-	Err    error
-}
-
-func (e *Error) Error() string {
-	return fmt.Sprintf("%s: %s", e.Ref, prefetch.RegistryErrorText(e.Err))
-}
-
-// Unwrap returns the reason.
-func (e *Error) Unwrap() error { return e.Err }
-
-// failed makes an Error, or returns the context's.
-func failed(ctx context.Context, ref string, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return &Error{Ref: ref, Status: prefetch.RegistryStatus(err), Err: err}
-}
-
 // ErrLies is what is wrong with a registry that says something else of its
 // content than is true.
 var ErrLies = errors.New("the registry is not to be relied on")

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"log"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -25,54 +24,10 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
+	"caisson/internal/tooltest"
 	"caisson/lock/digest"
 	"caisson/prefetch"
 )
-
-// tool finds a program, or skips the test.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	return path
-}
-
-// dockerRegistry is Debian's registry on this machine: it knows nothing of
-// referrers. It returns its host and the folder in which it keeps everything.
-func dockerRegistry(t *testing.T) (host, dir string) {
-	t.Helper()
-	program := tool(t, "docker-registry")
-	dir = t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host = l.Addr().String()
-	l.Close()
-	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", filepath.Join(dir, "data"), host)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	c := exec.Command(program, "serve", config)
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if resp, err := http.Get("http://" + host + "/v2/"); err == nil {
-			resp.Body.Close()
-			return host, filepath.Join(dir, "data")
-		}
-	}
-	t.Fatal("the registry does not start")
-	return "", ""
-}
 
 // inProcess is a registry that knows of referrers.
 func inProcess() http.Handler {
@@ -277,7 +232,7 @@ func TestPackRefuses(t *testing.T) {
 // TestPush pushes to a registry that knows of referrers and to one that does
 // not, twice, and reads back what is attached.
 func TestPush(t *testing.T) {
-	docker, _ := dockerRegistry(t)
+	docker, _ := tooltest.Registry(t)
 	for name, start := range map[string]func(t *testing.T) (*proxy, string){
 		"docker-registry": func(t *testing.T) (*proxy, string) { return newProxy(t, docker) },
 		"referrers": func(t *testing.T) (*proxy, string) {
@@ -404,7 +359,7 @@ func (s *sessions) whole(w http.ResponseWriter, r *http.Request) {
 // TestResume cuts uploads more often than there are tries: they go on where
 // they were cut, nothing is sent twice, and what is there is whole.
 func TestResume(t *testing.T) {
-	docker, data := dockerRegistry(t)
+	docker, data := tooltest.Registry(t)
 	p, host := newProxy(t, docker)
 	c := contents(t, 8<<20)
 	im := pack(t, c)
@@ -415,7 +370,7 @@ func TestResume(t *testing.T) {
 	if err := pu.prepare(nil); err != nil {
 		t.Fatal(err)
 	}
-	r, err := ParseRef(host + "/team/podvm")
+	r, err := prefetch.ParseRef(host+"/team/podvm", "latest")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -446,7 +401,7 @@ func whole(t *testing.T, data string, d digest.Digest) {
 
 // TestAgain cuts an upload to a registry that cannot go on: it begins anew.
 func TestAgain(t *testing.T) {
-	docker, data := dockerRegistry(t)
+	docker, data := tooltest.Registry(t)
 	p, host := newProxy(t, docker)
 	im := pack(t, contents(t, 4<<20))
 	var mu sync.Mutex
@@ -503,7 +458,7 @@ func hasTag(t *testing.T, host, tag string) bool {
 // TestRefusing has a registry refuse in each way, at each kind of request: the
 // error says what it is, and there is no tag.
 func TestRefusing(t *testing.T) {
-	docker, _ := dockerRegistry(t)
+	docker, _ := tooltest.Registry(t)
 	p, host := newProxy(t, docker)
 	im := pack(t, contents(t, 100_000))
 	answer := func(part string, method string, status int) func(http.ResponseWriter, *http.Request) bool {
@@ -585,7 +540,7 @@ func TestRefusing(t *testing.T) {
 			p.set(tt.gate, tt.edit)
 			tag := fmt.Sprint("t", i)
 			_, err := Push(t.Context(), host+"/team/podvm:"+tag, im, attachments(), quick())
-			var e *Error
+			var e *prefetch.RegistryError
 			if !errors.As(err, &e) || e.Status != tt.status || !strings.Contains(err.Error(), tt.want) || strings.ContainsAny(err.Error(), "\x1b\n") {
 				t.Errorf("got %v (%+v), want %q", err, e, tt.want)
 			}
@@ -602,7 +557,7 @@ func TestRefusing(t *testing.T) {
 
 // What passes is tried again, after the time that is asked for.
 func TestPasses(t *testing.T) {
-	docker, _ := dockerRegistry(t)
+	docker, _ := tooltest.Registry(t)
 	p, host := newProxy(t, docker)
 	var mu sync.Mutex
 	seen := map[string]int{}
@@ -667,7 +622,7 @@ func TestRefs(t *testing.T) {
 		{"quay.io/team/podvm@sha256:" + strings.Repeat("0", 64), "the image has the digest " + im.Digest.String()},
 	} {
 		_, err := Push(t.Context(), tt.ref, im, nil, quick())
-		if !errors.As(err, new(*RefError)) || !strings.Contains(err.Error(), tt.want) {
+		if !errors.As(err, new(*prefetch.RefError)) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v", tt.ref, err)
 		}
 	}
@@ -698,7 +653,7 @@ func TestSite(t *testing.T) {
 
 // TestMemory pushes 512 MiB; memory does not grow with it.
 func TestMemory(t *testing.T) {
-	docker, _ := dockerRegistry(t)
+	docker, _ := tooltest.Registry(t)
 	c := contents(t, 10)
 	if err := os.Truncate(c.Disk, 512<<20); err != nil {
 		t.Fatal(err)
@@ -718,7 +673,7 @@ func TestMemory(t *testing.T) {
 // skopeo runs skopeo and returns what it says.
 func skopeo(t *testing.T, args ...string) string {
 	t.Helper()
-	c := exec.Command(tool(t, "skopeo"), append([]string{"--insecure-policy"}, args...)...)
+	c := exec.Command(tooltest.Find(t, "skopeo"), append([]string{"--insecure-policy"}, args...)...)
 	c.Env = append(os.Environ(), "HOME="+t.TempDir())
 	out, err := c.CombinedOutput()
 	if err != nil {
@@ -730,7 +685,7 @@ func skopeo(t *testing.T, args ...string) string {
 // TestLayout has skopeo read the layout and copy it into a registry, where the
 // image has the digest that it was said to have; and the other way round.
 func TestLayout(t *testing.T) {
-	docker, _ := dockerRegistry(t)
+	docker, _ := tooltest.Registry(t)
 	dir := filepath.Join(t.TempDir(), "layout")
 	c := contents(t, 200_000)
 	im := pack(t, c)

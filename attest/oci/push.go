@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -50,49 +48,22 @@ type Pushed struct {
 	Bytes       int64
 }
 
-// RefError says that a reference is not one.
-type RefError struct {
-	Ref string
-	Err error
-}
-
-func (e *RefError) Error() string {
-	return fmt.Sprintf("%q is not REGISTRY/REPO[:TAG]: %v", e.Ref, e.Err)
-}
-
-// Unwrap returns the reason.
-func (e *RefError) Unwrap() error { return e.Err }
-
-// ParseRef reads REGISTRY/REPO[:TAG] or REGISTRY/REPO@DIGEST. The tag that is
-// not given is "latest".
-func ParseRef(ref string) (name.Reference, error) {
-	r, err := name.ParseReference(ref)
-	if err != nil {
-		return nil, &RefError{ref, err}
-	}
-	first, _, slash := strings.Cut(ref, "/")
-	if !slash || first != "localhost" && !strings.ContainsAny(first, ".:") {
-		return nil, &RefError{ref, errors.New("it names no registry")}
-	}
-	return r, nil
-}
-
 // Push puts an image and what is attached to it into a registry, under a tag or
 // under its digest alone.
 func Push(ctx context.Context, ref string, im *Image, attached []Attachment, o Options) (Pushed, error) {
-	r, err := ParseRef(ref)
+	r, err := prefetch.ParseRef(ref, "latest")
 	if err != nil {
 		return Pushed{}, err
 	}
 	if d, ok := r.(name.Digest); ok && d.DigestStr() != im.Digest.String() {
-		return Pushed{}, &RefError{ref, fmt.Errorf("the image has the digest %s", im.Digest)}
+		return Pushed{}, &prefetch.RefError{Ref: ref, Err: fmt.Errorf("the image has the digest %s", im.Digest)}
 	}
 	p := &pusher{image: im, last: time.Now(), tell: o.Progress, done: Pushed{Ref: r.Name(), Repository: r.Context().Name(), Digest: im.Digest}}
 	if err := p.prepare(attached); err != nil {
 		return p.done, err
 	}
 	if o.From != "" {
-		from, err := ParseRef(o.From)
+		from, err := prefetch.ParseRef(o.From, "latest")
 		if err != nil {
 			return p.done, err
 		}
@@ -105,7 +76,7 @@ func Push(ctx context.Context, ref string, im *Image, attached []Attachment, o O
 		err = p.send(ctx, r)
 	}
 	if err != nil {
-		return p.done, failed(ctx, r.Name(), err)
+		return p.done, prefetch.RegistryFailed(ctx, r.Name(), err)
 	}
 	return p.done, nil
 }

@@ -181,17 +181,17 @@ type Attached struct {
 // image's digest comes back. What is of another artifact type is left out, and
 // what has a digest that is not its own is an error.
 func Fetch(ctx context.Context, ref string, cfg prefetch.Config, maxSize int64) (digest.Digest, []Attached, error) {
-	r, err := ParseRef(ref)
+	r, err := prefetch.ParseRef(ref, "latest")
 	if err != nil {
 		return digest.Digest{}, nil, err
 	}
 	c, err := connect(ctx, r.Context(), cfg, false)
 	if err != nil {
-		return digest.Digest{}, nil, failed(ctx, r.Name(), err)
+		return digest.Digest{}, nil, prefetch.RegistryFailed(ctx, r.Name(), err)
 	}
 	d, all, err := c.fetch(ctx, r.Identifier(), maxSize)
 	if err != nil {
-		return d, nil, failed(ctx, r.Name(), err)
+		return d, nil, prefetch.RegistryFailed(ctx, r.Name(), err)
 	}
 	return d, all, nil
 }

@@ -13,24 +13,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-)
 
-// tool finds a program of the machine, or skips the test.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatalf("%s is required: %v", name, err)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return path
-}
+	"caisson/internal/tooltest"
+)
 
 func qemuImg(t *testing.T, args ...string) {
 	t.Helper()
-	if out, err := exec.Command(tool(t, "qemu-img"), args...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(tooltest.Find(t, "qemu-img"), args...).CombinedOutput(); err != nil {
 		t.Fatalf("qemu-img %q: %v\n%s", args, err, out)
 	}
 }

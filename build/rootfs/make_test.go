@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
-	"os"
 	"os/exec"
 	"path"
 	"testing"
@@ -15,20 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"caisson/build/rootfs/rpmtest"
+	"caisson/internal/tooltest"
 )
-
-// tool finds a program of the machine, or skips the test.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	p, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatalf("%s is required: %v", name, err)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return p
-}
 
 // entry is a file of a test's payload.
 type entry struct {
@@ -93,7 +80,7 @@ func compress(t testing.TB, how string, b []byte) []byte {
 	case "zstd":
 		w, err = zstd.NewWriter(&out)
 	default:
-		cmd := exec.Command(tool(t, how), "-c")
+		cmd := exec.Command(tooltest.Find(t, how), "-c")
 		cmd.Stdin = bytes.NewReader(b)
 		packed, err := cmd.Output()
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"caisson/build/rootfs/rpmtest"
+	"caisson/internal/tooltest"
 )
 
 // realRPMs are packages of several distributions; the test is skipped where
@@ -38,7 +39,7 @@ func realRPMs(t testing.TB) []string {
 
 // TestReadPackageLikeRPM compares with what rpm says of real packages.
 func TestReadPackageLikeRPM(t *testing.T) {
-	rpm := tool(t, "rpm")
+	rpm := tooltest.Find(t, "rpm")
 	for _, name := range realRPMs(t) {
 		f, err := os.Open(name)
 		if err != nil {

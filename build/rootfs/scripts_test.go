@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"caisson/build/rootfs/rpmtest"
+	"caisson/internal/tooltest"
 )
 
 func TestReadScripts(t *testing.T) {
@@ -57,7 +58,7 @@ func TestReadScripts(t *testing.T) {
 
 // TestReadScriptsLikeRPM compares real packages with what rpm says of them.
 func TestReadScriptsLikeRPM(t *testing.T) {
-	rpm := tool(t, "rpm")
+	rpm := tooltest.Find(t, "rpm")
 	for _, name := range realRPMs(t) {
 		f, err := os.Open(name)
 		if err != nil {

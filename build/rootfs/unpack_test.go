@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"caisson/internal/tooltest"
+
 	"github.com/google/rpmpack"
 	"golang.org/x/sys/unix"
 )
@@ -303,7 +305,7 @@ func TestUnpackOthersRPMs(t *testing.T) {
 			t.Errorf("%s: got\n%s", c, got)
 		}
 	}
-	rpmbuild := tool(t, "rpmbuild")
+	rpmbuild := tooltest.Find(t, "rpmbuild")
 	for _, how := range []string{"w9.gzdio", "w9.bzdio", "w7.xzdio", "w2.xzdio", "w19.zstdio", "w.ufdio", "w3.lzdio"} {
 		top := t.TempDir()
 		spec := filepath.Join(top, "built.spec")

@@ -65,7 +65,7 @@ func sourcesOf(ctx context.Context, args []string) ([]source, error) {
 
 // looksLikeRef tells a reference from a path that is not there.
 func looksLikeRef(arg string) bool {
-	_, err := oci.ParseRef(arg)
+	_, err := prefetch.ParseRef(arg, "latest")
 	return err == nil && !strings.HasSuffix(arg, ".json") && !strings.HasPrefix(arg, ".")
 }
 

@@ -329,7 +329,7 @@ func (e *e2e) testRun(t *testing.T) {
 			t.Errorf("nothing says %q", s)
 		}
 	}
-	for _, s := range []string{"verdict     IDENTICAL", "5 signatures checked by " + key + ".pub"} {
+	for _, s := range []string{"verdict     IDENTICAL", "6 signatures checked by " + key + ".pub"} {
 		if !strings.Contains(stdout.String(), s) {
 			t.Errorf("the result does not say %q", s)
 		}
@@ -337,7 +337,7 @@ func (e *e2e) testRun(t *testing.T) {
 	if len(y.term.Unknown) > 0 || strings.Contains(said, "stage 4 of 5") {
 		t.Errorf("something of the display is left, or not known: %q", y.term.Unknown)
 	}
-	e.want(t, exitOK, []string{"5 signatures checked"}, "inspect", out, "--lock", e.lock, "--key", key+".pub")
+	e.want(t, exitOK, []string{"6 signatures checked"}, "inspect", out, "--lock", e.lock, "--key", key+".pub")
 }
 
 func (e *e2e) testBuild(t *testing.T) {

@@ -147,7 +147,7 @@ func pushLayout(ctx context.Context, ui *ui, o *pushOptions, p *attest.Package, 
 	}
 	tag := "latest"
 	if ref = cmp.Or(ref, p.Reference); ref != "" {
-		r, err := oci.ParseRef(ref)
+		r, err := prefetch.ParseRef(ref, "latest")
 		if err != nil {
 			return usageError{err}
 		}
@@ -183,8 +183,8 @@ func parseLabels(given []string) (map[string]string, error) {
 
 // registryError says what to do where a registry did not do as it was asked.
 func registryError(err error, ref string) error {
-	var e *oci.Error
-	if errors.As(err, new(*oci.RefError)) {
+	var e *prefetch.RegistryError
+	if errors.As(err, new(*prefetch.RefError)) {
 		return usageError{err}
 	}
 	if !errors.As(err, &e) {

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"caisson/attest"
-	"caisson/attest/oci"
 	"caisson/attest/slsa"
+	"caisson/prefetch"
 	"caisson/verify"
 )
 
@@ -40,7 +40,7 @@ type testOutput struct {
 // What there is nothing to say of is left out: SBOM and packages where the image
 // was not attested, TEST_OUTPUT where it was not verified.
 func writeResults(dir, out, ref string, p *attest.Package) error {
-	r, err := oci.ParseRef(ref)
+	r, err := prefetch.ParseRef(ref, "latest")
 	if err != nil {
 		return err
 	}

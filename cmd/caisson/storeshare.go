@@ -172,10 +172,10 @@ func leftOut(inputs []share.Left) []string {
 
 // shareError says what to do where a registry did not do as it was asked.
 func shareError(err error, ref string) error {
-	var e *share.Error
+	var e *prefetch.RegistryError
 	host, _, _ := strings.Cut(ref, "/")
 	switch {
-	case errors.As(err, new(*share.RefError)), errors.As(err, new(*share.NameError)):
+	case errors.As(err, new(*prefetch.RefError)), errors.As(err, new(*share.NameError)):
 		return usageError{err}
 	case errors.As(err, new(*prefetch.SignatureError)):
 		return err

@@ -10,22 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-)
 
-// tool skips the test where a program is absent, unless CI says that all are
-// there.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	p, err := exec.LookPath(name)
-	if err == nil {
-		return p
-	}
-	if os.Getenv("CAISSON_TOOLS") == "required" {
-		t.Fatal(err)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
+	"caisson/internal/tooltest"
+)
 
 // environment is git's without a person's configuration.
 func environment() []string {
@@ -36,7 +23,7 @@ func environment() []string {
 
 func gitInput(t testing.TB, dir, stdin string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(tool(t, "git"), args...)
+	cmd := exec.Command(tooltest.Find(t, "git"), args...)
 	cmd.Dir, cmd.Env, cmd.Stdin = dir, environment(), strings.NewReader(stdin)
 	var errs strings.Builder
 	cmd.Stderr = &errs

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"caisson/internal/tooltest"
 )
 
 // mirrorOf makes a repository of what write gave.
@@ -117,7 +119,7 @@ func one() map[string]string { return map[string]string{"f": "x"} }
 // member of a workspace with a submodule, without a network and from the
 // mirror alone.
 func TestCargoBuildsFromTheRepository(t *testing.T) {
-	cargo := tool(t, "cargo")
+	cargo := tooltest.Find(t, "cargo")
 	lib := newRepo(t, "sha1", map[string]string{
 		"Cargo.toml":        "[workspace]\nmembers = [\"lib\"]\n[workspace.package]\nedition = \"2021\"\n",
 		"lib/Cargo.toml":    "[package]\nname = \"lib\"\nversion = \"0.1.0\"\nedition.workspace = true\n",
@@ -167,7 +169,7 @@ func TestCargoBuildsFromTheRepository(t *testing.T) {
 // TestGoReadsTheRepository has go take a module from the mirror alone, as it
 // would from its server.
 func TestGoReadsTheRepository(t *testing.T) {
-	goTool := tool(t, "go")
+	goTool := tooltest.Find(t, "go")
 	lib := newRepo(t, "sha1", map[string]string{"go.mod": "module git.invalid/lib.git\n\ngo 1.21\n", "lib.go": "package lib\n\nconst Answer = 42\n"})
 	git(t, lib, "tag", "-a", "-m", "m", "v1.2.3")
 	m := mirrorOf(t, write(t, source(t, lib, "v1.2.3")), "refs/tags/v1.2.3", "refs/heads/main")

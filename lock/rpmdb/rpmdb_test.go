@@ -18,27 +18,13 @@ import (
 
 	rpmdb "github.com/knqyf263/go-rpmdb/pkg"
 
+	"caisson/internal/tooltest"
 	"caisson/lock/rpmmd"
 )
 
-// tool skips the test where a program is absent, unless CI says that all are
-// there.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	p, err := exec.LookPath(name)
-	if err == nil {
-		return p
-	}
-	if os.Getenv("CAISSON_TOOLS") == "required" {
-		t.Fatal(err)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
-
 func run(t testing.TB, stdin []byte, name string, args ...string) []byte {
 	t.Helper()
-	cmd := exec.Command(tool(t, name), args...)
+	cmd := exec.Command(tooltest.Find(t, name), args...)
 	var errs bytes.Buffer
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(stdin), &errs
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "HOME="+t.TempDir())
@@ -85,7 +71,7 @@ echo y > %{buildroot}/etc/demo.conf
 // buildRPMs makes two packages.
 func buildRPMs(t testing.TB) []string {
 	t.Helper()
-	tool(t, "rpmbuild")
+	tooltest.Find(t, "rpmbuild")
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "demo.spec"), []byte(strings.Replace(spec, "/var/log/demo.log", "/etc/demo.log", 1)), 0o600); err != nil {
 		t.Fatal(err)
@@ -280,7 +266,7 @@ func TestFromRoot(t *testing.T) {
 // is where the module cache is.
 func samples(t testing.TB) []string {
 	t.Helper()
-	out, err := exec.Command(tool(t, "go"), "list", "-m", "-f", "{{.Dir}}", "github.com/knqyf263/go-rpmdb").Output()
+	out, err := exec.Command(tooltest.Find(t, "go"), "list", "-m", "-f", "{{.Dir}}", "github.com/knqyf263/go-rpmdb").Output()
 	if err != nil {
 		t.Skip("no module cache: ", err)
 	}

@@ -44,7 +44,7 @@ func Pull(ctx context.Context, ref string, l *lock.Lock, text []byte, s *cas.Sto
 			err = p.list(ctx)
 		}
 		if err != nil {
-			return failed(ctx, r.Name(), err)
+			return prefetch.RegistryFailed(ctx, r.Name(), err)
 		}
 		return nil
 	})

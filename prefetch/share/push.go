@@ -73,7 +73,7 @@ func Push(ctx context.Context, ref string, l *lock.Lock, text []byte, s *cas.Sto
 		if isStore(err) {
 			return p.done, err
 		}
-		return p.done, failed(ctx, r.Name(), err)
+		return p.done, prefetch.RegistryFailed(ctx, r.Name(), err)
 	}
 	return p.done, nil
 }
@@ -162,7 +162,7 @@ func (p *pusher) connect(r name.Reference, o Options) error {
 		remote.WithRetryBackoff(remote.Backoff{Duration: o.backoff(), Factor: 3, Jitter: 0.1, Steps: 4}),
 	}
 	if o.From != "" {
-		from, err := parse(o.From, digest.Digest{})
+		from, err := prefetch.ParseRef(o.From, "latest")
 		if err != nil {
 			return err
 		}

@@ -20,24 +20,12 @@ import (
 	"testing"
 	"time"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
 	"caisson/prefetch"
 	"caisson/prefetch/cas"
 )
-
-// tool finds a program, or skips the test.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	return path
-}
 
 // dockerRegistry is Debian's registry on this machine.
 type dockerRegistry struct {
@@ -47,7 +35,7 @@ type dockerRegistry struct {
 
 func newDockerRegistry(t *testing.T) *dockerRegistry {
 	t.Helper()
-	d := &dockerRegistry{program: tool(t, "docker-registry")}
+	d := &dockerRegistry{program: tooltest.Find(t, "docker-registry")}
 	dir := t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -318,7 +306,7 @@ func TestTagMoves(t *testing.T) {
 // TestSkopeo has skopeo read what was pushed, and copy it to another
 // repository, from which it can be pulled.
 func TestSkopeo(t *testing.T) {
-	skopeo := tool(t, "skopeo")
+	skopeo := tooltest.Find(t, "skopeo")
 	d := newDockerRegistry(t)
 	l, text, s := world(t)
 	o := options()

@@ -52,15 +52,10 @@ package share
 
 import (
 	"cmp"
-	"context"
-	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"caisson/lock"
 	"caisson/lock/digest"
@@ -99,65 +94,8 @@ func begin(ref string, text []byte, o Options) (name.Reference, Options, error) 
 	if o.MaxManifest <= 0 {
 		o.MaxManifest = 2 << 20
 	}
-	r, err := parse(ref, digest.Of(text))
+	r, err := prefetch.ParseRef(ref, "lock-"+digest.Of(text).Hex())
 	return r, o, err
-}
-
-// Error is an answer of a registry that was not what was asked for.
-type Error struct {
-	Ref    string
-	Status int // HTTP's, 0 where there was no answer
-	Err    error
-}
-
-func (e *Error) Error() string {
-	return fmt.Sprintf("%s: %s", e.Ref, prefetch.RegistryErrorText(e.Err))
-}
-
-// Unwrap returns the reason.
-func (e *Error) Unwrap() error { return e.Err }
-
-// failed makes an Error, or returns the context's.
-func failed(ctx context.Context, ref string, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	e := &Error{Ref: ref, Err: err}
-	var te *transport.Error
-	var fe *prefetch.FetchError
-	switch {
-	case errors.As(err, &te):
-		e.Status = te.StatusCode
-	case errors.As(err, &fe):
-		e.Status = fe.Status
-	}
-	return e
-}
-
-// RefError says that a reference is not one.
-type RefError struct {
-	Ref string
-	Err error
-}
-
-func (e *RefError) Error() string {
-	return fmt.Sprintf("%q is not REGISTRY/REPO[:TAG]: %v", e.Ref, e.Err)
-}
-
-// Unwrap returns the reason.
-func (e *RefError) Unwrap() error { return e.Err }
-
-// parse reads REGISTRY/REPO[:TAG] or REGISTRY/REPO@DIGEST.
-func parse(ref string, l digest.Digest) (name.Reference, error) {
-	r, err := name.ParseReference(ref, name.WithDefaultTag("lock-"+l.Hex()))
-	if err != nil {
-		return nil, &RefError{ref, err}
-	}
-	first, _, slash := strings.Cut(ref, "/")
-	if !slash || first != "localhost" && !strings.ContainsAny(first, ".:") {
-		return nil, &RefError{ref, errors.New("it names no registry")}
-	}
-	return r, nil
 }
 
 // files are the lock's inputs, one for each distinct file.

@@ -274,7 +274,7 @@ func TestPushFaults(t *testing.T) {
 		return true
 	})
 	_, err = Push(ctx, host+"/aa", l, text, s, options())
-	var e *Error
+	var e *prefetch.RegistryError
 	if !errors.As(err, &e) || e.Status != http.StatusUnauthorized || strings.Contains(err.Error(), "\x1b") {
 		t.Errorf("no login: %v", err)
 	}
@@ -456,7 +456,7 @@ func TestLogin(t *testing.T) {
 		t.Errorf("elsewhere was sent %v", elsewhere)
 	}
 	_, err := Pull(context.Background(), host+"/aa", l, text, newStore(t), options())
-	var e *Error
+	var e *prefetch.RegistryError
 	if !errors.As(err, &e) || e.Status != http.StatusUnauthorized || strings.Contains(err.Error(), "secret") {
 		t.Errorf("without login: %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/cargo"
 	"caisson/prefetch/cas"
@@ -51,7 +52,7 @@ func realCargo(t *testing.T) string {
 	if out, err := exec.Command("rustup", "which", "cargo").Output(); err == nil {
 		return strings.TrimSpace(string(out))
 	}
-	return tool(t, "cargo")
+	return tooltest.Find(t, "cargo")
 }
 
 // cargoWorld is a program of crates of two registries.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"caisson/internal/tooltest"
 )
 
 // everything is a package that has all that repodata can say of one.
@@ -91,7 +93,7 @@ func rpmbuild(t *testing.T, spec string) []string {
 	if err := os.WriteFile(filepath.Join(dir, "x.spec"), []byte(spec), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := run(t, dir, nil, tool(t, "rpmbuild"), "--define", "_topdir "+dir, "-ba", "x.spec"); err != nil {
+	if out, err := run(t, dir, nil, tooltest.Find(t, "rpmbuild"), "--define", "_topdir "+dir, "-ba", "x.spec"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	var files []string
@@ -113,7 +115,7 @@ func rpmbuild(t *testing.T, spec string) []string {
 // differ: a file's time, which createrepo_c takes from the disk, and the
 // versions of libc.so.6 that a package requires, of which it keeps the newest.
 func TestCreaterepo(t *testing.T) {
-	createrepo := tool(t, "createrepo_c")
+	createrepo := tooltest.Find(t, "createrepo_c")
 	s := newStore(t)
 	l := world(t, s)
 	l.Inputs = append(l.Inputs, realPackages(t, s)...)

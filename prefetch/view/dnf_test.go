@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 )
 
@@ -28,7 +29,7 @@ func newDnfRoot(t *testing.T, view, arch string) dnfRoot {
 	if err := os.WriteFile(repos+"/view.repo", repo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.args = append(offline(t), tool(t, "dnf"), "-y", "--installroot="+r.dir, "--releasever=9", "--forcearch="+arch,
+	r.args = append(offline(t), tooltest.Find(t, "dnf"), "-y", "--installroot="+r.dir, "--releasever=9", "--forcearch="+arch,
 		"--setopt=reposdir="+repos, "--setopt=cachedir="+r.dir+"/cache", "--setopt=keepcache=0",
 		"--setopt=module_platform_id=platform:el9")
 	return r
@@ -46,7 +47,7 @@ func (r dnfRoot) dnf(t *testing.T, args ...string) string {
 // installed is what rpm has in the root, sorted.
 func (r dnfRoot) installed(t *testing.T) []string {
 	t.Helper()
-	got, err := run(t, r.dir, nil, tool(t, "rpm"), "--root="+r.dir, "-qa", "--qf", "%{nevra}\n")
+	got, err := run(t, r.dir, nil, tooltest.Find(t, "rpm"), "--root="+r.dir, "-qa", "--qf", "%{nevra}\n")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, got)
 	}

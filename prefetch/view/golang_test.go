@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/gomod"
 	"caisson/prefetch/cas"
@@ -109,7 +110,7 @@ func goEnv(view, gomodcache string) []string {
 }
 
 func TestGo(t *testing.T) {
-	goTool := tool(t, "go")
+	goTool := tooltest.Find(t, "go")
 	s := newStore(t)
 	l, source := goWorld(t, s)
 	tree := New(s)
@@ -171,7 +172,7 @@ func TestGo(t *testing.T) {
 // TestGoWorkspace builds a workspace of two modules, one of which uses the
 // other, from the proxy and from the cache.
 func TestGoWorkspace(t *testing.T) {
-	goTool := tool(t, "go")
+	goTool := tooltest.Find(t, "go")
 	s := newStore(t)
 	l, source := goWorld(t, s)
 	sum, err := os.ReadFile(source + "/go.sum")
@@ -214,7 +215,7 @@ func TestGoWorkspace(t *testing.T) {
 
 // TestGoDamage shows that go hashes what it takes from a view.
 func TestGoDamage(t *testing.T) {
-	goTool := tool(t, "go")
+	goTool := tooltest.Find(t, "go")
 	s := newStore(t)
 	l, source := goWorld(t, s)
 	other := module{"example.org/base/v2", "v2.0.1-0.20240102030405-abcdefabcdef", map[string]string{

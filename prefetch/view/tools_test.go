@@ -12,20 +12,11 @@ import (
 
 	"github.com/google/rpmpack"
 
+	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
 	"caisson/prefetch/cas"
 )
-
-// tool finds a program; where tools are required its absence fails the test.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	p, err := exec.LookPath(name)
-	if err != nil {
-		missing(t, "no "+name)
-	}
-	return p
-}
 
 func missing(t *testing.T, what string) {
 	t.Helper()
@@ -50,9 +41,9 @@ func run(t *testing.T, dir string, env []string, args ...string) (string, error)
 // user may not take that away, it is nothing.
 func offline(t *testing.T) []string {
 	t.Helper()
-	without := []string{tool(t, "unshare"), "--net", "--"}
+	without := []string{tooltest.Find(t, "unshare"), "--net", "--"}
 	if os.Geteuid() != 0 {
-		without = []string{tool(t, "unshare"), "--map-root-user", "--net", "--"}
+		without = []string{tooltest.Find(t, "unshare"), "--map-root-user", "--net", "--"}
 	}
 	if exec.Command(without[0], append(without[1:], "true")...).Run() != nil {
 		return nil

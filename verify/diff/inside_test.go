@@ -7,26 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-// tool is the path of a program.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	for _, at := range []string{name, "/usr/sbin/" + name} { // not in everybody's PATH
-		if path, err := exec.LookPath(at); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CAISSON_TOOLS") == "required" {
-		t.Fatalf("%s is not installed", name)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
+	"caisson/internal/tooltest"
+)
 
 func run(t testing.TB, dir, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(tool(t, name), args...)
+	cmd := exec.Command(tooltest.Find(t, name), args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC", "SOURCE_DATE_EPOCH=1700000000", "E2FSPROGS_FAKE_TIME=1700000000")
 	out, err := cmd.CombinedOutput()
@@ -171,7 +158,7 @@ func TestArchives(t *testing.T) {
 		{"x.ext4", "mke2fs", out("/usr/sbin/mke2fs -q -t ext4 -U 00000000-0000-0000-0000-000000000001 -E hash_seed=00000000-0000-0000-0000-000000000001 -d . OUT 4M"), "/d/one"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			tool(t, c.tool)
+			tooltest.Find(t, c.tool)
 			a, b := twice(t, c.pack)
 			got := compareFiles(t, c.name, a, b)
 			wantLines(t, got, "* "+c.path+"\n", "-second", "+changed")
@@ -208,7 +195,7 @@ func TestModule(t *testing.T) {
 	for _, pack := range []string{"xz", "zstd", "gzip"} {
 		for _, name := range []string{"x", "y"} {
 			run(t, dir, "gcc", "-c", "-O1", "-o", name+".ko", name+".c")
-			run(t, dir, "bash", "-c", tool(t, pack)+" -q -c "+name+".ko > "+name)
+			run(t, dir, "bash", "-c", tooltest.Find(t, pack)+" -q -c "+name+".ko > "+name)
 		}
 		wantLines(t, compareFiles(t, "x.ko", read(t, dir, "x"), read(t, dir, "y")), "* unpacked → .rodata", "in table, 12 bytes behind")
 	}
@@ -231,7 +218,7 @@ func TestSmall(t *testing.T) {
 		wantLines(t, compareFiles(t, "x.pyc", a, compile("2001-01-01")), "* code")
 	})
 	t.Run("mo", func(t *testing.T) {
-		tool(t, "msgfmt")
+		tooltest.Find(t, "msgfmt")
 		run(t, dir, "msgfmt", "-o", "a.mo", "x.po")
 		run(t, dir, "sed", "-i", "s/eins/zwei/", "x.po")
 		run(t, dir, "msgfmt", "-o", "b.mo", "x.po")

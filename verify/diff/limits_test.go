@@ -14,6 +14,7 @@ import (
 
 	"caisson/build/image/erofs"
 	"caisson/build/image/gpt"
+	"caisson/internal/tooltest"
 )
 
 // TestMBR compares disks that have no GUID table.
@@ -23,7 +24,7 @@ func TestMBR(t *testing.T) {
 		b := make([]byte, 8<<20)
 		copy(b[1<<20:], mke2fs(t, dir))
 		at := filepath.Join(put(t, t.TempDir(), map[string]string{"disk": string(b)}), "disk")
-		cmd := exec.Command(tool(t, "sfdisk"), "-q", at)
+		cmd := exec.Command(tooltest.Find(t, "sfdisk"), "-q", at)
 		cmd.Stdin = strings.NewReader("label: dos\nlabel-id: " + label + "\nstart=2048, size=8192, type=83\nstart=12288, size=2048, type=ef\n")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -162,7 +163,7 @@ func BenchmarkDisks(b *testing.B) {
 // TestProgram compares EFI programs that are files of their own, and one with
 // itself signed.
 func TestProgram(t *testing.T) {
-	tool(t, "sbsign")
+	tooltest.Find(t, "sbsign")
 	a, b := smallSpec(), smallSpec()
 	b.cmdline = "quiet"
 	got := compareFiles(t, "x.efi", a.uki(t), b.uki(t))

@@ -10,6 +10,7 @@ import (
 	"github.com/google/rpmpack"
 
 	"caisson/build/image/ext4"
+	"caisson/internal/tooltest"
 )
 
 // pack makes an RPM package.
@@ -58,7 +59,7 @@ func database(t testing.TB, packages ...[]byte) []byte {
 
 // TestDatabases changes a tag of one of several packages.
 func TestDatabases(t *testing.T) {
-	tool(t, "rpm")
+	tooltest.Find(t, "rpm")
 	named := func(name, license string) []byte {
 		return pack(t, func(r *rpmpack.RPM, m *rpmpack.RPMMetaData) { m.Name, m.Licence = name, license })
 	}
@@ -77,7 +78,7 @@ func TestDatabases(t *testing.T) {
 
 // TestOwners names the package of a file by the image's own database.
 func TestOwners(t *testing.T) {
-	tool(t, "rpm")
+	tooltest.Find(t, "rpm")
 	db := database(t, pack(t, func(*rpmpack.RPM, *rpmpack.RPMMetaData) {}))
 	image := func(text string) []byte {
 		dir := put(t, t.TempDir(), map[string]string{

@@ -13,20 +13,9 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-)
 
-// tool skips a test where a program is absent, unless tools are required.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatalf("%s is not installed", name)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return path
-}
+	"caisson/internal/tooltest"
+)
 
 // entry is a header and its data.
 type entry struct {
@@ -178,7 +167,7 @@ func TestNextSkips(t *testing.T) {
 }
 
 func TestCpioLists(t *testing.T) {
-	cmd := exec.Command(tool(t, "cpio"), "-itv", "--numeric-uid-gid", "--quiet")
+	cmd := exec.Command(tooltest.Find(t, "cpio"), "-itv", "--numeric-uid-gid", "--quiet")
 	cmd.Env = []string{"TZ=UTC", "LC_ALL=C.UTF-8"}
 	cmd.Stdin = bytes.NewReader(pack(t, testEntries(), 512))
 	out, err := cmd.CombinedOutput()
@@ -204,7 +193,7 @@ func TestCpioLists(t *testing.T) {
 // TestCpioExtracts has GNU cpio unpack an archive, pack the files, and our
 // reader read that.
 func TestCpioExtracts(t *testing.T) {
-	cpio := tool(t, "cpio")
+	cpio := tooltest.Find(t, "cpio")
 	entries := []entry{
 		{Header{Name: "a", Mode: 0o40750, Nlink: 2, Ino: 1}, ""},
 		{Header{Name: "a/one", Mode: 0o100640, Nlink: 2, Ino: 2, Mtime: 86400}, ""},
@@ -270,7 +259,7 @@ func TestRPMPayloads(t *testing.T) {
 	if len(rpms) == 0 {
 		t.Skip("no packages in ../shared/data/rpms beside the checkout")
 	}
-	rpm2cpio := tool(t, "rpm2cpio")
+	rpm2cpio := tooltest.Find(t, "rpm2cpio")
 	for _, rpm := range rpms {
 		b, err := exec.Command(rpm2cpio, rpm).Output()
 		if err != nil {

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"caisson/internal/tooltest"
 )
 
 // benchTree makes a root of about 1.3 GB in 12,000 files, of sizes as roots
@@ -83,7 +85,7 @@ func treeEntries(b *testing.B, root string) []Entry {
 // BenchmarkWrite makes an image of a folder, and has mkfs.erofs do so too:
 // the ratios are our wall time by its, and our size.
 func BenchmarkWrite(b *testing.B) {
-	mkfs := tool(b, "mkfs.erofs")
+	mkfs := tooltest.Find(b, "mkfs.erofs")
 	dir := b.TempDir()
 	root, ours, theirs := filepath.Join(dir, "root"), filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
 	b.SetBytes(benchTree(b, root))

@@ -14,20 +14,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-)
 
-// tool skips a test where a program is absent, unless tools are required.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatalf("%s is not installed", name)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return path
-}
+	"caisson/internal/tooltest"
+)
 
 const buildTime = 1700000000
 
@@ -276,7 +265,7 @@ func saveImage(t testing.TB, b []byte) string {
 
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(tool(t, name), args...).CombinedOutput()
+	out, err := exec.Command(tooltest.Find(t, name), args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}

@@ -12,27 +12,13 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-)
 
-// tool is the path of a program of e2fsprogs.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		path = "/usr/sbin/" + name
-		if _, err := os.Stat(path); err != nil {
-			if os.Getenv("CAISSON_TOOLS") == "required" {
-				t.Fatal(err)
-			}
-			t.Skipf("%s is not installed", name)
-		}
-	}
-	return path
-}
+	"caisson/internal/tooltest"
+)
 
 func run(t testing.TB, stdin, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(tool(t, name), args...)
+	cmd := exec.Command(tooltest.Find(t, name), args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.Env = append(os.Environ(), "E2FSPROGS_FAKE_TIME=1700000000")
 	out, err := cmd.CombinedOutput()

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"caisson/internal/tooltest"
 )
 
 // ReadAt makes memory a ReadWriterAt.
@@ -45,7 +47,7 @@ func newForeign(t *testing.T, bits, size, perCluster int) *foreign {
 
 func (f *foreign) run(name string, args ...string) string {
 	f.t.Helper()
-	out, err := exec.Command(tool(f.t, name), args...).CombinedOutput()
+	out, err := exec.Command(tooltest.Find(f.t, name), args...).CombinedOutput()
 	if err != nil {
 		f.t.Fatalf("%s %q: %v\n%s", name, args, err, out)
 	}

@@ -15,20 +15,9 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-)
 
-// tool finds a program of the machine, or skips the test.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatalf("%s is required: %v", name, err)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return path
-}
+	"caisson/internal/tooltest"
+)
 
 func file(path, data string) File {
 	return File{Path: path, Size: int64(len(data)), Open: func() (io.ReadCloser, error) {
@@ -125,7 +114,7 @@ func TestWriteIsAlwaysTheSame(t *testing.T) {
 var sizes = []int64{minSize, minSize + 512, 64 << 20, 100 << 20, 128 << 20, 260 << 20, 260<<20 + 512, 261 << 20, 512 << 20, 2 << 30}
 
 func TestFsckAndMtools(t *testing.T) {
-	fsck, mtype, mdir := tool(t, "fsck.vfat"), tool(t, "mtype"), tool(t, "mdir")
+	fsck, mtype, mdir := tooltest.Find(t, "fsck.vfat"), tooltest.Find(t, "mtype"), tooltest.Find(t, "mdir")
 	for _, size := range sizes {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			f := create(t, size, files(testFiles()), testOptions)
@@ -194,7 +183,7 @@ func sameFiles(t *testing.T, fsys *FS, want map[string]string) {
 
 // TestReadOthers reads what mkfs.vfat and mtools wrote, files in pieces too.
 func TestReadOthers(t *testing.T) {
-	mkfs, mcopy, mmd, mdel := tool(t, "mkfs.vfat"), tool(t, "mcopy"), tool(t, "mmd"), tool(t, "mdel")
+	mkfs, mcopy, mmd, mdel := tooltest.Find(t, "mkfs.vfat"), tooltest.Find(t, "mcopy"), tooltest.Find(t, "mmd"), tooltest.Find(t, "mdel")
 	dir := t.TempDir()
 	run := func(name string, args ...string) {
 		t.Helper()
@@ -373,7 +362,7 @@ func TestReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{"fixed": true, "free": false, "added": true} {
-		out, err := exec.Command(tool(t, "mattrib"), "-i", f.Name(), "::"+name).CombinedOutput()
+		out, err := exec.Command(tooltest.Find(t, "mattrib"), "-i", f.Name(), "::"+name).CombinedOutput()
 		attributes, _, _ := strings.Cut(string(out), ":")
 		if err != nil || strings.Contains(attributes, "R") != want {
 			t.Errorf("mattrib says %q, %v, want read-only: %v", out, err, want)

@@ -7,12 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"caisson/internal/tooltest"
 )
 
 // verified has sgdisk verify a disk, and returns what it prints of it.
 func verified(t *testing.T, disk []byte) string {
 	t.Helper()
-	sgdisk := tool(t, "sgdisk")
+	sgdisk := tooltest.Find(t, "sgdisk")
 	name := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(name, disk, 0o600); err != nil {
 		t.Fatal(err)
@@ -30,7 +32,7 @@ func verified(t *testing.T, disk []byte) string {
 
 // TestEdit adds a partition to a disk of sgdisk's that has grown.
 func TestEdit(t *testing.T) {
-	sgdisk := tool(t, "sgdisk")
+	sgdisk := tooltest.Find(t, "sgdisk")
 	for _, entries := range []string{"128", "56", "256"} {
 		t.Run(entries, func(t *testing.T) {
 			name := filepath.Join(t.TempDir(), "disk")

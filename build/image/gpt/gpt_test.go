@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"caisson/internal/tooltest"
 )
 
 const testSize = 16 << 20
@@ -46,19 +48,6 @@ func written(t *testing.T, table Table) memory {
 	return m
 }
 
-// tool finds a program of the machine, or skips the test.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatalf("%s is required: %v", name, err)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return path
-}
-
 func TestWriteIsAlwaysTheSame(t *testing.T) {
 	a := written(t, testTable())
 	t.Setenv("TZ", "Asia/Tokyo")
@@ -74,7 +63,7 @@ func TestWriteIsAlwaysTheSame(t *testing.T) {
 }
 
 func TestSgdisk(t *testing.T) {
-	sgdisk := tool(t, "sgdisk")
+	sgdisk := tooltest.Find(t, "sgdisk")
 	name := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(name, written(t, testTable()), 0o600); err != nil {
 		t.Fatal(err)
@@ -99,7 +88,7 @@ func TestSgdisk(t *testing.T) {
 
 // TestReadSgdisk reads a table that another program wrote.
 func TestReadSgdisk(t *testing.T) {
-	sgdisk := tool(t, "sgdisk")
+	sgdisk := tooltest.Find(t, "sgdisk")
 	name := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(name, make([]byte, testSize), 0o600); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"caisson/internal/tooltest"
 )
 
 // sized is a disk in memory.
@@ -25,7 +27,7 @@ func TestBacking(t *testing.T) {
 	if err := os.WriteFile(at("base.raw"), base, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	qemuIO := tool(t, "qemu-io")
+	qemuIO := tooltest.Find(t, "qemu-io")
 	qemuImg(t, "create", "-q", "-f", "qcow2", "-o", "compat=0.10", "-b", "base.raw", "-F", "raw", at("middle.qcow2"), "4M")
 	qemuImg(t, "create", "-q", "-f", "qcow2", "-b", "middle.qcow2", "-F", "qcow2", at("top.qcow2"), "5000K")
 	for _, c := range [][]string{

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"caisson/internal/tooltest"
 )
 
 // benchDisk writes a disk of 1.25 GiB, the size of an image's root: the
@@ -54,7 +56,7 @@ func benchDisk(b *testing.B, path string) int64 {
 // They hold for a machine with nothing else to do: qemu-img has more threads,
 // and so more of a busy one.
 func BenchmarkWrite(b *testing.B) {
-	qemuImg := tool(b, "qemu-img")
+	qemuImg := tooltest.Find(b, "qemu-img")
 	dir := b.TempDir()
 	raw, ours, theirs := filepath.Join(dir, "raw"), filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
 	size := benchDisk(b, raw)

@@ -14,24 +14,13 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
-)
 
-// tool skips a test where a program is absent, unless tools are required.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatalf("%s is not installed", name)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return path
-}
+	"caisson/internal/tooltest"
+)
 
 func qemuImg(t testing.TB, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(tool(t, "qemu-img"), args...).CombinedOutput()
+	out, err := exec.Command(tooltest.Find(t, "qemu-img"), args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("qemu-img %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
@@ -309,7 +298,7 @@ func TestReadsQEMU(t *testing.T) {
 func TestZeroClusters(t *testing.T) {
 	disk := noise("zero", 10*clusterSize)
 	image := save(t, "image", write(t, disk, Options{}))
-	out, err := exec.Command(tool(t, "qemu-io"), "-c", "write -z 65536 65536", "-c", "write -z -u 196608 65536", image).CombinedOutput()
+	out, err := exec.Command(tooltest.Find(t, "qemu-io"), "-c", "write -z 65536 65536", "-c", "write -z -u 196608 65536", image).CombinedOutput()
 	if err != nil {
 		t.Fatalf("qemu-io: %v\n%s", err, out)
 	}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"caisson/internal/tooltest"
 )
 
 // addonStubs are one that is made here, and systemd's where CAISSON_ADDON_STUB
@@ -52,7 +54,7 @@ func TestAddon(t *testing.T) {
 			if err := os.WriteFile(file, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			out, err := exec.Command(tool(t, "objdump"), "-h", file).CombinedOutput()
+			out, err := exec.Command(tooltest.Find(t, "objdump"), "-h", file).CombinedOutput()
 			if err != nil || !strings.Contains(string(out), ".sbat") {
 				t.Errorf("objdump: %v\n%s", err, out)
 			}

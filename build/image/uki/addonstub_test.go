@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"caisson/internal/tooltest"
 )
 
 // TestAddonStub has objdump read the code of the stub, which returns
@@ -49,7 +51,7 @@ func TestAddonStub(t *testing.T) {
 		if err := os.WriteFile(file, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.Command(tool(t, "objdump"), "-d", file).CombinedOutput()
+		out, err := exec.Command(tooltest.Find(t, "objdump"), "-d", file).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), c.code) || !strings.Contains(string(out), "ret") {
 			t.Errorf("objdump: %v\n%s", err, out)
 		}

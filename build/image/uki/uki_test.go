@@ -19,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"caisson/internal/tooltest"
 )
 
 // testStub makes a small PE32+ image of the form of systemd's stub: headers
@@ -92,19 +94,6 @@ func write(t *testing.T, stub []byte, sections []Section) []byte {
 		t.Fatalf("Write wrote %d bytes and returned %d, Size says %d, %v", b.Len(), n, size, err)
 	}
 	return b.Bytes()
-}
-
-// tool finds a program of the machine, or skips the test.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatalf("%s is required: %v", name, err)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return path
 }
 
 // stubs are two that are made here, and systemd's where the machine has it or
@@ -195,7 +184,7 @@ func all(t *testing.T, r io.Reader) []byte {
 }
 
 func TestObjdump(t *testing.T) {
-	objdump := tool(t, "objdump")
+	objdump := tooltest.Find(t, "objdump")
 	for name, stub := range stubs(t) {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "uki.efi")
@@ -218,7 +207,7 @@ func TestObjdump(t *testing.T) {
 // TestSbsign signs an image: the digest in the signature is ours, the signed
 // image has the same one, and sbverify accepts it.
 func TestSbsign(t *testing.T) {
-	sbsign, sbverify := tool(t, "sbsign"), tool(t, "sbverify")
+	sbsign, sbverify := tooltest.Find(t, "sbsign"), tooltest.Find(t, "sbverify")
 	key, cert := testKey(t)
 	for name, stub := range stubs(t) {
 		t.Run(name, func(t *testing.T) {

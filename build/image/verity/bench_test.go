@@ -6,13 +6,15 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"caisson/internal/tooltest"
 )
 
 // BenchmarkWrite makes the hash area of 1.25 GiB, the size of an image's
 // root, and has veritysetup make it too: the ratio is our wall time by its.
 func BenchmarkWrite(b *testing.B) {
 	const size = 1280 << 20
-	veritysetup := tool(b, "veritysetup")
+	veritysetup := tooltest.Find(b, "veritysetup")
 	dir := b.TempDir()
 	dataFile, hashFile := filepath.Join(dir, "data"), filepath.Join(dir, "hash")
 	data, err := os.Create(dataFile)

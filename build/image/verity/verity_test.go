@@ -14,20 +14,9 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-)
 
-// tool skips a test where a program is absent, unless tools are required.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatalf("%s is not installed", name)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return path
-}
+	"caisson/internal/tooltest"
+)
 
 // testData returns n blocks, each with other bytes.
 func testData(n int64) []byte {
@@ -121,7 +110,7 @@ func TestSameBytes(t *testing.T) {
 const chunkSize = perBlock * BlockSize
 
 func TestVeritysetup(t *testing.T) {
-	veritysetup := tool(t, "veritysetup")
+	veritysetup := tooltest.Find(t, "veritysetup")
 	p := testParams()
 	for _, n := range sizes {
 		t.Run(fmt.Sprintf("blocks=%d", n), func(t *testing.T) {

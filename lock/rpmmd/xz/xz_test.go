@@ -6,29 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"caisson/internal/tooltest"
 )
 
 // maxWindow is enough for the highest level of xz.
 const maxWindow = 64 << 20
-
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	p, err := exec.LookPath(name)
-	if err == nil {
-		return p
-	}
-	if os.Getenv("CAISSON_TOOLS") == "required" {
-		t.Fatal(err)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
 
 // TestMemory reads blocks that ask for a dictionary of 4 GiB - 1: the first of
 // a stream, and the first of a second stream.
@@ -52,7 +40,7 @@ func TestMemory(t *testing.T) {
 // TestXZ reads what the xz tool writes, with every check and with several
 // blocks.
 func TestXZ(t *testing.T) {
-	xz := tool(t, "xz")
+	xz := tooltest.Find(t, "xz")
 	var content []byte
 	for i := range 20000 {
 		content = fmt.Appendf(content, "%d ", i*i)

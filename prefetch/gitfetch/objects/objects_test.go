@@ -16,21 +16,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-)
 
-func tool(t testing.TB, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CAISSON_TOOLS") == "required" {
-			t.Fatal(err)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-}
+	"caisson/internal/tooltest"
+)
 
 func run(t testing.TB, dir, stdin string, args ...string) string {
 	t.Helper()
-	tool(t, args[0])
+	tooltest.Find(t, args[0])
 	c := exec.Command(args[0], args[1:]...)
 	c.Dir, c.Stdin = dir, strings.NewReader(stdin)
 	c.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b")
