@@ -115,7 +115,7 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 	}
 	for _, c := range []*cobra.Command{
 		newInspectCommand(ui), newExplainCommand(ui), newDiffCommand(ui), newMeasureCommand(ui), newBootCommand(ui), newPushCommand(ui),
-		newConvertCommand(ui), newSealCommand(ui), newResolveCommand(ui), newStoreCommand(ui),
+		newConvertCommand(ui), newSealCommand(ui), newResolveCommand(ui), newStoreCommand(ui), newTektonCommand(ui),
 	} {
 		c.GroupID = "look"
 		root.AddCommand(c)
