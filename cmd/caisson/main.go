@@ -115,13 +115,13 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 	}
 	for _, c := range []*cobra.Command{
 		newInspectCommand(ui), newExplainCommand(ui), newDiffCommand(ui), newMeasureCommand(ui), newBootCommand(ui), newPushCommand(ui),
-		newConvertCommand(ui), newSealCommand(ui), newResolveCommand(ui), newStoreCommand(ui), newTektonCommand(ui),
+		newConvertCommand(ui), newSealCommand(ui), newResolveCommand(ui), newStoreCommand(ui),
 	} {
 		c.GroupID = "look"
 		root.AddCommand(c)
 	}
 	root.AddCommand(
-		newDoctorCommand(ui), newHermetoCommand(ui), newSignBootCommand(ui), newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui), newSandboxCommand(ui),
+		newDoctorCommand(ui), newHermetoCommand(ui), newTektonCommand(ui), newSignBootCommand(ui), newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui), newSandboxCommand(ui),
 	)
 	root.SetHelpCommand(newHelpCommand(root))
 	root.InitDefaultCompletionCmd()
