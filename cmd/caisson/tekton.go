@@ -104,7 +104,7 @@ func runOffline(ctx context.Context, args []string) error {
 		return &quietError{exit.ExitCode()}
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.ENOSPC):
 		return &codeError{fmt.Errorf("running %s without the network: %w", args[0], err), exitError,
-			"user namespaces have to be allowed: securityContext.seccompProfile of a Kubernetes pod, has to allow unshare and clone; `caisson doctor` says more"}
+			"the step's securityContext.seccompProfile, and the node, have to allow user namespaces; `caisson doctor` says more"}
 	}
 	return err
 }
