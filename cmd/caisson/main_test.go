@@ -42,6 +42,10 @@ func TestMain(m *testing.M) {
 //	blamed REPORT FILE NAME...  the variations that a report blames for a file, in order, or "random"
 //	mkboot IMAGE                make a disk with two EFI programs, key.pem and cert.pem, as signboot_test.go says
 //	mkmeasured                  make an image, firmware and event logs, as measure_test.go says
+//	registry VAR                start a registry, as tekton_test.go says
+//	refuse VAR                  start a registry that refuses everybody
+//	task KIND CODE NAME=VALUE.. run a Tekton Task's steps in containers, as tekton_test.go says
+//	readenv VAR FILE            VAR becomes what a file has
 //	subst FILE NAME...          put the values of variables into a file that has them as $NAME
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -56,6 +60,7 @@ func TestScript(t *testing.T) {
 			"exits": cmdExits, "nostdout": cmdNoStdout, "mkrepo": cmdMakeRepo, "serve": cmdServe, "mkmeasured": cmdMakeMeasured, "edit": cmdEdit, "flip": cmdFlip,
 			"stored": cmdStored, "mkboot": cmdMakeBoot, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
 			"mktiny": cmdMakeTiny, "blamed": cmdBlamed, "servetls": cmdServeTLS, "servelogin": cmdServeLogin, "conforma": cmdConforma,
+			"registry": cmdRegistry, "refuse": cmdRefuse, "task": cmdTask, "readenv": cmdReadEnv,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -63,6 +68,9 @@ func TestScript(t *testing.T) {
 			}
 			if cond == "rpmbuild" {
 				return canMakeTiny(), nil
+			}
+			if cond == "tasks" {
+				return canRunTasks(), nil
 			}
 			return false, errors.New("unknown condition")
 		},

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"caisson/tekton"
+)
+
+func newTektonCommand(ui *ui) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "tekton",
+		Short: "Print the Tekton Tasks and the Pipeline that run the stages on Kubernetes",
+		Long: `Tekton prints a Task that does what the five stages and push do, or a Pipeline in
+which a second Task with a key of its own verifies the image before it is pushed.
+They run the container image that --image names by its digest, in which there
+have to be caisson and /bin/sh, and fetch no other program or script. Parameters and
+results have the names that Konflux, Conforma and Tekton Chains look for.
+
+Steps have no privileges. Logins, entitlements and keys are Secrets,
+mounted as files where they are needed: /etc/pki/entitlement, /secrets/redhat/offline-token
+and /secrets/prefetch for what a manifest names, ~/.docker/config.json for
+registries, as Tekton makes it of a service account's Secrets.
+
+Only the steps that fetch or send have a network; the others make namespaces
+without one, and the seccomp profile has to allow that: it is Unconfined there, or
+the node's own that --seccomp names.`,
+		Example: `  caisson tekton task --image quay.io/example/caisson@sha256:… | kubectl apply -f -
+  caisson tekton pipeline --image quay.io/example/caisson@sha256:… --bundle quay.io/example/tasks@sha256:…`,
+	}
+	for _, k := range []struct{ kind, short string }{
+		{"task", "The Task that does all of it"},
+		{"pipeline", "The Pipeline: build, verify in a Task of its own, push"},
+		{"build-task", "The Pipeline's first Task"},
+		{"verify-task", "The Pipeline's second Task, with the verifier's key"},
+		{"push-task", "The Pipeline's last Task"},
+	} {
+		c.AddCommand(newTektonPrintCommand(ui, k.kind, k.short))
+	}
+	c.AddCommand(newTektonUseCommand(ui), newTektonCreateCommand(ui), newTektonOfflineCommand(), newTektonTestOutputCommand(ui))
+	return c
+}
+
+func newTektonPrintCommand(ui *ui, kind, short string) *cobra.Command {
+	var o tekton.Options
+	c := &cobra.Command{
+		Use:   kind + " --image REF@sha256:HEX",
+		Short: short,
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			var out strings.Builder
+			if err := tekton.Print(&out, kind, o); err != nil {
+				return usageError{err}
+			}
+			return ui.result(func(w io.Writer) error {
+				_, err := io.WriteString(w, out.String())
+				return err
+			})
+		},
+	}
+	c.Flags().StringVar(&o.Image, "image", "", "Caisson's container image, by its digest")
+	c.Flags().StringVar(&o.Seccomp, "seccomp", "", "a seccomp profile of the nodes for the steps without the network, instead of none")
+	if kind == "pipeline" {
+		c.Flags().StringVar(&o.Bundle, "bundle", "", "the Tekton bundle that has the three Tasks, by its digest, instead of having them in the Pipeline")
+	}
+	require(c, "image")
+	return c
+}
+
+func newTektonOfflineCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "offline -- COMMAND [ARG...]",
+		Short:   "Run a command in a network namespace in which there is nothing",
+		Example: "  caisson tekton offline -- caisson build --out out",
+		Args:    cobra.MinimumNArgs(1),
+		RunE:    func(c *cobra.Command, args []string) error { return runOffline(c.Context(), args) },
+	}
+}
+
+// runOffline runs a command as the same user in a user namespace that owns a
+// network namespace with nothing in it.
+func runOffline(ctx context.Context, args []string) error {
+	c := exec.CommandContext(ctx, args[0], args[1:]...)
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
+	c.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}},
+	}
+	err := c.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() > 0:
+		return &quietError{exit.ExitCode()}
+	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.ENOSPC):
+		return &codeError{fmt.Errorf("running %s without the network: %w", args[0], err), exitError,
+			"the step's securityContext.seccompProfile, and the node, have to allow user namespaces; `caisson doctor` says more"}
+	}
+	return err
+}
+
+func newTektonTestOutputCommand(ui *ui) *cobra.Command {
+	return &cobra.Command{
+		Use:   "test-output DIR",
+		Short: "Print the result TEST_OUTPUT of what verify found",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := testedOutput(args[0])
+			if err == nil && s == "" {
+				err = fmt.Errorf("%s: there is no report of verify", filepath.Join(args[0], "report.json"))
+			}
+			if err == nil {
+				ui.print("%s", s)
+			}
+			return err
+		},
+	}
+}

@@ -1,0 +1,193 @@
+// Package tekton prints the Tekton Tasks and the Pipeline in which Caisson runs
+// on Kubernetes (tekton.dev/v1).
+//
+// # What is printed
+//
+//	task         all of it, in one Task: check of the lock, prefetch, build,
+//	             verification, signatures, push
+//	build-task   check of the lock, prefetch, build, the builder's signatures
+//	verify-task  a rebuild of its own, and a verdict by the verifier's own key
+//	push-task    image, statements and verdict, into a registry
+//	pipeline     the last three, one after the other: nothing is pushed to the
+//	             image's tag that has not been verified
+//
+// Between the three lie trusted artifacts as Konflux has them: a blob in the
+// repository of the image, named by its digest (ParseArtifact, Pack, Unpack).
+//
+// # Promise
+//
+// Nothing in it is fetched from elsewhere at run time but the one image, named by
+// digest, that has caisson in its PATH, and /bin/sh; no other program is called.
+// Parameters reach scripts as environment variables only, and secrets as files of
+// the steps that need them. Steps run as an ordinary user without
+// capabilities on a read-only root. Only those that fetch or send, which say
+// "with the network", have one: the others put Caisson into a network namespace
+// in which there is nothing, so that a signing key lies where nothing gets out.
+//
+// # Limits
+//
+// Namespaces are made by user namespaces, so the seccomp profile of the steps
+// without the network has to allow them: the runtime's own default does not. A
+// node that refuses them altogether cannot run these Tasks.
+package tekton
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+//go:embed templates
+var templates embed.FS
+
+// Options are what is printed depends on.
+type Options struct {
+	// Image is Caisson's container image, REGISTRY/REPO[:TAG]@sha256:HEX.
+	Image string
+	// Seccomp is the profile, a file below the node's folder for them, of the
+	// steps without the network. Without one these steps have no profile.
+	Seccomp string
+	// Bundle is where the Pipeline finds its Tasks, a Tekton bundle named by
+	// digest. Without one it has them in itself.
+	Bundle string
+}
+
+// task is a kind of Task, and what its template sees.
+type task struct {
+	kind, Name, Description string
+	Key                     string // the default name of the Secret with its signing key; empty for none
+	HandsOver               string // the result that names what it hands on; empty for none
+	steps                   []string
+	Image, Seccomp, Bundle  string
+}
+
+// Has tells whether the Task has a step.
+func (t task) Has(step string) bool { return slices.Contains(t.steps, step) }
+
+func tasks() []task {
+	return []task{
+		{kind: "task", Name: "caisson", Key: "caisson-builder",
+			Description: "Builds a confidential-VM image from its lock, verifies it by a rebuild, signs and pushes it.",
+			steps:       []string{"use-source", "prefetch", "build", "verify", "attest", "push"}},
+		{kind: "build-task", Name: "caisson-build", Key: "caisson-builder", HandsOver: "BUILD_ARTIFACT",
+			Description: "Builds a confidential-VM image from its lock, and signs its SBOM and provenance.",
+			steps:       []string{"use-source", "prefetch", "build", "attest"}},
+		{kind: "verify-task", Name: "caisson-verify", Key: "caisson-verifier", HandsOver: "VERDICT_ARTIFACT",
+			Description: "Verifies a confidential-VM image by a rebuild, and signs the verdict, a bad one too.",
+			steps:       []string{"use-source", "use-build", "prefetch", "verify"}},
+		{kind: "push-task", Name: "caisson-push",
+			Description: "Pushes a confidential-VM image with the builder's and the verifier's statements.",
+			steps:       []string{"use-build", "use-verdict", "push"}},
+	}
+}
+
+// pipelineKind is the kind that is no Task.
+const pipelineKind = "pipeline"
+
+// Kinds are what there is to print.
+func Kinds() []string {
+	var out []string
+	for _, t := range tasks() {
+		out = append(out, t.kind)
+	}
+	return append(out, pipelineKind)
+}
+
+// Print writes what a kind is, as YAML.
+func Print(w io.Writer, kind string, o Options) error {
+	if err := o.check(kind); err != nil {
+		return err
+	}
+	p := printer{o, template.New("")}
+	p.all.Funcs(template.FuncMap{"task": p.task, "spec": p.spec, "indent": indent})
+	if _, err := p.all.ParseFS(templates, "templates/*"); err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	name := "task.yaml.tmpl"
+	if kind == pipelineKind {
+		name = "pipeline.yaml.tmpl"
+	}
+	if err := p.all.ExecuteTemplate(&out, name, kind); err != nil {
+		return err
+	}
+	_, err := w.Write(out.Bytes())
+	return err
+}
+
+var profileRE = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$`)
+
+func (o Options) check(kind string) error {
+	if !slices.Contains(Kinds(), kind) {
+		return fmt.Errorf("%q: want one of %s", kind, strings.Join(Kinds(), ", "))
+	}
+	if err := pinned(o.Image); err != nil {
+		return fmt.Errorf("the image %q: %w", o.Image, err)
+	}
+	if o.Bundle != "" {
+		if kind != pipelineKind {
+			return fmt.Errorf("a bundle of Tasks is for the pipeline, not for %s", kind)
+		}
+		if err := pinned(o.Bundle); err != nil {
+			return fmt.Errorf("the bundle %q: %w", o.Bundle, err)
+		}
+	}
+	if o.Seccomp != "" && !profileRE.MatchString(o.Seccomp) {
+		return fmt.Errorf("the seccomp profile %q: want the path of a file below the node's folder of profiles", o.Seccomp)
+	}
+	return nil
+}
+
+// pinned refuses a reference without a digest.
+func pinned(ref string) error {
+	if _, err := name.NewDigest(ref, name.StrictValidation); err == nil {
+		return nil
+	}
+	if _, err := name.ParseReference(ref); err == nil && !strings.Contains(ref, "@") {
+		return errors.New("a tag can be moved: want REGISTRY/REPO@sha256:HEX")
+	}
+	return errors.New("want REGISTRY/REPO@sha256:HEX")
+}
+
+// printer fills the templates in.
+type printer struct {
+	o   Options
+	all *template.Template
+}
+
+// task is the Task of a kind.
+func (p printer) task(kind string) task {
+	all := tasks()
+	t := all[slices.IndexFunc(all, func(t task) bool { return t.kind == kind })]
+	t.Image, t.Bundle, t.Seccomp = p.o.Image, p.o.Bundle, "{type: Unconfined}"
+	if p.o.Seccomp != "" {
+		t.Seccomp = "{type: Localhost, localhostProfile: " + p.o.Seccomp + "}"
+	}
+	return t
+}
+
+func (p printer) spec(t task) (string, error) {
+	var out strings.Builder
+	err := p.all.ExecuteTemplate(&out, "spec.yaml.tmpl", t)
+	return out.String(), err
+}
+
+// indent moves lines to the right.
+func indent(by int, s string) string {
+	var out strings.Builder
+	for line := range strings.Lines(s) {
+		if strings.TrimSpace(line) != "" {
+			out.WriteString(strings.Repeat(" ", by))
+		}
+		out.WriteString(line)
+	}
+	return strings.TrimSuffix(out.String(), "\n")
+}
