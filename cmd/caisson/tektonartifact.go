@@ -19,7 +19,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/spf13/cobra"
 
-	"caisson/attest/oci"
 	"caisson/prefetch"
 	"caisson/tekton"
 )
@@ -85,7 +84,7 @@ func artifactError(err error, ref string) error {
 	if errors.As(err, &t) {
 		status = t.StatusCode
 	}
-	return registryError(&oci.Error{Ref: ref, Status: status, Err: err}, ref)
+	return registryError(&prefetch.RegistryError{Ref: ref, Status: status, Err: err}, ref)
 }
 
 type createOptions struct{ store, suffix string }
@@ -107,7 +106,7 @@ oci:REPO@sha256:HEX, into the file RESULT. The same content has the same name.`,
 }
 
 func runCreate(ctx context.Context, ui *ui, o *createOptions, args []string) error {
-	ref, err := oci.ParseRef(o.store)
+	ref, err := prefetch.ParseRef(o.store, "latest")
 	if err != nil {
 		return usageError{err}
 	}
