@@ -25,9 +25,13 @@ type ksSection struct {
 type ksCommand struct {
 	name string
 	args []string
-	text string
+	text string // to show it: without secrets
 	line int
 }
+
+// secretOption is an option whose value is, or may be, a secret: a password, a
+// passphrase, the key of a wireless network or of a subscription.
+var secretOption = regexp.MustCompile(`(--\S*(?:pass|secret|token|wpakey|wepkey|activation-key)[^\s=]*[= ])("[^"]*"|'[^']*'|\S+)`)
 
 // parseKickstart takes a kickstart apart, as pykickstart does.
 func parseKickstart(name string, b []byte) (commands []ksCommand, sections []ksSection, err error) {
@@ -56,9 +60,9 @@ func parseKickstart(name string, b []byte) (commands []ksCommand, sections []ksS
 		default:
 			words, err := shell.Fields(strings.ReplaceAll(trimmed, "$", `\$`), func(string) string { return "" })
 			if err != nil || len(words) == 0 {
-				return nil, nil, fmt.Errorf("%s:%d: %q: quotes that do not match", name, n, shorten(trimmed))
+				return nil, nil, fmt.Errorf("%s:%d: %q: quotes that do not match", name, n, shorten(word))
 			}
-			commands = append(commands, ksCommand{words[0], words[1:], trimmed, n})
+			commands = append(commands, ksCommand{words[0], words[1:], secretOption.ReplaceAllString(trimmed, "$1…"), n})
 		}
 	}
 	if in != nil {

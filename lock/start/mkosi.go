@@ -317,7 +317,8 @@ func (w *mkosiDraft) content(s *setting) {
 				w.epoch(s, v)
 				continue
 			}
-			w.note(s.line, "Environment="+e, "steps have a fixed environment: set it in the step that needs it")
+			name, _, _ := strings.Cut(e, "=") // its value may be a secret
+			w.note(s.line, "Environment="+name, "steps have a fixed environment: set it in the step that needs it")
 		}
 	case "Initrds", "KernelModulesInitrd", "KernelModulesInclude", "KernelModulesInitrdInclude", "KernelModules":
 		w.note(s.line, s.String(), "the initrd is made of sets.initrd: its packages, and the modules that are named there")

@@ -2,6 +2,7 @@ package start
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -55,6 +56,9 @@ func TestFrom(t *testing.T) {
 			}
 			if _, err := lock.ParseManifest("caisson.yaml", d.Manifest); err != nil {
 				t.Errorf("%v\n%s", err, d.Manifest)
+			}
+			if all := fmt.Sprintf("%s%s", d.Manifest, d.Notes); strings.Contains(all, "secret123") {
+				t.Errorf("a secret is told: %s", all)
 			}
 			var notes strings.Builder
 			for _, n := range d.Notes {
@@ -118,7 +122,7 @@ func TestBroken(t *testing.T) {
 		{"a.ks", "lang C.UTF-8\n%packages\nbash\n", `a\.ks:2: %packages has no %end`},
 		{"a.ks", "text\n%end\n", `a\.ks:2: %end, and no section is open`},
 		{"a.ks", "text\n%pakages\n%end\n", `a\.ks:2: "%pakages" is no section`},
-		{"a.ks", "rootpw \"x\n", `a\.ks:1: .*quotes`},
+		{"a.ks", "rootpw \"x\n", `a\.ks:1: "rootpw": quotes`},
 		{"mkosi.conf", "[Content]\nPackages\n", `mkosi\.conf:2: "Packages" is neither`},
 		{"mkosi.conf", "Packages=a\n", `mkosi\.conf:1: .*before the first`},
 		{"mkosi.conf", "[Content]\n  bash\n", `mkosi\.conf:2: a line that goes on`},
