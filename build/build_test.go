@@ -74,6 +74,7 @@ func TestBuild(t *testing.T) {
 	t.Run("Reuse", func(t *testing.T) { testReuse(t, d) })
 	t.Run("Unread", func(t *testing.T) { testUnread(t, d) })
 	t.Run("Interrupted", func(t *testing.T) { testInterrupted(t, d) })
+	t.Run("Removed", func(t *testing.T) { testRemoved(t, d) })
 	t.Run("Store", func(t *testing.T) { testStore(t, d) })
 	t.Run("Layers", func(t *testing.T) { testLayers(t, d) })
 	t.Run("Conditions", func(t *testing.T) { testConditions(t, d) })

@@ -66,6 +66,7 @@ type disk struct {
 
 	ukiPath       string // on the ESP
 	vendorCmdline string // in a vendor's UKI
+	stubVersion   int    // major, of the UKI; 0 where it is not known
 	espFiles      []espFile
 	signed        []SignedProgram
 	sums          []File      // of the ESP, without their accounts

@@ -176,6 +176,9 @@ cp -a %s/. %%{buildroot}
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := removeAll(filepath.Dir(spec)); err != nil { // rpmbuild leaves a copy of the tree
+		t.Fatal(err)
+	}
 	d.addRPM(t, set, name, b)
 }
 

@@ -22,6 +22,12 @@ import (
 // the ESP stays as it is.
 const loaderConf = "timeout 0\neditor no\nauto-entries no\nauto-firmware no\nrandom-seed-mode off\n"
 
+// firstReadOnlySeed is the first version of systemd's EFI programs that leave
+// random numbers alone where their seed on the ESP is read-only. Else the stub
+// would keep a secret in the machine's variables and the ESP, and add it to the
+// initrd: what is measured would be another on each machine.
+const firstReadOnlySeed = 262
+
 // espFile is a file of the ESP. What depends on the root hash is made last:
 // until then, it is planned.
 type espFile struct {
@@ -71,6 +77,11 @@ func (d *disk) planESP(root *installed) error {
 		return err
 	}
 	files = append(files, image)
+	if d.stubVersion >= firstReadOnlySeed {
+		seed := esp.Bytes("loader/random-seed", nil)
+		seed.ReadOnly = true
+		files = append(files, espFile{File: seed, how: assembled(nil)})
+	}
 	if d.image.Verity == lock.VerityAddon {
 		addon, err := d.addon(root)
 		if err != nil {

@@ -520,3 +520,34 @@ func TestKernelTraits(t *testing.T) {
 		}
 	}
 }
+
+// TestReadOnlySeed has a stub that would add a secret to the initrd kept from it,
+// and one that would not have it left alone.
+func TestReadOnlySeed(t *testing.T) {
+	for version, want := range map[string]bool{"262-1": true, "257-1": false} {
+		stub := []byte(calledProgram("a stub"))
+		copy(stub[0x400+512:], "#### LoaderInfo: systemd-stub "+version+" ####\x00")
+		tools := append([]file{{path: testStub, mode: 0o644, content: string(stub)}}, toolPrograms()[1:]...)
+		d, err := assembleWay(t, way{tools: tools, verity: lock.VerityUKI})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(filepath.Join(d.work, d.imageName()+".raw"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		st, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, files, _, err := ReadESP(f, st.Size())
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(files, func(f esp.File) bool { return f.Path == "loader/random-seed" })
+		if (i >= 0) != want || want && (!files[i].ReadOnly || files[i].Content.Size() != 0) {
+			t.Errorf("%s: got %+v", version, files)
+		}
+	}
+}

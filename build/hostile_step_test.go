@@ -117,7 +117,7 @@ func testFullDisk(t *testing.T, d *distro) {
 		got := condition{umask: "022"}.build(t, d, "CAISSON_TEST_DISK="+mb, "CAISSON_TEST_ANY_SPACE=yes")
 		stage, rest, ok := strings.Cut(strings.TrimPrefix(got, "last begun: "), "\n")
 		if strings.Contains(got, "tiny.qcow2\n") {
-			if len(stages) < 5 {
+			if len(stages) < 4 { // while the outputs are written, roots and tools are removed
 				t.Errorf("only these stages had a full disk: %v", stages)
 			}
 			break
@@ -213,12 +213,14 @@ func testKilledAnywhere(t *testing.T, d *distro) {
 		time.Sleep(after)
 		_ = cmd.Process.Signal(sig)
 		_ = cmd.Wait()
+		status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		unheeded := status.Signaled() // killed, or ended before it could listen
 		wait(t, fmt.Sprintf("processes to be gone %s after %s", sig, after), func() bool { return !mounted(t, out) })
 		left := names(t, out)
 		finished := slices.Contains(left, "tiny.qcow2")
 		for _, name := range left {
 			if strings.HasPrefix(name, workPrefix) {
-				if sig != syscall.SIGKILL {
+				if !unheeded {
 					t.Errorf("%s after %s left %s", sig, after, name)
 				}
 			} else if !finished {

@@ -2,7 +2,9 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -76,6 +78,9 @@ func (b *builder) addModules(ctx context.Context, root, initrd *installed, versi
 		}
 		*text = string(b)
 	}
+	if err := index.check(lock.SetRoot); err != nil {
+		return err
+	}
 	files, err := index.closure(b.initrdModules())
 	if err != nil {
 		return err
@@ -106,6 +111,13 @@ func (b *builder) addModules(ctx context.Context, root, initrd *installed, versi
 		return err
 	}
 	initrd.seen = res.Files
+	made, err := os.ReadFile(filepath.Join(initrd.dir, dir, "modules.alias"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := index.among(files, string(made)).check(lock.SetInitrd); err != nil {
+		return err
+	}
 	return initrd.ledger.step(generated("depmod"))
 }
 

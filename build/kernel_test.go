@@ -46,3 +46,25 @@ func TestModuleClosure(t *testing.T) {
 		}
 	}
 }
+
+// TestUnreadableModules has a depmod that could not read compressed modules.
+func TestUnreadableModules(t *testing.T) {
+	const dep, alias = "kernel/a.ko.xz:\nkernel/b.ko.xz:\n", "# Aliases\nalias pci:x a\n"
+	for _, tt := range []struct {
+		name  string
+		x     *moduleIndex
+		wants string
+	}{
+		{"well", &moduleIndex{dep: dep, alias: alias}, ""},
+		{"no library", &moduleIndex{dep: dep, alias: "# Aliases\n"}, "found nothing in a.ko.xz and the other modules: add the library that its kmod reads .xz files by"},
+		{"not compressed", &moduleIndex{dep: "kernel/a.ko:\n"}, ""},
+		{"initrd, well", (&moduleIndex{dep: dep, alias: alias}).among([]string{"kernel/a.ko.xz"}, alias), ""},
+		{"initrd, no library", (&moduleIndex{dep: dep, alias: alias}).among([]string{"kernel/a.ko.xz"}, ""), "depmod of the set set found nothing in a.ko.xz"},
+		{"initrd, nothing to find", (&moduleIndex{dep: dep, alias: alias}).among([]string{"kernel/b.ko.xz"}, ""), ""},
+	} {
+		err := tt.x.check("set")
+		if (err == nil) != (tt.wants == "") || err != nil && !strings.Contains(err.Error(), tt.wants) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.wants)
+		}
+	}
+}

@@ -70,6 +70,36 @@ func (x *moduleIndex) closure(names []string) ([]string, error) {
 	return slices.Sorted(maps.Keys(want)), nil
 }
 
+// check is the error where depmod of that set could not read the modules: kmod
+// takes those for empty that are compressed in a way that it has no library
+// for, says nothing, and would load none of them.
+func (x *moduleIndex) check(set string) error {
+	for line := range strings.Lines(x.dep) {
+		file, _, _ := strings.Cut(line, ":")
+		kind := path.Ext(file)
+		if kind == ".ko" || strings.Contains(x.alias, "\nalias ") || strings.HasPrefix(x.alias, "alias ") {
+			continue
+		}
+		return fmt.Errorf("depmod of the %s set found nothing in %s and the other modules: add the library that its kmod reads %s files by, such as xz-libs, liblzma5 or libzstd1", set, path.Base(file), kind)
+	}
+	return nil
+}
+
+// among is the index of some of the modules, with what an initrd's depmod says
+// of them; without that of modules that the root's says nothing of either.
+func (x *moduleIndex) among(files []string, alias string) *moduleIndex {
+	some := &moduleIndex{alias: alias}
+	for line := range strings.Lines(x.alias) {
+		words := strings.Fields(line)
+		for _, f := range files {
+			if len(words) == 3 && words[0] == "alias" && words[2] == moduleName(f) {
+				some.dep += f + ":\n"
+			}
+		}
+	}
+	return some
+}
+
 // softDependencies are the names that modules want beside them, by module:
 // lines of "softdep MODULE pre: NAME… post: NAME…".
 func (x *moduleIndex) softDependencies() map[string][]string {

@@ -12,16 +12,20 @@ import (
 )
 
 // Names of the scratch space: of its definition for systemd-repart, in a folder
-// where systemd-repart.service does not look, of its partition and mapping, of
-// its unit and of the key, whose folder is there as long as the unit.
+// where systemd-repart.service does not look, of its partition and mapping, and
+// of its unit.
 const (
 	scratchDefinitions = "usr/lib/caisson/scratch.repart.d"
 	scratchLabel       = "caisson-scratch"
 	scratchUnit        = "caisson-scratch.service"
-	scratchRuntime     = "caisson-scratch"
-	scratchKey         = "/run/" + scratchRuntime + "/key"
 	systemUnits        = "usr/lib/systemd/system/"
 )
+
+// scratchCipher is how it is encrypted: dm-crypt without a header, as
+// crypttab(5) has it, by a key that the kernel alone ever has. Whoever has the
+// disk while the machine runs could have a header say another cipher, or none,
+// between being written and being read (CVE-2025-59054, CVE-2025-58356).
+const scratchCipher = "plain,cipher=aes-xts-plain64,size=512,headless"
 
 // scratchPartition is the partition's device, by udev's link.
 const scratchPartition = "/dev/disk/by-partlabel/" + scratchLabel
@@ -35,12 +39,12 @@ const scratchWait = "[Unit]\nRequires=" + scratchUnit + "\nJobTimeoutSec=infinit
 func scratchType() gpt.GUID { return gpt.FromBytes(derive("scratch partition")) }
 
 // scratchPrograms are the paths of what makes the scratch space at boot.
-type scratchPrograms struct{ repart, udevadm, dd, cryptsetup string }
+type scratchPrograms struct{ repart, udevadm, mkfs, cryptsetup string }
 
 // writeScratch writes what makes scratch space when the image boots, and
 // returns a line for each file. Each boot makes it anew: of the key, which is
-// in memory alone, nothing is left when the machine is switched off. Where it
-// cannot be made, the machine boots without.
+// in the kernel alone, nothing is left when the machine is switched off. Where
+// it cannot be made, the machine boots without.
 func (i *installed) writeScratch(s *lock.Scratch) ([]string, error) {
 	if s == nil {
 		return nil, nil
@@ -79,7 +83,6 @@ func (i *installed) scratchPrograms(s *lock.Scratch) (p scratchPrograms, err err
 		dirs []string
 		from string
 	}
-	var mkfs string
 	from := "e2fsprogs"
 	if s.Format == lock.ScratchXFS {
 		from = "xfsprogs"
@@ -87,10 +90,10 @@ func (i *installed) scratchPrograms(s *lock.Scratch) (p scratchPrograms, err err
 	all := []wanted{
 		{&p.repart, "systemd-repart", bin, "systemd, systemd-udev or systemd-repart"},
 		{&p.udevadm, "udevadm", bin, "udev or systemd-udev"},
-		{&mkfs, "mkfs." + s.Format, bin, from},
+		{&p.mkfs, "mkfs." + s.Format, bin, from},
 	}
 	if s.Encrypt == lock.EncryptKey {
-		all = append(all, wanted{&p.dd, "dd", bin, "coreutils"}, wanted{
+		all = append(all, wanted{
 			&p.cryptsetup, "systemd-cryptsetup", append([]string{"usr/lib/systemd", "lib/systemd"}, bin...), "systemd, systemd-udev or systemd-cryptsetup",
 		})
 	}
@@ -127,30 +130,30 @@ func (i *installed) scratchMount(mount string) error {
 	return nil
 }
 
-// scratchDefinition is as repart.d(5) has it. What is left of the last boot
-// cannot be read again, so it is of those that --factory-reset deletes.
+// scratchDefinition is as repart.d(5) has it. What is left of the last boot is
+// of those that --factory-reset deletes. An encrypted file system is none that
+// systemd-repart could make.
 func scratchDefinition(s *lock.Scratch) string {
-	encrypt := "off"
-	if s.Encrypt == lock.EncryptKey {
-		encrypt = "key-file"
+	format := ""
+	if s.Encrypt == lock.EncryptNo {
+		format = "Format=" + s.Format + "\n"
 	}
-	return fmt.Sprintf("[Partition]\nType=%s\nLabel=%s\nSizeMinBytes=%d\nFormat=%s\nEncrypt=%s\nFactoryReset=yes\n",
-		strings.ToLower(scratchType().String()), scratchLabel, s.Size, s.Format, encrypt)
+	return fmt.Sprintf("[Partition]\nType=%s\nLabel=%s\nSizeMinBytes=%d\n%sFactoryReset=yes\n",
+		strings.ToLower(scratchType().String()), scratchLabel, s.Size, format)
 }
 
 // scratchService makes the partition on the disk of the root, which
 // systemd-repart finds by itself, below dm-verity and overlay too.
 func scratchService(s *lock.Scratch, p scratchPrograms) string {
-	var commands []string
-	repart := p.repart + " --dry-run=no --factory-reset=yes --seed=random --definitions=/" + scratchDefinitions
-	if s.Encrypt == lock.EncryptKey {
-		commands = append(commands, fmt.Sprintf("%s if=/dev/urandom of=%s bs=64 count=1 iflag=fullblock status=none", p.dd, scratchKey))
-		repart += " --key-file=" + scratchKey
+	commands := []string{
+		p.repart + " --dry-run=no --factory-reset=yes --seed=random --definitions=/" + scratchDefinitions,
+		fmt.Sprintf("%s wait --settle --timeout=60 %s", p.udevadm, scratchPartition),
 	}
-	commands = append(commands, repart, fmt.Sprintf("%s wait --settle --timeout=60 %s", p.udevadm, scratchPartition))
 	stop := ""
 	if s.Encrypt == lock.EncryptKey {
-		commands = append(commands, fmt.Sprintf("%s attach %s %s %s luks,headless", p.cryptsetup, scratchLabel, scratchPartition, scratchKey))
+		commands = append(commands,
+			fmt.Sprintf("%s attach %s %s /dev/urandom %s", p.cryptsetup, scratchLabel, scratchPartition, scratchCipher),
+			fmt.Sprintf("%s %s %s", p.mkfs, scratchQuiet(s.Format), scratchDevice(s)))
 		stop = fmt.Sprintf("ExecStop=%s detach %s\n", p.cryptsetup, scratchLabel)
 	}
 	return `[Unit]
@@ -165,10 +168,16 @@ Before=shutdown.target
 Type=oneshot
 RemainAfterExit=yes
 TimeoutStartSec=15min
-UMask=0077
-RuntimeDirectory=` + scratchRuntime + `
-RuntimeDirectoryMode=0700
 ExecStart=` + strings.Join(commands, "\nExecStart=") + "\n" + stop
+}
+
+// scratchQuiet are the options of the mkfs of a format: it asks nothing, and
+// whatever the key has made of the disk is no file system that it would spare.
+func scratchQuiet(format string) string {
+	if format == lock.ScratchXFS {
+		return "-q -f"
+	}
+	return "-q -F"
 }
 
 // scratchMountUnit is wanted, and not required, by local-fs.target, so that a

@@ -32,7 +32,7 @@ func scratchRoot(t *testing.T, s lock.Scratch, more ...file) (*installed, error)
 
 func scratchFiles() []file {
 	return []file{
-		{path: "usr/bin/systemd-repart", mode: 0o755}, {path: "usr/bin/udevadm", mode: 0o755}, {path: "usr/bin/dd", mode: 0o755},
+		{path: "usr/bin/systemd-repart", mode: 0o755}, {path: "usr/bin/udevadm", mode: 0o755},
 		{path: "usr/sbin/mke2fs", mode: 0o755}, {path: "usr/sbin/mkfs.ext4", mode: os.ModeSymlink, content: "mke2fs"},
 		{path: "usr/lib/systemd/systemd-cryptsetup", mode: 0o755},
 	}
@@ -46,11 +46,11 @@ func TestScratch(t *testing.T) {
 	}
 	const units = "usr/lib/systemd/system/"
 	for p, want := range map[string]string{
-		"usr/lib/caisson/scratch.repart.d/50-scratch.conf": "Type=" + strings.ToLower(scratchType().String()) + "\nLabel=caisson-scratch\nSizeMinBytes=1073741824\nFormat=ext4\nEncrypt=key-file\nFactoryReset=yes\n",
-		units + "caisson-scratch.service": "\nExecStart=/usr/bin/dd if=/dev/urandom of=/run/caisson-scratch/key bs=64 count=1 iflag=fullblock status=none\n" +
-			"ExecStart=/usr/bin/systemd-repart --dry-run=no --factory-reset=yes --seed=random --definitions=/usr/lib/caisson/scratch.repart.d --key-file=/run/caisson-scratch/key\n" +
+		"usr/lib/caisson/scratch.repart.d/50-scratch.conf": "Type=" + strings.ToLower(scratchType().String()) + "\nLabel=caisson-scratch\nSizeMinBytes=1073741824\nFactoryReset=yes\n",
+		units + "caisson-scratch.service": "\nExecStart=/usr/bin/systemd-repart --dry-run=no --factory-reset=yes --seed=random --definitions=/usr/lib/caisson/scratch.repart.d\n" +
 			"ExecStart=/usr/bin/udevadm wait --settle --timeout=60 /dev/disk/by-partlabel/caisson-scratch\n" +
-			"ExecStart=/usr/lib/systemd/systemd-cryptsetup attach caisson-scratch /dev/disk/by-partlabel/caisson-scratch /run/caisson-scratch/key luks,headless\n" +
+			"ExecStart=/usr/lib/systemd/systemd-cryptsetup attach caisson-scratch /dev/disk/by-partlabel/caisson-scratch /dev/urandom plain,cipher=aes-xts-plain64,size=512,headless\n" +
+			"ExecStart=/usr/sbin/mkfs.ext4 -q -F /dev/mapper/caisson-scratch\n" +
 			"ExecStop=/usr/lib/systemd/systemd-cryptsetup detach caisson-scratch\n",
 		units + `dev-mapper-caisson\x2dscratch.device.d/50-caisson.conf`: "Requires=caisson-scratch.service\nJobTimeoutSec=infinity\n",
 		units + `var-lib-pods\x2d1.mount`:                                "\nWhat=/dev/mapper/caisson-scratch\nWhere=/var/lib/pods-1\nType=ext4\n",
@@ -70,12 +70,15 @@ func TestScratch(t *testing.T) {
 		t.Errorf("the folder is %+v", e)
 	}
 	s.Encrypt, s.Mount = lock.EncryptNo, "/var/lib/spool" // which the root has
-	if root, err = scratchRoot(t, s, scratchFiles()[:5]...); err != nil {
+	if root, err = scratchRoot(t, s, scratchFiles()[:4]...); err != nil {
 		t.Fatal(err)
 	}
 	service, err := root.tree.ReadFile(units + "caisson-scratch.service")
-	if err != nil || strings.Contains(string(service), "key") || strings.Contains(string(service), "cryptsetup") {
+	if err != nil || strings.Contains(string(service), "mkfs") || strings.Contains(string(service), "cryptsetup") {
 		t.Errorf("got %s, %v", service, err)
+	}
+	if b, err := root.tree.ReadFile("usr/lib/caisson/scratch.repart.d/50-scratch.conf"); err != nil || !strings.Contains(string(b), "\nFormat=ext4\n") {
+		t.Errorf("got %s, %v", b, err)
 	}
 	mount, err := root.tree.ReadFile(units + "var-lib-spool.mount")
 	if err != nil || !strings.Contains(string(mount), "What=/dev/disk/by-partlabel/caisson-scratch\n") {
@@ -95,9 +98,9 @@ func TestScratchFailures(t *testing.T) {
 		want  string
 	}{
 		{"no repart", good, all[1:], "image.scratch: the root has no systemd-repart, which makes it at boot"},
-		{"no mkfs", good, append(all[:3:3], all[5]), "the root has no mkfs.ext4, which makes it at boot: add the package that has it (e2fsprogs) to the root set"},
+		{"no mkfs", good, append(all[:2:2], all[4]), "the root has no mkfs.ext4, which makes it at boot: add the package that has it (e2fsprogs) to the root set"},
 		{"another mkfs", xfs, all, "the root has no mkfs.xfs, which makes it at boot: add the package that has it (xfsprogs) to the root set"},
-		{"no cryptsetup", good, all[:5], "the root has no systemd-cryptsetup"},
+		{"no cryptsetup", good, all[:4], "the root has no systemd-cryptsetup"},
 		{"files below it", good, append(all, file{path: "var/lib/pods/a/b", mode: 0o644}), "image.scratch.mount: the root has /var/lib/pods/a/b, which could not be reached behind /var/lib/pods"},
 		{"a file in its place", good, append(all, file{path: "var/lib/pods", mode: 0o644}), "image.scratch.mount: /var/lib/pods is no folder in the root"},
 	} {

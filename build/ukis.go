@@ -40,6 +40,7 @@ func (d *disk) vendorUKI(root *installed) (espFile, error) {
 		return espFile{}, fmt.Errorf("/%s: %w", f.path, err)
 	}
 	if stub, err := im.StubVersion(); err == nil {
+		d.stubVersion, _ = majorVersion(stub)
 		if err := d.checkVendorTree(stub); err != nil {
 			return espFile{}, fmt.Errorf("/%s: %w", f.path, err)
 		}
@@ -74,6 +75,13 @@ func (d *disk) ownUKI(root *installed) (espFile, error) {
 	stub, err := d.bootFile(root, fileStub, d.boots().Files.Stub)
 	if err != nil {
 		return espFile{}, err
+	}
+	im, err := uki.Read(stub.content, stub.content.Size())
+	if err != nil {
+		return espFile{}, fmt.Errorf("reading the stub: %w", err)
+	}
+	if version, err := im.StubVersion(); err == nil {
+		d.stubVersion, _ = majorVersion(version)
 	}
 	sections, kernel, err := d.ukiSections(root, stub)
 	if err != nil {

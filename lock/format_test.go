@@ -132,7 +132,7 @@ func TestParseEdited(t *testing.T) {
 		{"\"priority\": 10,", "\"priority\": 1.5,", "l:36: repos.priority: want a whole number, got number 1.5"},
 		{"\"epoch\": 1700000000", "\"epoch\": true", "l:12: epoch: want a whole number, got bool"},
 		{"\"manifest\": \"sha", "\"manifest\": 5, \"x\": \"sha", "l:5: manifest: want a string, got number"},
-		{"\"revision\": 2,", "\"revision\": 0,", "l: revision 0: want 1 or more"},
+		{"\"revision\": 3,", "\"revision\": 0,", "l: revision 0: want 1 or more"},
 		{"\"name\": \"podvm\"", "\"name\": \"Pod\"", `l: name "Pod": want lower-case letters, digits, '.', '_' and '-'`},
 		{"\"epoch\": 1700000000", "\"epoch\": -1", "l: epoch -1: want seconds since 1970, at most 4294967295"},
 	} {

@@ -35,7 +35,7 @@ const Version = 1
 // Revision names the bytes that Caisson's own code makes of a lock: writers,
 // compressors, normalisation. It rises whenever the same lock would give
 // another image, and a Caisson of another revision refuses the lock.
-const Revision = 2
+const Revision = 3
 
 // Lock is every input of an image, pinned, and what is made of them.
 type Lock struct {

@@ -23,11 +23,11 @@ const (
 	ScratchExt4 = "ext4"
 	ScratchXFS  = "xfs"
 
-	EncryptKey = "key" // by a random key that is not kept
+	EncryptKey = "key" // by a random key of each boot that is kept nowhere, without a header
 	EncryptNo  = "no"
 )
 
-// minScratch is what either file system and the header before it have room in.
+// minScratch is what either file system has room in.
 const minScratch = 512 << 20
 
 // ManifestScratch is scratch space; see Scratch. Unless given, Size is 512MiB,

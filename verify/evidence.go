@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 
 	"caisson/build"
 	"caisson/build/sandbox"
@@ -33,11 +34,14 @@ func (v *verification) checkEvidence(name, dir string) *build.Evidence {
 		v.check(name, Failed, "%v", err)
 		return &ev
 	}
-	refused := ""
+	besides := ""
 	if n := attempts(&ev); n > 0 {
-		refused = fmt.Sprintf("; %d attempts to reach a network were refused and recorded, which the lock allows", n)
+		besides = fmt.Sprintf("; %d attempts to reach a network were refused and recorded, which the lock allows", n)
 	}
-	v.check(name, Passed, "%d steps, each without a network and with the locked inputs only%s", len(ev.Steps), refused)
+	if len(ev.Reused) > 0 {
+		besides += fmt.Sprintf("; an earlier build's results were taken for %s", strings.Join(ev.Reused, ", "))
+	}
+	v.check(name, Passed, "%d steps, each without a network and with the locked inputs only%s", len(ev.Steps), besides)
 	return &ev
 }
 

@@ -44,6 +44,7 @@ func TestEvidence(t *testing.T) {
 		{"sound", false, func(*build.Evidence) {}, Passed, "1 steps, each without a network and with the locked inputs only"},
 		{"an attempt", false, attempt, Failed, `step "one": /usr/bin/curl tried to reach 192.0.2.7:443`},
 		{"an attempt that is allowed", true, attempt, Passed, "3 attempts to reach a network were refused and recorded, which the lock allows"},
+		{"a step of an earlier build", false, func(ev *build.Evidence) { ev.Reused = []string{"one"} }, Passed, "an earlier build's results were taken for one"},
 		{"another lock", false, func(ev *build.Evidence) { ev.Lock = digest.Of(nil) }, Failed, "another lock"},
 		{"a changed input", false, func(ev *build.Evidence) { ev.Inputs.After = "x" }, Failed, "the inputs were"},
 		{"no step", false, func(ev *build.Evidence) { ev.Steps = nil }, Failed, "no step"},

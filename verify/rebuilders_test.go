@@ -134,7 +134,35 @@ func TestRestsOn(t *testing.T) {
 
 // TestNoEvidence wants a rebuild that left no evidence not to count.
 func TestNoEvidence(t *testing.T) {
+	v := rebuiltInto(t, "")
+	passOthers(v)
+	if v.decide(); v.report.Verdict != NotVerified || v.report.Reason != "evidence of the rebuild could not be checked: the rebuild left no evidence.json" {
+		t.Errorf("got %s (%s)", v.report.Verdict, v.report.Reason)
+	}
+}
+
+// A rebuild in which a step did not run has shown nothing of that step.
+func TestRebuildReused(t *testing.T) {
+	v := rebuiltInto(t, `{"version": 1, "reused": ["step 1: run"]}`)
+	want := Check{Name: "rebuild", Status: Failed, Detail: "step 1: run did not run again"}
+	if !slices.Contains(v.report.Checks, want) {
+		t.Errorf("got %+v, want %+v", v.report.Checks, want)
+	}
+	if v.decide(); v.report.Verdict == Identical || v.report.Verdict == Equivalent {
+		t.Errorf("got %s", v.report.Verdict)
+	}
+}
+
+// rebuiltInto has compared an image with a rebuild that left the same bytes and
+// that evidence, none where it is empty.
+func rebuiltInto(t *testing.T, evidence string) *verification {
+	t.Helper()
 	dir := t.TempDir()
+	if evidence != "" {
+		if err := os.WriteFile(filepath.Join(dir, evidenceFile), []byte(evidence), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	image := filepath.Join(dir, "x.raw")
 	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -143,7 +171,7 @@ func TestNoEvidence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	t.Cleanup(func() { d.Close() })
 	v := &verification{
 		Options: Options{Lock: &lock.Lock{Name: "x", Arches: []string{"x86_64"}}, Arch: "x86_64", Image: image, Rebuild: noBuild},
 		disk:    d, report: &Report{}, rebuildDir: dir,
@@ -154,8 +182,5 @@ func TestNoEvidence(t *testing.T) {
 	if err := v.rebuilt(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	passOthers(v)
-	if v.decide(); v.report.Verdict != NotVerified || v.report.Reason != "evidence of the rebuild could not be checked: the rebuild left no evidence.json" {
-		t.Errorf("got %s (%s)", v.report.Verdict, v.report.Reason)
-	}
+	return v
 }

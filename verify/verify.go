@@ -170,7 +170,11 @@ func (v *verification) readAndRebuild(ctx context.Context) error {
 		ctx, stop = context.WithCancel(ctx)
 		made = v.start(ctx, c)
 		// It is over before its folder is removed.
-		defer func() { stop(); _ = <-made }()
+		defer func() {
+			stop()
+			for range made { // until it is closed
+			}
+		}()
 	}
 	v.say("reading the image")
 	var err error
@@ -304,6 +308,9 @@ func (v *verification) rebuilt(ctx context.Context, err error) error {
 	v.seen = v.checkEvidence("evidence of the rebuild", v.rebuildDir)
 	if last := &v.report.Checks[len(v.report.Checks)-1]; last.Status == NotAsked {
 		last.Status, last.Detail = NotChecked, "the rebuild left no "+evidenceFile
+	}
+	if v.seen != nil && len(v.seen.Reused) > 0 {
+		v.check("rebuild", Failed, "%s did not run again", strings.Join(v.seen.Reused, ", "))
 	}
 	if err := v.compare(ctx, again); err != nil {
 		return err

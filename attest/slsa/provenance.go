@@ -79,9 +79,11 @@ type evidence struct {
 	CanariesThrough int    `json:"canariesThrough"`
 	// InputsUnchanged says that the inputs were after the last step what they were
 	// before the first.
-	InputsUnchanged bool     `json:"inputsUnchanged"`
-	UnusedInputs    int      `json:"unusedInputs"`
-	Kernels         []string `json:"kernels,omitempty"`
+	InputsUnchanged bool `json:"inputsUnchanged"`
+	UnusedInputs    int  `json:"unusedInputs"`
+	// ReusedSteps did not run: their results are an earlier build's.
+	ReusedSteps []string `json:"reusedSteps,omitempty"`
+	Kernels     []string `json:"kernels,omitempty"`
 }
 
 // Provenance is the statement of what an image was made from and how.
@@ -245,6 +247,7 @@ func summary(e *build.Evidence) evidence {
 		Steps:           len(e.Steps),
 		InputsUnchanged: e.Inputs.Before != "" && e.Inputs.Before == e.Inputs.After,
 		UnusedInputs:    len(e.Unused),
+		ReusedSteps:     e.Reused,
 	}
 	for i := range e.Steps {
 		step := &e.Steps[i]

@@ -182,6 +182,11 @@ func SBOM(image Image, write func(io.Writer) error) (statement, document []byte,
 	return b.Bytes(), b.Bytes()[start:end:end], nil
 }
 
+// counter counts the bytes that are written to it.
+type counter int
+
+func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return len(p), nil }
+
 // Signature is the statement that the signer stands for the image.
 func Signature(image Image) ([]byte, error) {
 	if image.Manifest.IsZero() {
@@ -189,11 +194,6 @@ func Signature(image Image) ([]byte, error) {
 	}
 	return marshal(image, TypeSignature, struct{}{})
 }
-
-// counter counts the bytes that are written to it.
-type counter int
-
-func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return len(p), nil }
 
 // marshal writes a statement in its canonical form.
 func marshal(image Image, predicateType string, predicate any) ([]byte, error) {

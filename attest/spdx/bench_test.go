@@ -63,8 +63,8 @@ func attested(ctx context.Context, s spdx.Subject, signer sign.Signer) (statemen
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	image := slsa.File(s.Disk.Name, s.Disk.SHA256)
-	if statement, document, err = slsa.SBOM(slsa.Image{File: image}, doc.Write); err != nil {
+	image := slsa.Image{File: slsa.File(s.Disk.Name, s.Disk.SHA256)}
+	if statement, document, err = slsa.SBOM(image, doc.Write); err != nil {
 		return nil, nil, nil, err
 	}
 	bundle, err = signer.Bundle(ctx, statement)

@@ -34,6 +34,7 @@
 //	package BUILD_TOOL_OF image            the tools set and toolchains
 //	package BUILD_DEPENDENCY_OF image      sources, modules, crates, files, folders
 //	package DEPENDENCY_MANIFEST_OF image   the lock
+//	package CONTAINS package               an OCI image, and what its own SBOM lists: that one's word, and no more
 //	package OTHER image                    repository metadata, keys
 //
 // A package of which the image has files is one with analysed files: its
@@ -108,8 +109,8 @@ type Subject struct {
 	PURL string
 	// Files are all files of the image: files.json.
 	Files []build.File
-	// Facts gives what only the input itself says, for RPMs, Go modules and crates
-	// that serve the image.
+	// Facts gives what only the input itself says, for RPMs, Go modules, crates and
+	// the SBOMs of OCI images that serve the image.
 	Facts func(*lock.Input) (Facts, error)
 	// Signer gives who signed a package, for those of which the lock wants a
 	// signature.
@@ -137,6 +138,10 @@ type Facts struct {
 	// Requires and Provides are an RPM's, and Paths the files that it has.
 	Requires, Provides []Dependency
 	Paths              []string
+	// Imported is what the bill of materials of an OCI image lists, NotImported why
+	// that cannot be said.
+	Imported    []Imported
+	NotImported string
 }
 
 // LicenseText is a licence that is known by its text.
@@ -180,7 +185,8 @@ type writer struct {
 	sources  map[string]*lock.Input // source packages, by their files
 	refs     map[string]*v2_3.OtherLicense
 	// sums collects the SHA-1 of the files that a package contains.
-	sums map[*v2_3.Package][]string
+	sums    map[*v2_3.Package][]string
+	imports []imported
 	// linked are the Go modules that are in a program of the image, and zips
 	// the names of all.
 	linked, zips map[string]bool
@@ -224,6 +230,7 @@ func New(s Subject) (*Document, error) {
 	}
 	w.relateInputs()
 	w.relateRPMs()
+	w.addImported()
 	if err := w.addFiles(image); err != nil {
 		return nil, err
 	}

@@ -86,7 +86,7 @@ func (w *writer) purl(in *lock.Input) (string, error) {
 	text := in.PURL
 	if text == "" || in.Go != nil && strings.HasSuffix(in.Name, ".mod") {
 		q := packageurl.QualifiersFromMap(map[string]string{"checksum": in.SHA256.String()})
-		return packageurl.NewPackageURL(packageurl.TypeGeneric, "", path.Base(in.Name), "", q, "").ToString(), nil
+		text = packageurl.NewPackageURL(packageurl.TypeGeneric, "", path.Base(in.Name), "", q, "").ToString()
 	}
 	more := map[string]string{}
 	if u, ok := w.location(in); ok && (in.RPM != nil || in.Kind == lock.KindFile) {

@@ -86,6 +86,9 @@ func (w *writer) describe(p *v2_3.Package, in *lock.Input) error {
 		if in.OCI.Role == lock.RoleIndex || in.OCI.Role == lock.RoleManifest {
 			p.PrimaryPackagePurpose = "CONTAINER"
 		}
+		if in.OCI.Role == lock.RoleSBOM {
+			return w.importSBOM(p, in)
+		}
 	case in.Tree != nil:
 		p.PackageSourceInfo = treeInfo(in)
 		p.PackageVersion = cmp.Or(in.Tree.Commit, p.PackageVersion)

@@ -88,7 +88,7 @@ func (w *writer) needers(in *lock.Input) []common.ElementID {
 // says that the RPM was made of it.
 func (w *writer) addSource(p *v2_3.Package, in *lock.Input) error {
 	locked := w.sources[in.RPM.SourceRPM]
-	if locked == nil {
+	if locked == nil || in.RPM.IsSource() {
 		return nil
 	}
 	if w.packages[ref(locked)] == nil {

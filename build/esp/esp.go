@@ -33,6 +33,8 @@ type File struct {
 	Content *io.SectionReader
 	// Program is an EFI program's length without signatures; 0 for other files.
 	Program int64
+	// ReadOnly is the attribute of that name.
+	ReadOnly bool
 }
 
 // Options are what a partition has beside its files.
@@ -79,7 +81,7 @@ func Write(w io.WriterAt, size int64, files []File, o Options) error {
 func laidOut(files []File) []fat.File {
 	var out []fat.File
 	for _, f := range files {
-		x := fat.File{Path: f.Path, Size: f.Content.Size(), Open: func() (io.ReadCloser, error) {
+		x := fat.File{Path: f.Path, Size: f.Content.Size(), ReadOnly: f.ReadOnly, Open: func() (io.ReadCloser, error) {
 			return io.NopCloser(io.NewSectionReader(f.Content, 0, f.Content.Size())), nil
 		}}
 		if f.Program > 0 {
@@ -99,20 +101,21 @@ func Read(r io.ReaderAt, size int64) ([]File, Options, error) {
 		return nil, Options{}, err
 	}
 	o := Options{Serial: fs.Serial, Time: fs.Time()}
-	var names []string
-	if err := fs.Walk(func(f fat.File) error { names = append(names, f.Path); return nil }); err != nil {
+	var found []fat.File
+	if err := fs.Walk(func(f fat.File) error { found = append(found, f); return nil }); err != nil {
 		return nil, o, err
 	}
 	var files []File
-	for _, name := range names {
-		content, err := fs.Lookup(name)
+	for _, x := range found {
+		content, err := fs.Lookup(x.Path)
 		if err != nil {
 			return nil, o, err
 		}
-		f, err := Program(name, content)
+		f, err := Program(x.Path, content)
 		if err != nil {
-			f = File{Path: name, Content: content}
+			f = File{Path: x.Path, Content: content}
 		}
+		f.ReadOnly = x.ReadOnly
 		files = append(files, f)
 	}
 	return files, o, nil

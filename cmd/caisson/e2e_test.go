@@ -89,16 +89,7 @@ func scratch(t *testing.T) string {
 func (e *e2e) makeProject() (stop func()) {
 	e.project = filepath.Join(e.dir, "project")
 	must(e.t, os.CopyFS(e.project, os.DirFS("../../lockfiles/demo")))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(e.t, err)
-	address := l.Addr().String()
-	l.Close()
-	serve := exec.Command(filepath.Join(e.bin, "debrepo"), "serve", "--dir", e.repo, "--listen", address)
-	serve.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must(e.t, serve.Start())
-	stop = func() { serve.Process.Kill(); serve.Wait() }
-	e.t.Cleanup(stop)
-	waitFor(e.t, address)
+	address, stop := e.serve()
 	manifest := filepath.Join(e.project, "caisson.yaml")
 	b, err := os.ReadFile(manifest)
 	must(e.t, err)
@@ -109,6 +100,21 @@ func (e *e2e) makeProject() (stop func()) {
 	text = strings.ReplaceAll(text, "../../out/repo/RPM-GPG-KEY-debrepo", "KEY")
 	must(e.t, os.WriteFile(manifest, []byte(text), 0o644))
 	return stop
+}
+
+// serve serves the repository at an address of its own, until stop is called.
+func (e *e2e) serve() (address string, stop func()) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(e.t, err)
+	address = l.Addr().String()
+	l.Close()
+	serve := exec.Command(filepath.Join(e.bin, "debrepo"), "serve", "--dir", e.repo, "--listen", address)
+	serve.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	must(e.t, serve.Start())
+	stop = func() { serve.Process.Kill(); serve.Wait() }
+	e.t.Cleanup(stop)
+	waitFor(e.t, address)
+	return address, stop
 }
 
 func waitFor(t *testing.T, address string) {
@@ -122,7 +128,7 @@ func waitFor(t *testing.T, address string) {
 	t.Fatalf("nothing answers on %s", address)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 // it needs no privileges and changes nothing. It believes that the dropped packages are installed and no others.
 type apt struct {
 	dir      string // of state and cache
+	suite    string // of the mirror; "" for what the machine's sources have
 	progress io.Writer
 }
 
@@ -32,21 +33,31 @@ type download struct {
 	SHA256 string
 }
 
-func openApt(ctx context.Context, dir string, progress io.Writer) (*apt, error) {
-	a := &apt{dir: dir, progress: progress}
+func openApt(ctx context.Context, dir, suite string, progress io.Writer) (*apt, error) {
+	a := &apt{dir: dir, suite: suite, progress: progress}
 	for _, d := range []string{"conf.d", "lists/partial", "archives/partial", "none/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	if err := a.configure(); err != nil {
+	if err := a.configure(""); err != nil {
 		return nil, err
+	}
+	if suite != "" {
+		sources, err := a.suiteSources(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.configure(sources); err != nil {
+			return nil, err
+		}
 	}
 	return a, a.update(ctx)
 }
 
-// configure writes the configuration: the machine's own files, linked, and one that comes after them.
-func (a *apt) configure() error {
+// configure writes the configuration: the machine's own files, linked, and one that comes after them. The sources are in
+// place of the machine's and of its preferences, unless they are "".
+func (a *apt) configure(sources string) error {
 	parts := a.path("conf.d")
 	own, err := filepath.Glob("/etc/apt/apt.conf.d/*")
 	if err != nil {
@@ -87,6 +98,19 @@ Dir::Cache::pkgcache "pkgcache.bin";
 Dir::Cache::srcpkgcache "srcpkgcache.bin";
 Dir::Log %[1]q;
 `, a.dir, a.path("lists"), a.path("status"), a.path("archives"))
+	if sources != "" {
+		list, none := a.path("sources.list"), a.path("none")
+		if err := writeFile(list, []byte(sources), 0o644); err != nil {
+			return err
+		}
+		settings += fmt.Sprintf(`
+#clear APT::Default-Release;
+Dir::Etc::sourcelist %[1]q;
+Dir::Etc::sourceparts %[2]q;
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts %[2]q;
+`, list, none)
+	}
 	if err := writeFile(filepath.Join(parts, "zz-debrepo.conf"), []byte(settings), 0o644); err != nil {
 		return err
 	}
@@ -138,7 +162,11 @@ func (a *apt) update(ctx context.Context) error {
 // status is a dpkg status file in which the dropped packages are installed, as their candidates are, but need nothing.
 func (a *apt) status(ctx context.Context) (string, error) {
 	var status strings.Builder
-	for _, name := range sortedKeys(droppedPackages) {
+	dropped, err := a.dropped(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, name := range dropped {
 		text, err := a.run(ctx, "apt-cache", "--no-all-versions", "show", name)
 		if err != nil {
 			if ctx.Err() != nil {

@@ -106,6 +106,9 @@ type tree struct {
 	copyright []byte // the beginning of the copyright file
 }
 
+// leftOut is a unit that runs ldconfig, which no package here has: Debian's loader finds libraries without its cache.
+const leftOut = "ldconfig.service"
+
 // maxCopyright is how much of a copyright file is looked at.
 const maxCopyright = 1 << 20
 
@@ -117,7 +120,7 @@ func (t *tree) add(h *tar.Header, r io.Reader) error {
 		Path: rpmPath(h.Name), Mode: uint32(h.Mode & 0o7777), MTime: h.ModTime.Truncate(time.Second),
 		Owner: ownerName(h.Uname, h.Uid), Group: ownerName(h.Gname, h.Gid),
 	}
-	if f.Path == "/" {
+	if f.Path == "/" || path.Base(f.Path) == leftOut {
 		return nil
 	}
 	switch h.Typeflag {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"caisson/cmd/debrepo/rpmwrite"
 )
@@ -49,13 +50,18 @@ func dependencies(p *rpmwrite.Package, c control) error {
 			*f.into = append(*f.into, d)
 		}
 	}
+	for _, name := range loaded[p.Name] {
+		if !slices.ContainsFunc(p.Requires, func(d rpmwrite.Dep) bool { return d.Name == name }) {
+			p.Requires = append(p.Requires, rpmwrite.Dep{Name: name})
+		}
+	}
 	return exclusions(p, c)
 }
 
 // scriptOnly says whether a maintainer script's need satisfies the dependency.
 func scriptOnly(group []relation) bool {
 	for _, r := range group {
-		if droppedPackages[r.name] {
+		if isDropped(r.name) {
 			return true
 		}
 	}

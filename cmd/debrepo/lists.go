@@ -1,14 +1,23 @@
 package main
 
-// defaultPackages are the packages of the demo; what they need comes with them.
+import "regexp"
+
+// defaultPackages are the packages of the demo; what they need comes with them. Of alternatives the first is taken that
+// there is, and none where the last is empty.
 var defaultPackages = []string{
 	// root and initrd
 	"base-files", "bash", "coreutils", "util-linux", "mount", "login", "passwd",
 	"systemd", "systemd-sysv", "udev", "dbus", "kmod", "libpam-runtime", "libpam-modules",
 	"cryptsetup-bin", "dmsetup", "linux-image-cloud-amd64", "grep", "sed",
+	// of root and initrd too, where they are not in systemd's own package
+	"systemd-cryptsetup|", "systemd-repart|",
+	// scratch space
+	"e2fsprogs",
+	// see loaded
+	"liblzma5", "libzstd1",
 	// tools
 	"systemd-boot-efi", "rpm", "mawk", "findutils", "gcc", "libc6-dev", "binutils",
-	"cargo-web", "rustc-web", "zstd", "tar", "gzip", "diffutils",
+	"cargo-web|cargo", "rustc-web|rustc", "zstd", "tar", "gzip", "diffutils",
 	// the debug variant
 	"strace",
 }
@@ -19,21 +28,31 @@ var sourcePackages = []string{"base-passwd", "base-files"}
 // droppedPackages are what only Debian's maintainer scripts and its package manager need. apt is told that they are installed, and
 // no RPM requires them.
 var droppedPackages = map[string]bool{
-	"adduser":             true,
-	"base-passwd":         true,
-	"cdebconf":            true,
-	"debconf":             true,
-	"debconf-2.0":         true,
-	"dpkg":                true,
-	"gcc-12-base":         true,
-	"init-system-helpers": true,
-	"initramfs-tools":     true,
-	"libcap2-bin":         true,
-	"libdebconfclient0":   true,
-	"linux-base":          true,
-	"perl":                true,
-	"perl-base":           true,
-	"sensible-utils":      true,
-	"usrmerge":            true,
-	"usr-is-merged":       true,
+	"adduser":              true,
+	"base-passwd":          true,
+	"cdebconf":             true,
+	"debconf":              true,
+	"debconf-2.0":          true,
+	"dpkg":                 true,
+	"init-system-helpers":  true,
+	"initramfs-tools":      true,
+	"linux-initramfs-tool": true,
+	"libcap2-bin":          true,
+	"libdebconfclient0":    true,
+	"linux-base":           true,
+	"perl":                 true,
+	"perl-base":            true,
+	"sensible-utils":       true,
+	"usrmerge":             true,
+	"usr-is-merged":        true,
 }
+
+// loaded are the libraries that a package loads when it runs, without naming them as dependencies: of Debian's package manager
+// all of them come, so each system has them. Without them kmod 34 takes compressed modules for empty ones.
+var loaded = map[string][]string{"libkmod2": {"liblzma5", "libzstd1"}}
+
+// compilerBase is the name of a package of a compiler's documentation, another one in each release.
+var compilerBase = regexp.MustCompile(`^gcc-[0-9]+-base$`)
+
+// isDropped says whether a package is one of those.
+func isDropped(name string) bool { return droppedPackages[name] || compilerBase.MatchString(name) }

@@ -1,7 +1,8 @@
 // Debrepo makes an RPM distribution out of the machine's Debian mirror, and serves it: something real to lock, build and boot
 // where no RPM distribution is at hand.
 //
-// The machine's own apt chooses and downloads the packages; each becomes one RPM with the same files, under the same name. What Debian's
+// The machine's own apt chooses and downloads the packages, of the machine's release or of another that the mirror has;
+// each becomes one RPM with the same files, under the same name. What Debian's
 // maintainer scripts do that matters to an image is done by scriptlets and file triggers; nothing else of them is kept.
 // The same .debs and the same key give the same bytes. It needs apt, dpkg-deb and createrepo_c, and no privileges.
 package main
@@ -67,13 +68,16 @@ func newCommand() *cobra.Command {
 }
 
 func newMakeCommand() *cobra.Command {
-	var out, cache string
+	var out, cache, suite string
 	c := &cobra.Command{
-		Use:   "make --out DIR [--cache DIR] [PACKAGE...]",
+		Use:   "make --out DIR [--suite NAME] [--cache DIR] [PACKAGE...]",
 		Short: "Make or refresh the repository in DIR of the packages (Debian's names) and what they need; without names, of the demo's",
 		RunE: func(c *cobra.Command, packages []string) error {
 			if out == "" {
 				return usageError{errors.New("make: --out is missing: where shall the repository be?")}
+			}
+			if suite != "" && !suiteName.MatchString(suite) {
+				return usageError{fmt.Errorf("make: --suite %q: want the name of a Debian release, such as trixie", suite)}
 			}
 			if len(packages) == 0 {
 				packages = defaultPackages
@@ -92,10 +96,14 @@ func newMakeCommand() *cobra.Command {
 			if cache, err = filepath.Abs(cache); err != nil {
 				return err
 			}
-			return makeRepository(c.Context(), dir, cache, packages, c.ErrOrStderr())
+			if suite != "" {
+				cache = filepath.Join(cache, "suites", suite)
+			}
+			return makeRepository(c.Context(), dir, cache, suite, packages, c.ErrOrStderr())
 		},
 	}
 	c.Flags().StringVar(&out, "out", "", "folder of the repository")
+	c.Flags().StringVar(&suite, "suite", "", "release of Debian, such as trixie, from the machine's mirror (default: what the machine's own sources have)")
 	c.Flags().StringVar(&cache, "cache", "", "folder of apt's lists and downloads (default: caisson-debrepo in the user's cache folder)")
 	return c
 }

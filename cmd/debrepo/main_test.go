@@ -16,6 +16,7 @@ func TestCommandLine(t *testing.T) {
 		{"brew", 2},
 		{"make", 2},
 		{"make --colour", 2},
+		{"make --out x --suite ../x", 2},
 		{"serve", 2},
 		{"serve --dir /nonexistent", 1},
 		{"serve --dir / extra", 2},

@@ -22,7 +22,7 @@ import (
 )
 
 // converterVersion changes with anything that changes the packages made from the same .debs.
-const converterVersion = 5
+const converterVersion = 6
 
 // repository is the folder that make writes. Nothing appears there under its final name before it is whole, and the metadata comes last.
 type repository struct {
@@ -49,8 +49,8 @@ type built struct {
 	Requires []string  `json:"requires"` // each is one name, or alternatives joined by "|"
 }
 
-// makeRepository makes or refreshes the repository in dir of packages and what they need.
-func makeRepository(ctx context.Context, dir, cache string, packages []string, progress io.Writer) error {
+// makeRepository makes or refreshes the repository in dir of packages and what they need, of a suite or the machine's sources.
+func makeRepository(ctx context.Context, dir, cache, suite string, packages []string, progress io.Writer) error {
 	for _, d := range []string{dir, filepath.Join(dir, "Packages"), filepath.Join(dir, "files"), cache} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
@@ -72,11 +72,14 @@ func makeRepository(ctx context.Context, dir, cache string, packages []string, p
 	if r.key, err = openKey(dir); err != nil {
 		return err
 	}
-	a, err := openApt(ctx, cache, progress)
+	a, err := openApt(ctx, cache, suite, progress)
 	if err != nil {
 		return err
 	}
-	wanted := slices.Concat(packages, sourcePackages)
+	wanted, err := a.existing(ctx, slices.Concat(packages, sourcePackages))
+	if err != nil {
+		return err
+	}
 	chosen, err := a.choose(ctx, wanted)
 	if err != nil {
 		return err

@@ -99,7 +99,8 @@ func (e *MissingError) Error() string {
 // Run boots the disk, waits until all that is waited for has appeared, and
 // ends the machine. If it ended by itself before, or the time ran out, there
 // is an error, and the result tells how far it came. If ctx is done the
-// machine is killed. A machine whose timer the host starved is started again.
+// machine is killed. A machine whose timer the host starved is started again,
+// and so is one whose kernel faulted, on another processor.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	if len(o.WaitFor) == 0 {
 		return nil, errors.New("nothing to wait for on the machine's console")
@@ -114,11 +115,18 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 			return nil, err
 		}
 		r.Attempts = n
-		if err == nil || n == maxAttempts || !strings.Contains(r.Serial, starved) {
+		again := strings.Contains(r.Serial, starved)
+		if errors.Is(err, errFault) && m.processor == everything {
+			again, m.processor = true, withoutCX16
+		}
+		if err == nil || n == maxAttempts || !again {
 			return r, err
 		}
 	}
 }
+
+// errFault is of a machine whose kernel does not work any more.
+var errFault = errors.New("the machine's kernel faulted")
 
 // boot is one attempt of Run, in a folder of its own.
 func (m *machine) boot(ctx context.Context, o Options) (*Result, error) {
@@ -157,8 +165,8 @@ func (m *machine) boot(ctx context.Context, o Options) (*Result, error) {
 	return r, runErr
 }
 
-// wait waits for the first of: all has appeared, the machine ended, the time
-// ran out, ctx is done.
+// wait waits for the first of: all has appeared, the machine ended, its kernel
+// faulted, the time ran out, ctx is done.
 func (m *machine) wait(ctx context.Context, vm *process, c *console) error {
 	timer := time.NewTimer(m.timeout)
 	defer timer.Stop()
@@ -167,6 +175,8 @@ func (m *machine) wait(ctx context.Context, vm *process, c *console) error {
 		return nil
 	case <-vm.done:
 		return fmt.Errorf("the machine ended (%s) before %s appeared on its console%s", vm.exit(), c.missing(), c.tail())
+	case <-c.fault:
+		return fmt.Errorf("%w before %s appeared on its console%s", errFault, c.missing(), c.tail())
 	case <-timer.C:
 		return fmt.Errorf("after %v %s had not appeared on the machine's console%s", m.timeout, c.missing(), c.tail())
 	case <-ctx.Done():

@@ -113,7 +113,7 @@ func chainDisk(t *testing.T, files map[string][]byte) string {
 	copy(disk[chainTreeStart:], tree)
 	var all []fat.File
 	for path, content := range files {
-		all = append(all, fat.File{Path: path, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
+		all = append(all, fat.File{Path: path, Size: int64(len(content)), ReadOnly: path == seed, Open: func() (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(content)), nil
 		}})
 	}

@@ -20,15 +20,22 @@ const (
 type console struct {
 	out io.Writer
 	all chan struct{} // closed when all has appeared
+	// fault is closed when Linux has said that it cannot go on as it should.
+	fault chan struct{}
 
 	mu   sync.Mutex
 	want []*regexp.Regexp // not yet seen
 	line []byte           // the last, unfinished line
 	kept []byte
+	// faulted tells that fault is closed.
+	faulted bool
 }
 
+// oops is what Linux says of a fault of its own.
+const oops = "] Oops: "
+
 func newConsole(out io.Writer, want []*regexp.Regexp) *console {
-	c := &console{out: out, all: make(chan struct{}), want: append([]*regexp.Regexp(nil), want...)}
+	c := &console{out: out, all: make(chan struct{}), fault: make(chan struct{}), want: append([]*regexp.Regexp(nil), want...)}
 	if len(c.want) == 0 {
 		close(c.all)
 	}
@@ -59,12 +66,17 @@ func (c *console) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// look drops the patterns that the line matches from those that are wanted.
+// look drops the patterns that the line matches from those that are wanted,
+// and looks for a fault.
 func (c *console) look() {
 	if len(c.want) == 0 {
 		return
 	}
 	line := plain(c.line)
+	if !c.faulted && bytes.Contains(line, []byte(oops)) {
+		c.faulted = true
+		close(c.fault)
+	}
 	left := c.want[:0]
 	for _, re := range c.want {
 		if !re.Match(line) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"caisson/build/image/uki"
@@ -63,10 +64,11 @@ func (b *boot) start() error {
 
 // startLoader follows systemd-boot to the one kernel image that it can start.
 func (b *boot) startLoader(im *image) error {
-	rules, err := findRules(loaderName, im.version)
+	rules, assumed, err := findRules(loaderName, im.version)
 	if err != nil {
 		return fmt.Errorf("%s: %w", im.path, err)
 	}
+	b.assume(assumed)
 	if err := b.load(im, loaderName); err != nil {
 		return err
 	}
@@ -167,6 +169,11 @@ func (b *boot) startUKI(im *image, passed bool) error {
 	if err := b.addons(im, rules); err != nil {
 		return err
 	}
+	if rules.asksMachine {
+		if err := b.askMachine(); err != nil {
+			return fmt.Errorf("%s: %w", im.path, err)
+		}
+	}
 	if err := b.kernelEvents(im, rules); err != nil {
 		return fmt.Errorf("%s: %w", im.path, err)
 	}
@@ -177,7 +184,7 @@ func (b *boot) startUKI(im *image, passed bool) error {
 // then those of the image, and what they add to the command line.
 func (b *boot) addons(im *image, rules rules) error {
 	extra := im.path + ".extra.d"
-	if err := b.esp.refuse("credentials are", "loader/credentials/"); err != nil {
+	if err := b.esp.refuse("credentials and extensions are", "loader/credentials/", "loader/extensions/"); err != nil {
 		return err
 	}
 	for _, f := range b.esp.files {
@@ -216,6 +223,22 @@ func (b *boot) addons(im *image, rules rules) error {
 	b.Cmdline += " " + all
 	return nil
 }
+
+// askMachine refuses what would have the stub add the machine's consoles, and
+// notes what has to be so that it adds no secret to the initrd.
+func (b *boot) askMachine() error {
+	if !slices.ContainsFunc(strings.Split(b.Cmdline, " "), func(word string) bool { return strings.HasPrefix(word, "console=") }) {
+		return errors.New("the command line has no console=: systemd-stub adds what consoles the machine has")
+	}
+	if !b.esp.readOnly(randomSeed) {
+		b.assume("PCR 9: the firmware has no random numbers, by which systemd-stub would add a secret to the initrd; a read-only " + randomSeed + " keeps it from that")
+	}
+	return nil
+}
+
+// randomSeed is where systemd's programs keep a seed. Where it is read-only,
+// they leave all that alone that needs one.
+const randomSeed = "loader/random-seed"
 
 const addonSuffix = ".addon.efi"
 

@@ -26,8 +26,9 @@ type testDisk struct {
 	loader   func([]byte) // changes the UKI
 	path     string       // of the UKI
 	// more are files that know the root hash.
-	more func(root string) map[string]string
-	sign func([]byte) []byte // signs every program
+	more  func(root string) map[string]string
+	sign  func([]byte) []byte // signs every program
+	fixed string              // a file that is read-only
 }
 
 const (
@@ -149,7 +150,7 @@ func (d *testDisk) write(t testing.TB) memory {
 		if d.sign != nil && strings.HasPrefix(content, "MZ") {
 			content = string(d.sign([]byte(content)))
 		}
-		files = append(files, fat.File{Path: path, Size: int64(len(content)), Open: opener([]byte(content))})
+		files = append(files, fat.File{Path: path, Size: int64(len(content)), ReadOnly: path == d.fixed, Open: opener([]byte(content))})
 	}
 	if err := fat.Write(io.NewOffsetWriter(m, espStart), rootStart-espStart, files, fat.Options{}); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"caisson/build/image/fat"
@@ -17,6 +18,7 @@ type esp struct {
 	fat   *fat.FS
 	arch  arch
 	files []string // paths, in the order of the folders' entries
+	fixed []string // those that are read-only
 }
 
 func openESP(r *io.SectionReader, a arch) (*esp, error) {
@@ -27,8 +29,16 @@ func openESP(r *io.SectionReader, a arch) (*esp, error) {
 	e := &esp{fat: fsys, arch: a}
 	return e, fsys.Walk(func(f fat.File) error {
 		e.files = append(e.files, f.Path)
+		if f.ReadOnly {
+			e.fixed = append(e.fixed, f.Path)
+		}
 		return nil
 	})
+}
+
+// readOnly tells whether there is such a file, with that attribute.
+func (e *esp) readOnly(name string) bool {
+	return slices.ContainsFunc(e.fixed, func(f string) bool { return strings.EqualFold(f, name) })
 }
 
 // in are the files in a folder, not those in folders below it. As everywhere

@@ -110,7 +110,7 @@ func (b *boot) kernelEvents(im *image, rules rules) error {
 	if err != nil {
 		return fmt.Errorf("section %q: %w", ".linux", err)
 	}
-	if !b.platform.SecureBoot {
+	if rules.loadsKernel && !b.platform.SecureBoot {
 		// With Secure Boot the stub starts the kernel past the firmware's
 		// checks, its measurement among them.
 		r.add(4, evBoot, ".linux", hash)

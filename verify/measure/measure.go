@@ -6,8 +6,8 @@
 // the firmware starts \EFI\BOOT\BOOTX64.EFI, or BOOTAA64.EFI where the root is
 // an arm64 one. That may be
 //
-//   - a unified kernel image (UKI) made with systemd-stub 252, 254 or 257;
-//   - systemd-boot 252, 254 or 257, with one UKI in \EFI\Linux;
+//   - a unified kernel image (UKI) made with systemd-stub 252, 254, 257 or 262;
+//   - systemd-boot 252, 254, 257 or 262, with one UKI in \EFI\Linux;
 //   - shim 16.1 with a UKI as its second stage, or with its fallback, of which
 //     one BOOTX64.CSV makes the boot option that starts shim again with a UKI.
 //

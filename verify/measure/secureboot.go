@@ -127,60 +127,80 @@ func (b *boot) authorize(im *image) error {
 		return errors.New("no section \".sbat\": shim does not start it")
 	}
 	hash := im.hash[0]
-	s, err := im.signature(hash)
+	signatures, err := im.signatures(hash)
 	if err != nil {
 		return err
 	}
+	if len(signatures) > 1 && b.shim {
+		return fmt.Errorf("%d signatures: by which of them shim starts it is not known", len(signatures))
+	}
 	for _, e := range dbx {
-		if err := forbidden(e, hash, s); err != nil {
+		if err := forbidden(e, hash, signatures); err != nil {
 			return err
 		}
 	}
-	for _, e := range db {
-		ok, err := allows(e, hash, s)
-		if err != nil {
-			return fmt.Errorf("db: %w", err)
-		}
-		if ok && b.shim && e.kind == certSHA256() {
-			return errors.New("db allows it by its hash: what shim measures then is not known")
-		}
-		if ok {
-			b.record(e)
-			return nil
-		}
-	}
-	if b.shim {
+	e, err := allowing(db, hash, signatures)
+	switch {
+	case err != nil:
+		return fmt.Errorf("db: %w", err)
+	case e == nil && b.shim:
 		return errors.New("nothing in db allows it: what shim allows by its own certificate or the machine owner's is not supported")
+	case e == nil:
+		return errors.New("nothing in db allows it: the firmware does not start it")
+	case b.shim && e.kind == certSHA256():
+		return errors.New("db allows it by its hash: what shim measures then is not known")
 	}
-	return errors.New("nothing in db allows it: the firmware does not start it")
+	b.record(*e)
+	return nil
 }
 
-// signature is the image's only signature; nil if it has none.
-func (im *image) signature(hash []byte) (*authenticode.Signature, error) {
+// signatures are the image's, in order.
+func (im *image) signatures(hash []byte) ([]*authenticode.Signature, error) {
 	ders, err := uki.Signatures(im.file, im.file.Size())
-	if err != nil || len(ders) == 0 {
+	if err != nil {
 		return nil, err
 	}
-	if len(ders) > 1 {
-		return nil, fmt.Errorf("%d signatures: which of them is measured is not known", len(ders))
+	var all []*authenticode.Signature
+	for _, der := range ders {
+		s, err := authenticode.Open(der, hash)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
 	}
-	return authenticode.Open(ders[0], hash)
+	return all, nil
 }
 
-// allows tells whether an entry of db allows an image with the hash and the
-// signature, which is nil where it has none.
-func allows(e entry, hash []byte, s *authenticode.Signature) (bool, error) {
-	switch {
-	case e.kind == certSHA256():
-		return bytes.Equal(e.data(), hash), nil
-	case e.kind == certX509() && s != nil:
-		anchor, err := x509.ParseCertificate(e.data())
-		if err != nil {
-			return false, err
+// allowing is the entry of db that allows an image; nil if none does. Firmware
+// goes through the signatures, and for each through db's certificates and then
+// its hashes (EDK II, DxeImageVerificationHandler): the first that it finds is
+// the one that it measures.
+func allowing(db []entry, hash []byte, signatures []*authenticode.Signature) (*entry, error) {
+	var byHash *entry
+	for i, e := range db {
+		if e.kind == certSHA256() && bytes.Equal(e.data(), hash) {
+			byHash = &db[i]
+			break
 		}
-		return s.TrustedBy(anchor), nil
 	}
-	return false, nil
+	for _, s := range signatures {
+		for i, e := range db {
+			if e.kind != certX509() {
+				continue
+			}
+			anchor, err := x509.ParseCertificate(e.data())
+			if err != nil {
+				return nil, err
+			}
+			if s.TrustedBy(anchor) {
+				return &db[i], nil
+			}
+		}
+		if byHash != nil {
+			break
+		}
+	}
+	return byHash, nil
 }
 
 // record adds the event for an entry of db, unless there is one already.
@@ -192,8 +212,9 @@ func (b *boot) record(e entry) {
 	b.add(7, evAuthority, "db", variable(securityDatabase(), "db", e.raw))
 }
 
-// forbidden is the error where an entry of dbx forbids an image.
-func forbidden(e entry, hash []byte, s *authenticode.Signature) error {
+// forbidden is the error where an entry of dbx forbids an image: its hash, or
+// any of its signatures.
+func forbidden(e entry, hash []byte, signatures []*authenticode.Signature) error {
 	switch e.kind {
 	case certSHA256():
 		if bytes.Equal(e.data(), hash) {
@@ -205,12 +226,14 @@ func forbidden(e entry, hash []byte, s *authenticode.Signature) error {
 		if err != nil {
 			return fmt.Errorf("dbx: %w", err)
 		}
-		if s != nil && s.TrustedBy(c) {
-			return fmt.Errorf("dbx forbids the certificate of %q", c.Subject)
+		for _, s := range signatures {
+			if s.TrustedBy(c) {
+				return fmt.Errorf("dbx forbids the certificate of %q", c.Subject)
+			}
 		}
 		return nil
 	case revokedSHA256():
-		if s != nil {
+		for _, s := range signatures {
 			for _, c := range append([]*x509.Certificate{s.Signer}, s.Others...) {
 				if tbs := sha256.Sum256(c.RawTBSCertificate); len(e.data()) >= len(tbs) && bytes.Equal(e.data()[:len(tbs)], tbs[:]) {
 					return fmt.Errorf("dbx forbids the certificate of %q", c.Subject)

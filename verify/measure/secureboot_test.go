@@ -105,7 +105,11 @@ func TestSecureBoot(t *testing.T) {
 	}).write(t)
 	unsigned := newDisk().write(t)
 	issuer, leaf := list(certX509(), string(k.issuer)), list(certX509(), string(k.leaf))
-	other := list(certX509(), string(newKeys(t).leaf))
+	k2 := newKeys(t)
+	other := list(certX509(), string(k2.leaf))
+	twice := newDisk(func(d *testDisk) {
+		d.sign = func(b []byte) []byte { return k.sign(t, k2.sign(t, b)) }
+	}).write(t)
 	plain, err := Disk(bytes.NewReader(unsigned), diskSize)
 	if err != nil {
 		t.Fatal(err)
@@ -120,6 +124,9 @@ func TestSecureBoot(t *testing.T) {
 		{"signer", Platform{DB: append(bytes.Clone(other), leaf...)}, disk, string(leaf[listHeader:])},
 		{"issuer", Platform{DB: issuer, DBX: list(certSHA256(), strings.Repeat("x", 32))}, disk, string(issuer[listHeader:])},
 		{"hash", Platform{DB: list(certSHA256(), ukiHash)}, unsigned, string(list(certSHA256(), ukiHash)[listHeader:])},
+		{"second of two", Platform{DB: leaf}, twice, string(leaf[listHeader:])},
+		{"first of two", Platform{DB: append(bytes.Clone(leaf), other...)}, twice, string(other[listHeader:])},
+		{"second of two forbidden", Platform{DB: other, DBX: leaf}, twice, "error: dbx forbids the certificate of \"CN=leaf\""},
 		{"nobody", Platform{DB: other}, disk, "error: nothing in db allows it"},
 		{"unsigned", Platform{DB: leaf}, unsigned, "error: nothing in db allows it"},
 		{"hash forbidden", Platform{DB: list(certSHA256(), ukiHash), DBX: list(certSHA256(), ukiHash)}, unsigned, "error: dbx forbids the image hash"},
@@ -179,6 +186,9 @@ func TestSecureShim(t *testing.T) {
 		t.Errorf("PCR 7 has %q, want it to end with %s, %s and the first again", got, entry, level)
 	}
 	for want, change := range map[string]func(*testDisk){
+		"2 signatures: by which of them shim": func(d *testDisk) {
+			d.sign = func(b []byte) []byte { return k.sign(t, newKeys(t).sign(t, b)) }
+		},
 		"no section \".sbat\"": func(d *testDisk) { d.sections[".sbat"] = "" },
 		"no section \".sbatlevel\"": func(d *testDisk) {
 			d.files["EFI/BOOT/BOOTX64.EFI"] = strings.Replace(testShim(t, "16.1"), "sbat,1,2025", "sbat,2,2025", 1)

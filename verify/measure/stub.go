@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf16"
 )
@@ -21,6 +22,14 @@ type rules struct {
 	// to four bytes then, in order.
 	archived []archived
 	addons   addonRule
+	// loadsKernel tells whether the firmware loads the kernel, and measures it
+	// where Secure Boot is off; later stubs start it themselves.
+	loadsKernel bool
+	// asksMachine tells whether the stub adds what depends on the machine: the
+	// consoles that it has to a command line without one, and to the initrd a
+	// secret that is kept in the firmware's variables, where there are random
+	// numbers to make it of.
+	asksMachine bool
 	// What systemd-boot of the same version does: whether it passes the
 	// command line of the kernel image to it, and measures loader.conf.
 	passes, loaderConf bool
@@ -42,25 +51,32 @@ type archived struct{ section, file string }
 // machines.
 func knownStubs() []rules {
 	signed := []archived{{".pcrsig", "tpm2-pcr-signature.json"}, {".pcrpkey", "tpm2-pcr-public-key.pem"}}
+	described := append(slices.Clone(signed), archived{".osrel", "os-release"})
 	return []rules{
 		{
 			major:    "252",
 			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey"},
-			archived: signed,
-			passes:   true,
+			archived: signed, loadsKernel: true,
+			passes: true,
 		},
 		{
 			major:    "254",
 			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"},
-			archived: signed,
-			addons:   addonsGrouped,
-			passes:   true,
+			archived: signed, loadsKernel: true,
+			addons: addonsGrouped,
+			passes: true,
 		},
 		{
 			major:    "257",
 			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"},
-			archived: append(slices.Clone(signed), archived{".osrel", "os-release"}),
-			addons:   addonsJoined, loaderConf: true,
+			archived: described, loadsKernel: true,
+			addons: addonsJoined, loaderConf: true,
+		},
+		{
+			major:    "262",
+			measured: []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"},
+			archived: described, asksMachine: true,
+			addons: addonsJoined, loaderConf: true,
 		},
 	}
 }
@@ -70,32 +86,59 @@ func refused() []string {
 	return []string{".profile", ".dtbauto", ".hwids", ".efifw", ".ucode"}
 }
 
-// findRules chooses the rules for the version of systemd-stub or systemd-boot.
-func findRules(program, version string) (rules, error) {
+// Red Hat's 252 (of 9) is that of the project up to release 18, and measures as
+// 254 does since release 32, as its sources say. Releases between these were
+// never part of a release of the distribution.
+const (
+	lastPlainRedHat    = 18
+	firstChangedRedHat = 32
+)
+
+// findRules chooses the rules for the version of systemd-stub or systemd-boot;
+// assumed says what is taken for granted about a version that was not compared.
+func findRules(program, version string) (found rules, assumed string, err error) {
+	major, rest := version, ""
+	if i := strings.IndexFunc(version, func(r rune) bool { return r < '0' || r > '9' }); i >= 0 {
+		major, rest = version[:i], version[i:]
+	}
+	if major == "252" && strings.Contains(rest, ".el") {
+		switch release, ok := redHat(rest); {
+		case ok && release >= firstChangedRedHat:
+			major = "254"
+		case !ok || release > lastPlainRedHat:
+			major = ""
+		}
+		assumed = fmt.Sprintf("%s %s, with changes of Red Hat's, measures as %s of the project does: by its sources, not compared with a booted machine", program, version, major)
+	}
 	var known []string
 	for _, r := range knownStubs() {
+		if r.major == major {
+			return r, assumed, nil
+		}
 		known = append(known, r.major)
-		rest, ok := strings.CutPrefix(version, r.major)
-		if !ok || rest != "" && rest[0] >= '0' && rest[0] <= '9' {
-			continue
-		}
-		// Red Hat's 252 has addons and other things of later versions.
-		if r.major == "252" && strings.Contains(rest, ".el") {
-			break
-		}
-		return r, nil
 	}
-	return rules{}, fmt.Errorf("what %s %q measures is not known; known are %s as systemd released them", program, version, strings.Join(known, ", "))
+	return rules{}, "", fmt.Errorf("what %s %q measures is not known; known are %s as systemd released them, and Red Hat's 252 up to release %d and since %d",
+		program, version, strings.Join(known, ", "), lastPlainRedHat, firstChangedRedHat)
+}
+
+// redHat is the release in the rest of a version that a package of Red Hat
+// Enterprise Linux 9 or its like has, such as -46.el9_5.2.
+func redHat(rest string) (release int, ok bool) {
+	number, dist, ok := strings.Cut(strings.TrimPrefix(rest, "-"), ".el9")
+	number, _, _ = strings.Cut(number, ".")
+	n, err := strconv.Atoi(number)
+	return n, ok && err == nil && (dist == "" || strings.ContainsAny(dist[:1], "._"))
 }
 
 // readImage reads what the result says about the UKI, and finds the rules
 // for its stub.
 func (r *Result) readImage(im *image) (rules, error) {
 	r.Stub = im.version
-	rules, err := findRules(stubName, r.Stub)
+	rules, assumed, err := findRules(stubName, r.Stub)
 	if err != nil {
 		return rules, err
 	}
+	r.assume(assumed)
 	for _, name := range refused() {
 		if s, err := im.Section(name); err != nil || s != nil {
 			return rules, fmt.Errorf("section %q is not supported", name)
@@ -117,6 +160,13 @@ func (r *Result) readImage(im *image) (rules, error) {
 	}
 	r.Kernel, err = im.kernelVersion()
 	return rules, err
+}
+
+// assume notes something that is taken for granted, once; "" is nothing.
+func (r *Result) assume(text string) {
+	if text != "" && !slices.Contains(r.Assumptions, text) {
+		r.Assumptions = append(r.Assumptions, text)
+	}
 }
 
 // text is the content of a small section.

@@ -4,7 +4,8 @@
 //
 // Each file is verified as a whole before it is read: nothing that is read
 // here can differ from what the lock pins. What cannot be read, or is longer
-// than a megabyte, is an error.
+// than a megabyte, is an error; of an SBOM in a form that is not known, or of more
+// than 64 MiB, it is said that it is so.
 package facts
 
 import (
@@ -26,7 +27,8 @@ import (
 // maxText is the longest of the texts that are read, in bytes.
 const maxText = 1 << 20
 
-// Of reads the facts of one input: an RPM, a zip of a Go module or a crate.
+// Of reads the facts of one input: an RPM, a zip of a Go module, a crate, or the
+// SBOM of an OCI image.
 func Of(store *cas.Store) func(*lock.Input) (spdx.Facts, error) {
 	return func(in *lock.Input) (spdx.Facts, error) {
 		f, err := store.Open(in.SHA256)
@@ -44,6 +46,8 @@ func Of(store *cas.Store) func(*lock.Input) (spdx.Facts, error) {
 			return ofModule(f, f.Size(), in.Go.Module+"@"+in.Go.Version+"/")
 		case in.Kind == lock.KindCrate:
 			return ofCrate(f, strings.TrimSuffix(in.Name, ".crate"))
+		case in.OCI != nil && in.OCI.Role == lock.RoleSBOM:
+			return ofSBOM(f)
 		}
 		return spdx.Facts{}, nil
 	}

@@ -108,7 +108,7 @@ func (a *adder) add(file File) error {
 	if len(clusters) > 0 {
 		first = clusters[0]
 	}
-	if err := a.enter(at, name, attrArchive, first, file.Size); err != nil {
+	if err := a.enter(at, name, file.attributes(), first, file.Size); err != nil {
 		return err
 	}
 	return a.count()

@@ -51,7 +51,17 @@ type File struct {
 	// grow to them without moving another: those behind Size are free. Less
 	// than Size is as much as that.
 	Room int64
-	Open func() (io.ReadCloser, error)
+	// ReadOnly is the attribute of that name.
+	ReadOnly bool
+	Open     func() (io.ReadCloser, error)
+}
+
+// attributes are those of the file's directory entry.
+func (f File) attributes() byte {
+	if f.ReadOnly {
+		return attrArchive | attrReadOnly
+	}
+	return attrArchive
 }
 
 // Options are what a file system has beside its files.

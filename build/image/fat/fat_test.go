@@ -351,3 +351,43 @@ func TestStampIsClamped(t *testing.T) {
 		}
 	}
 }
+
+// TestReadOnly has the attribute seen by mtools and by Walk, of a file that was
+// written and of one that was added.
+func TestReadOnly(t *testing.T) {
+	const size = 40 << 20
+	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	fixed, added := file("fixed", ""), file("added", "x")
+	fixed.ReadOnly, added.ReadOnly = true, true
+	if err := Write(f, size, []File{fixed, file("free", "x")}, testOptions); err != nil {
+		t.Fatal(err)
+	}
+	if err := Add(f, size, added, testOptions.Time); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"fixed": true, "free": false, "added": true} {
+		out, err := exec.Command(tool(t, "mattrib"), "-i", f.Name(), "::"+name).CombinedOutput()
+		attributes, _, _ := strings.Cut(string(out), ":")
+		if err != nil || strings.Contains(attributes, "R") != want {
+			t.Errorf("mattrib says %q, %v, want read-only: %v", out, err, want)
+		}
+	}
+	fs, err := Open(f, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]bool{}
+	if err := fs.Walk(func(f File) error { got[f.Path] = f.ReadOnly; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]bool{"fixed": true, "free": false, "added": true}; !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

@@ -13,10 +13,11 @@ import (
 
 // Attributes of a directory entry.
 const (
-	attrLabel   = 0x08
-	attrFolder  = 0x10
-	attrArchive = 0x20
-	attrLong    = 0x0f
+	attrReadOnly = 0x01
+	attrLabel    = 0x08
+	attrFolder   = 0x10
+	attrArchive  = 0x20
+	attrLong     = 0x0f
 
 	deleted = 0xe5 // the first byte of an entry that is free
 )
@@ -204,7 +205,7 @@ func (n *node) encode(s stamp, cluster int64, label string, padded [11]byte) []b
 		if c.isFolder() {
 			b = s.entry(b, c.short, attrFolder, c.flags, c.cluster, 0)
 		} else {
-			b = s.entry(b, c.short, attrArchive, c.flags, c.cluster, c.file.Size)
+			b = s.entry(b, c.short, c.file.attributes(), c.flags, c.cluster, c.file.Size)
 		}
 	}
 	return b[:cap(b)]

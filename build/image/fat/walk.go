@@ -22,9 +22,10 @@ type walker struct {
 
 // found is a file that a walk met.
 type found struct {
-	path    string
-	cluster int64
-	size    int64
+	path     string
+	cluster  int64
+	size     int64
+	readOnly bool
 }
 
 var errFound = errors.New("found")
@@ -34,7 +35,7 @@ var errFound = errors.New("found")
 // reads the file system that was opened.
 func (f *FS) Walk(visit func(File) error) error {
 	return f.walk(func(e found) error {
-		return visit(File{Path: e.path, Size: e.size, Open: func() (io.ReadCloser, error) {
+		return visit(File{Path: e.path, Size: e.size, ReadOnly: e.readOnly, Open: func() (io.ReadCloser, error) {
 			r, err := f.open(e)
 			if err != nil {
 				return nil, err
@@ -172,7 +173,7 @@ func (w *walker) entry(path, name string, e []byte, depth int) error {
 	if w.used += (size + w.f.cluster - 1) / w.f.cluster; w.used > w.f.clusters {
 		return fmt.Errorf("files up to %q have more clusters than the file system's %d", name, w.f.clusters)
 	}
-	return w.visit(found{path: name, cluster: cluster, size: size})
+	return w.visit(found{path: name, cluster: cluster, size: size, readOnly: e[11]&attrReadOnly != 0})
 }
 
 // longName collects the entries of a long name, which come last part first.

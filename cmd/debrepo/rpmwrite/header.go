@@ -25,6 +25,7 @@ const (
 	tagDescription      = 1005
 	tagBuildTime        = 1006
 	tagBuildHost        = 1007
+	tagRPMVersion       = 1064
 	tagSize             = 1009
 	tagVendor           = 1011
 	tagLicense          = 1014
@@ -70,6 +71,9 @@ const (
 	sigPayloadSize = 1007
 )
 
+// rpmVersion is the version of rpm as whose rpmbuild the package is made: without one, rpm 4.20 aborts at Lua scriptlets.
+const rpmVersion = "4.18.0"
+
 const algoSHA256 = 8 // RFC 4880, section 9.4
 
 // The three tags of each kind of dependency: name, flags, version.
@@ -102,6 +106,7 @@ func packageHeader(p *Package, files []File, pay *payload) ([]byte, error) {
 	s.i18n(tagGroup, p.Group)
 	s.int32s(tagBuildTime, uint32(p.BuildTime.Unix()))
 	s.text(tagBuildHost, p.BuildHost)
+	s.text(tagRPMVersion, rpmVersion)
 	s.text(tagVendor, p.Vendor)
 	s.text(tagLicense, p.License)
 	s.text(tagURL, p.URL)

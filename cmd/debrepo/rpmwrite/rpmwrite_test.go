@@ -116,7 +116,7 @@ func TestQuery(t *testing.T) {
 			"/opt/x 0|/none 1|/opt/x-y 1|/elsewhere 2|1000200|1000100|1000100|"},
 		{"[%{filenames} %{filesizes} %{filenlinks} %{fileflags:fflags}|]", "/opt/x 4096 1 |/opt/x-y/large 1000000 1 |/opt/x/empty 0 1 |/opt/x/first 12 2 |" +
 			"/opt/x/ghost 0 1 g|/opt/x/link 5 1 |/opt/x/mutable 3 1 cn|/opt/x/second 12 2 |"},
-		{"%{size}", "1000020"},
+		{"%{size} %{rpmversion}", "1000020 4.18.0"},
 	} {
 		if got := rpm(t, "-qp", "--qf", c.format, name); got != c.want {
 			t.Errorf("%s:\ngot  %q\nwant %q", c.format, got, c.want)
