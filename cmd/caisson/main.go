@@ -121,7 +121,8 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 		root.AddCommand(c)
 	}
 	root.AddCommand(
-		newDoctorCommand(ui), newHermetoCommand(ui), newTektonCommand(ui), newSignBootCommand(ui), newKeygenCommand(ui), newVersionCommand(ui), newManCommand(ui), newSandboxCommand(ui),
+		newInitCommand(ui), newDoctorCommand(ui), newHermetoCommand(ui), newTektonCommand(ui), newSignBootCommand(ui), newKeygenCommand(ui),
+		newVersionCommand(ui), newManCommand(ui), newSandboxCommand(ui),
 	)
 	root.SetHelpCommand(newHelpCommand(root))
 	root.InitDefaultCompletionCmd()
