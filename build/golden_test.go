@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"caisson/internal/tooltest"
-
 	"golang.org/x/sys/unix"
+
+	"caisson/internal/tooltest"
 )
 
 var update = flag.Bool("update", false, "write the golden files")

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
-
 	"golang.org/x/sys/unix"
+
+	"caisson/internal/tooltest"
 )
 
 // pod is the OCI configuration of a container as an ordinary Kubernetes pod has it:

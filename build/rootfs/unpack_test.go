@@ -14,10 +14,10 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"caisson/internal/tooltest"
-
 	"github.com/google/rpmpack"
 	"golang.org/x/sys/unix"
+
+	"caisson/internal/tooltest"
 )
 
 const (
