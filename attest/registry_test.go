@@ -17,8 +17,8 @@ import (
 	"caisson/attest"
 	"caisson/attest/oci"
 	"caisson/attest/slsa"
-	"caisson/internal/tooltest"
 	"caisson/lock/digest"
+	"caisson/lock/tooltest"
 	"caisson/prefetch"
 )
 

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
+	"caisson/lock/tooltest"
 )
 
 // assembleSized assembles the small image with the sizes given.

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
+	"caisson/lock/tooltest"
 	"caisson/prefetch/cas"
 )
 

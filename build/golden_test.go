@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 var update = flag.Bool("update", false, "write the golden files")

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // pod is the OCI configuration of a container as an ordinary Kubernetes pod has it:

@@ -18,9 +18,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/lock/tooltest"
 )
 
 // compressed assembles the fixture with a compressed root, in a folder, and

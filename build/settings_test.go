@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"caisson/build/rootfs"
-	"caisson/internal/tooltest"
 	"caisson/lock"
+	"caisson/lock/tooltest"
 )
 
 const sshKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJqAmLvpJzPtUYVkcHNmKMTi9rSzBwRMkWwFd1v7aGxC admin"

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
 	"caisson/lock/cargo"
 	"caisson/lock/gittree"
+	"caisson/lock/tooltest"
 )
 
 const cargoManifest = `version: 1

@@ -20,8 +20,8 @@ import (
 	"golang.org/x/mod/sumdb/dirhash"
 	"golang.org/x/mod/sumdb/note"
 
-	"caisson/internal/tooltest"
 	"caisson/lock/digest"
+	"caisson/lock/tooltest"
 )
 
 // goModule puts a module into the world's proxy. It returns its go.sum lines.

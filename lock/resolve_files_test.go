@@ -23,8 +23,8 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
 	"caisson/lock/digest"
+	"caisson/lock/tooltest"
 )
 
 const isoAt = "https://host.example/9/"

@@ -15,9 +15,9 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 
-	"caisson/internal/tooltest"
 	"caisson/lock/digest"
 	"caisson/lock/gittree"
+	"caisson/lock/tooltest"
 )
 
 // gitWorld is a world with a repository of git's.

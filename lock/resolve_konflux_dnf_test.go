@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // dnfSpec makes packages with every kind of dependency between them.

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
 	"caisson/lock/digest"
 	"caisson/lock/rpmmd"
+	"caisson/lock/tooltest"
 )
 
 // TestResolveOnce has a repository that is the same for two arches, and one

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")

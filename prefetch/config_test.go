@@ -15,9 +15,9 @@ import (
 	"sync"
 	"testing"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/lock/tooltest"
 )
 
 // proxyServer is an HTTP proxy that wants a login where it is given one, and

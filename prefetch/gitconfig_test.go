@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
+	"caisson/lock/tooltest"
 )
 
 // gitSays runs git with nothing but a configuration.

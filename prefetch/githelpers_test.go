@@ -19,9 +19,9 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/gittree"
+	"caisson/lock/tooltest"
 	"caisson/prefetch/gitfetch"
 )
 

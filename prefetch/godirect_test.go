@@ -23,9 +23,9 @@ import (
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb/dirhash"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/lock/tooltest"
 )
 
 // goForge serves modules in git repositories at https://example.com, which a

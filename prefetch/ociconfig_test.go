@@ -20,9 +20,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/lock/tooltest"
 )
 
 // asked are the manifests that servers were asked for, in order.

@@ -24,8 +24,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
-	"caisson/internal/tooltest"
 	"caisson/lock/digest"
+	"caisson/lock/tooltest"
 	"caisson/prefetch"
 )
 

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 func qemuImg(t *testing.T, args ...string) {

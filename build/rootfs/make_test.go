@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"caisson/build/rootfs/rpmtest"
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // entry is a file of a test's payload.

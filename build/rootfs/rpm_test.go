@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"caisson/build/rootfs/rpmtest"
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // realRPMs are packages of several distributions; the test is skipped where

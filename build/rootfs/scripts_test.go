@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"caisson/build/rootfs/rpmtest"
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 func TestReadScripts(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"github.com/google/rpmpack"
 	"golang.org/x/sys/unix"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 const (

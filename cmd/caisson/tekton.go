@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"caisson/tekton"
+	"caisson/cmd/caisson/internal/tekton"
 )
 
 func newTektonCommand(ui *ui) *cobra.Command {

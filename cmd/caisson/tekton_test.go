@@ -20,7 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
-	"caisson/tekton"
+	"caisson/cmd/caisson/internal/tekton"
 )
 
 // canRunTasks tells whether the tools for it are there; where they have to be, a

@@ -19,8 +19,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/spf13/cobra"
 
+	"caisson/cmd/caisson/internal/tekton"
 	"caisson/prefetch"
-	"caisson/tekton"
 )
 
 func newTektonUseCommand(ui *ui) *cobra.Command {

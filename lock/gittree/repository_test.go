@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // mirrorOf makes a repository of what write gave.

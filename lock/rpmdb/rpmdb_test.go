@@ -18,8 +18,8 @@ import (
 
 	rpmdb "github.com/knqyf263/go-rpmdb/pkg"
 
-	"caisson/internal/tooltest"
 	"caisson/lock/rpmmd"
+	"caisson/lock/tooltest"
 )
 
 func run(t testing.TB, stdin []byte, name string, args ...string) []byte {

@@ -20,9 +20,9 @@ import (
 	"testing"
 	"time"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/lock/tooltest"
 	"caisson/prefetch"
 	"caisson/prefetch/cas"
 )

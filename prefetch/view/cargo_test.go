@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/cargo"
+	"caisson/lock/tooltest"
 	"caisson/prefetch/cas"
 )
 

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // everything is a package that has all that repodata can say of one.

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
+	"caisson/lock/tooltest"
 )
 
 // dnfRoot is an empty root, and how dnf is called to fill it from a view that

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/gomod"
+	"caisson/lock/tooltest"
 	"caisson/prefetch/cas"
 )
 

@@ -12,9 +12,9 @@ import (
 
 	"github.com/google/rpmpack"
 
-	"caisson/internal/tooltest"
 	"caisson/lock"
 	"caisson/lock/digest"
+	"caisson/lock/tooltest"
 	"caisson/prefetch/cas"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 func run(t testing.TB, dir, name string, args ...string) string {

@@ -14,7 +14,7 @@ import (
 
 	"caisson/build/image/erofs"
 	"caisson/build/image/gpt"
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // TestMBR compares disks that have no GUID table.

@@ -10,7 +10,7 @@ import (
 	"github.com/google/rpmpack"
 
 	"caisson/build/image/ext4"
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // pack makes an RPM package.

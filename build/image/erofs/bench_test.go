@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // benchTree makes a root of about 1.3 GB in 12,000 files, of sizes as roots

@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 const buildTime = 1700000000

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 func run(t testing.TB, stdin, name string, args ...string) string {

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // ReadAt makes memory a ReadWriterAt.

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 func file(path, data string) File {

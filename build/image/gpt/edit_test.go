@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // verified has sgdisk verify a disk, and returns what it prints of it.

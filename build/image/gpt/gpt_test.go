@@ -16,7 +16,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 const testSize = 16 << 20

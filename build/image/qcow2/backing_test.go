@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // sized is a disk in memory.

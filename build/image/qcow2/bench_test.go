@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // benchDisk writes a disk of 1.25 GiB, the size of an image's root: the

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 func qemuImg(t testing.TB, args ...string) string {

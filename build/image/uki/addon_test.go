@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // addonStubs are one that is made here, and systemd's where CAISSON_ADDON_STUB

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // TestAddonStub has objdump read the code of the stub, which returns

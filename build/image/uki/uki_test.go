@@ -20,7 +20,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // testStub makes a small PE32+ image of the form of systemd's stub: headers

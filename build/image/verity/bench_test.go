@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // BenchmarkWrite makes the hash area of 1.25 GiB, the size of an image's

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // testData returns n blocks, each with other bytes.

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 func run(t *testing.T, name string, args ...string) string {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 // maxWindow is enough for the highest level of xz.

@@ -17,7 +17,7 @@ import (
 	"strings"
 	"testing"
 
-	"caisson/internal/tooltest"
+	"caisson/lock/tooltest"
 )
 
 func run(t testing.TB, dir, stdin string, args ...string) string {

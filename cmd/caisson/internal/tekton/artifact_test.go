@@ -14,7 +14,7 @@ import (
 	"testing/iotest"
 	"time"
 
-	"caisson/tekton"
+	"caisson/cmd/caisson/internal/tekton"
 )
 
 // folder is one with a file of each sort that is packed.

@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
-	"caisson/tekton"
+	"caisson/cmd/caisson/internal/tekton"
 )
 
 const image = "quay.io/example/caisson@sha256:1111111111111111111111111111111111111111111111111111111111111111"
