@@ -99,14 +99,14 @@ func assembleWay(t *testing.T, w way) (*disk, error) {
 	return b.assemble(ctx, root, initrd)
 }
 
-// espOf are the files of an assembled image's ESP.
-func espOf(t *testing.T, d *disk) map[string][]byte {
+// readESP are the entries of an assembled image's ESP.
+func readESP(t *testing.T, d *disk) []esp.File {
 	t.Helper()
 	f, err := os.Open(filepath.Join(d.work, d.imageName()+".raw"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() }) // the entries are read from it
 	st, err := f.Stat()
 	if err != nil {
 		t.Fatal(err)
@@ -115,11 +115,20 @@ func espOf(t *testing.T, d *disk) map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return files
+}
+
+// espOf are the files of an assembled image's ESP.
+func espOf(t *testing.T, d *disk) map[string][]byte {
+	t.Helper()
+	files := readESP(t, d)
 	out := map[string][]byte{}
 	for _, x := range files {
-		if out[x.Path], err = io.ReadAll(x.Content); err != nil {
+		b, err := io.ReadAll(x.Content)
+		if err != nil {
 			t.Fatal(err)
 		}
+		out[x.Path] = b
 	}
 	return out
 }
@@ -532,19 +541,7 @@ func TestReadOnlySeed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, err := os.Open(filepath.Join(d.work, d.imageName()+".raw"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		st, err := f.Stat()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, files, _, err := ReadESP(f, st.Size())
-		if err != nil {
-			t.Fatal(err)
-		}
+		files := readESP(t, d)
 		i := slices.IndexFunc(files, func(f esp.File) bool { return f.Path == "loader/random-seed" })
 		if (i >= 0) != want || want && (!files[i].ReadOnly || files[i].Content.Size() != 0) {
 			t.Errorf("%s: got %+v", version, files)

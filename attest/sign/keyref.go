@@ -102,7 +102,7 @@ func openToken(ctx context.Context, ref string, env func(string) string) (Signer
 	}
 	token, err := pkcs11key.GetKeyWithURIConfig(config, false)
 	if err != nil {
-		if err.Error() == "unimplemented" {
+		if err.Error() == "unimplemented" { // cosign's words where the tag was not set; it has no value for it
 			err = errors.New("this Caisson was built without: build it with -tags pkcs11key")
 		}
 		return Signer{}, fmt.Errorf("%w: PKCS #11: %w", ErrKey, err)
