@@ -85,7 +85,7 @@ e2e: bin/caisson bin/debrepo
 		go test -count=1 -timeout 40m -v -run 'E2E|Repository|Debrepo' ./cmd/... ./build
 	CAISSON_UKIFY='$(BOOT)/unpacked/ukify/usr/bin/ukify' CAISSON_STUB='$(BOOT)/unpacked/systemd-257/usr/lib/systemd/boot/efi/linuxx64.efi.stub' \
 		CAISSON_ADDON_STUB='$(BOOT)/unpacked/systemd-257/usr/lib/systemd/boot/efi/addonx64.efi.stub' go test -count=1 -v -run Ukify ./build/image/uki
-	CAISSON_BOOT_CHAINS='$(BOOT)' go test $(if $(filter all,$(CHAINS)),,-short) -count=1 -timeout 60m -v -run 'Chains|Sealed|SecureBootRefuses' ./verify/boot
+	CAISSON_BOOT_CHAINS='$(BOOT)' go test $(if $(filter all,$(CHAINS)),,-short) -count=1 -timeout 60m -v -run 'Chains|Sealed|SecureBootRefuses|BootSecret' ./verify/boot
 
 lint:
 	@.ci/setup lint

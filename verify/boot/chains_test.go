@@ -264,9 +264,6 @@ func eventLog(t *testing.T, console string) []byte {
 // a secret of the machine's to the initrd, and what is measured of that is
 // another on each machine.
 func TestBootSecret(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a prediction that fails is booted in long tests only")
-	}
 	k := &kit{t: t, parts: packages(t), rootHash: chainRootHash(t)}
 	k.initrd = chainInitrd(t, k.parts["busybox"])
 	disk := chainDisk(t, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": k.uki(newest)})
