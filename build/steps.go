@@ -174,7 +174,7 @@ func (b *builder) goBuild(ctx context.Context, n int, s *lock.GoStep, tree *lock
 	}
 	job := gobuild.Job{
 		Toolchain: "/toolchain", Proxy: "/proxy", Source: "/src", Out: "/out/program",
-		Package: s.Package, LDFlags: s.LDFlags, Epoch: b.Lock.Epoch, Workspace: workspace, Cgo: s.Cgo,
+		Package: s.Package, LDFlags: s.LDFlags, Epoch: b.Lock.Epoch, Workspace: workspace, Cgo: s.Cgo, Arch: lock.GoArch(s.Arch),
 	}
 	_, _, err := b.run(ctx, inputs, sandbox.Spec{
 		Name: StepName(n, lock.Step{Go: s}), Root: b.tools, Args: job.Args(), Env: job.Env(), Dir: "/src", Around: b.asOther(),

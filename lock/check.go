@@ -198,6 +198,9 @@ func (l *Lock) checkReferences() error {
 			if !payloads["go:"+s.Go.Input] {
 				return fmt.Errorf("step %d: there is no Go payload %q", i, s.Go.Input)
 			}
+			if s.Go.Arch != "" && (GoArch(s.Go.Arch) == "" || s.Go.Cgo) {
+				return fmt.Errorf("step %d: a Go program for %q is not made, or not with cgo", i, s.Go.Arch)
+			}
 		case s.Cargo != nil && s.Go == nil && s.Run == "":
 			if !payloads["cargo:"+s.Cargo.Input] {
 				return fmt.Errorf("step %d: there is no Cargo payload %q", i, s.Cargo.Input)

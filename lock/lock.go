@@ -191,6 +191,8 @@ type GoStep struct {
 	To      string `json:"to"`      // absolute path in the root
 	LDFlags string `json:"ldflags,omitempty"`
 	Cgo     bool   `json:"cgo,omitempty"` // with the tools root's gcc
+	// Arch is what the program runs on where that is not the image's own.
+	Arch string `json:"arch,omitempty"`
 }
 
 // CargoStep builds one Rust program.

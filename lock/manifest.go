@@ -51,6 +51,9 @@ type ManifestGoStep struct {
 	To      string `yaml:"to"`
 	LDFlags string `yaml:"ldflags"`
 	Cgo     bool   `yaml:"cgo"`
+	// Arch is what the program is to run on, as in Manifest.Arches; the image's
+	// own unless given. Another one excludes cgo.
+	Arch string `yaml:"arch"`
 }
 
 // ManifestCargoStep builds one Rust program.

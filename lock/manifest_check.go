@@ -160,6 +160,9 @@ func (m *manifestChecker) checkSteps() error {
 			if err := m.checkStep(below(where, "go"), known, s.Go.Input, s.Go.To); err != nil {
 				return err
 			}
+			if err := m.checkGoArch(below(where, "go"), s.Go); err != nil {
+				return err
+			}
 		}
 		if s.Cargo != nil {
 			n++
@@ -184,6 +187,18 @@ func (m *manifestChecker) checkStep(where []any, known bool, input, to string) e
 	}
 	if !path.IsAbs(to) || path.Clean(to) != to || to == "/" {
 		return m.errorf(below(where, "to"), "%q is not the absolute path of a file", to)
+	}
+	return nil
+}
+
+func (m *manifestChecker) checkGoArch(where []any, s *ManifestGoStep) error {
+	switch {
+	case s.Arch == "":
+		return nil
+	case GoArch(s.Arch) == "":
+		return m.errorf(below(where, "arch"), "%q is not one of %s", s.Arch, strings.Join(archNames(), ", "))
+	case s.Cgo:
+		return m.errorf(below(where, "cgo"), "the C compiler of the tools set is for the machine that builds: leave out arch, or cgo")
 	}
 	return nil
 }

@@ -167,6 +167,8 @@ func TestParseManifestErrors(t *testing.T) {
 		{head + "steps: [{cargo: {input: a}}]\n", `m:4: steps[0].cargo.input: inputs.cargo has no "a"`},
 		{head + "inputs: {cargo: [{name: a, dir: b}]}\nsteps: [{cargo: {input: a, to: usr/bin/a}}]\n", `m:5: steps[0].cargo.to: "usr/bin/a" is not the absolute path of a file`},
 		{head + "inputs: {go: [{name: a, dir: b, toolchain: go1.26.0}]}\nsteps:\n- go: {input: a, to: /usr/../a}\n", `m:6: steps[0].go.to: "/usr/../a" is not the absolute path of a file`},
+		{head + "inputs: {go: [{name: a, dir: b, toolchain: go1.26.0}]}\nsteps:\n- go: {input: a, to: /a, arch: arm64}\n", `m:6: steps[0].go.arch: "arm64" is not one of aarch64, ppc64le, s390x, x86_64`},
+		{head + "inputs: {go: [{name: a, dir: b, toolchain: go1.26.0}]}\nsteps:\n- go: {input: a, to: /a, arch: aarch64, cgo: true}\n", `m:6: steps[0].go.cgo: the C compiler of the tools set is for the machine that builds: leave out arch, or cgo`},
 		{head + "inputs: {go: [{name: a, dir: b, toolchain: go1.26.0}]}\nsteps:\n- go: {input: a, to: /a}\n  run: x\n", "m:6: steps[0]: want exactly one of go, cargo, run"},
 		{head + "image: {root: {format: ext4}}\n", `m:4: image.root.format: got "ext4"; want erofs or squashfs`},
 		{head + "image: {verity: {bind: none}}\n", `m:4: image.verity.bind: got "none"; want uki or addon`},

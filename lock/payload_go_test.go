@@ -134,3 +134,29 @@ func TestResolveTwoPayloads(t *testing.T) {
 		}
 	}
 }
+
+// TestResolveGoArch locks what a program for another architecture imports there
+// alone, by the toolchain of the image's own.
+func TestResolveGoArch(t *testing.T) {
+	w := workWorld(t)
+	w.opts.NoSumDB = "corp.example/*"
+	writeFiles(t, w.dir, map[string]string{"src/app/main.go": "package main\n\nfunc main() {}\n", "src/app/main_arm64.go": "package main\n\nimport _ \"example.org/a\"\n"})
+	for _, c := range []struct {
+		arch string
+		want bool
+	}{{"", false}, {", arch: x86_64", false}, {", arch: aarch64", true}} {
+		l := w.lock(strings.Replace(workManifest, ", cgo: true", c.arch, 1))
+		if got := l.Find(KindGo, "example.org/a@v1.0.0.zip") != nil; got != c.want {
+			t.Errorf("%q: its module is locked: %v, want %v", c.arch, got, c.want)
+		}
+		n := 0
+		for _, in := range l.Inputs {
+			if in.Kind == KindToolchain {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%q: %d toolchains, want that of the image's architecture", c.arch, n)
+		}
+	}
+}

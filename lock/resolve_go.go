@@ -125,6 +125,9 @@ func (r *resolver) goModules(ctx context.Context, g ManifestGo, set string) ([]*
 	}
 	for _, s := range r.m.Steps {
 		if s.Go != nil && s.Go.Input == g.Name {
+			if a := GoArch(s.Go.Arch); a != "" && !slices.Contains(o.Arches, a) {
+				o.Arches = append(o.Arches, a)
+			}
 			o.Packages = append(o.Packages, gomod.Package{Path: cmp.Or(s.Go.Package, "."), Cgo: s.Go.Cgo})
 		}
 	}
