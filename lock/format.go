@@ -58,7 +58,8 @@ func list[T any](s []T) []T {
 
 // Parse reads a lock. name is how errors call the file. A lock that is not
 // as Format would print it, that is of another version, or whose parts do
-// not fit together, is an error.
+// not fit together, is an error: a *RevisionError where a later Caisson made it,
+// and this one may only be too old to understand it.
 func Parse(name string, b []byte) (*Lock, error) {
 	if len(b) > maxLock {
 		return nil, fmt.Errorf("%s: %d bytes, more than the %d that a lock may have", name, len(b), maxLock)
@@ -68,7 +69,8 @@ func Parse(name string, b []byte) (*Lock, error) {
 	}
 	// The version first: a later one may have fields that this one has not.
 	var head struct {
-		Version int `json:"version"`
+		Version  int `json:"version"`
+		Revision int `json:"revision"`
 	}
 	if err := json.Unmarshal(b, &head); err != nil {
 		return nil, jsonError(name, b, err)
@@ -76,6 +78,14 @@ func Parse(name string, b []byte) (*Lock, error) {
 	if head.Version != Version {
 		return nil, fmt.Errorf("%s: a lock of version %d; this Caisson reads version %d", name, head.Version, Version)
 	}
+	l, err := parse(name, b)
+	if err != nil && head.Revision > Revision {
+		err = &RevisionError{head.Revision, err}
+	}
+	return l, err
+}
+
+func parse(name string, b []byte) (*Lock, error) {
 	var l Lock
 	if err := json.Unmarshal(b, &l); err != nil {
 		return nil, jsonError(name, b, err)

@@ -34,7 +34,8 @@ const Version = 1
 
 // Revision names the bytes that Caisson's own code makes of a lock: writers,
 // compressors, normalisation. It rises whenever the same lock would give
-// another image, and a Caisson of another revision refuses the lock.
+// another image, and a Caisson of another revision refuses the lock. What each
+// revision changed is in revision.go.
 const Revision = 3
 
 // Lock is every input of an image, pinned, and what is made of them.

@@ -101,6 +101,9 @@ func runAttest(ctx context.Context, ui *ui, o *attestOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := sameRevision(l, o.lockFile); err != nil {
+		return err
+	}
 	s, err := attestImage(ctx, ui, l, text, store, o)
 	if err != nil {
 		return err

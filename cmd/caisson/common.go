@@ -94,6 +94,9 @@ func (s *sources) readLock() (*lock.Lock, []byte, error) {
 		return nil, nil, err
 	}
 	l, err := parseLock(s.lockFile, b)
+	if newer := new(lock.RevisionError); errors.As(err, &newer) {
+		return nil, nil, &codeError{err, exitLock, newerHint}
+	}
 	if err != nil {
 		return nil, nil, &codeError{err, exitLock, "get the lock back from where it is kept, or have `caisson lock --update` choose everything anew"}
 	}
@@ -151,9 +154,8 @@ func buildable(l *lock.Lock, lockFile, variant string) error {
 	if l.Imported != "" {
 		return fmt.Errorf("%s: no image can be built from an %s: it has no manifest", lockFile, l.Imported)
 	}
-	if l.Revision != lock.Revision {
-		return &codeError{fmt.Errorf("%s is made for revision %d of the image's bytes, and this Caisson makes revision %d", lockFile, l.Revision, lock.Revision),
-			exitLock, "run `caisson lock` with this Caisson, or build with the one that the lock was made by"}
+	if err := sameRevision(l, lockFile); err != nil {
+		return err
 	}
 	if !slices.Contains(l.Arches, arch) {
 		return fmt.Errorf("%s is for %s, and this machine is %s: an image is built on a machine of its own kind", lockFile, strings.Join(l.Arches, ", "), arch)
@@ -170,6 +172,26 @@ func buildable(l *lock.Lock, lockFile, variant string) error {
 		has = "it has " + strings.Join(all, ", ")
 	}
 	return usageError{fmt.Errorf("%s has no variant %q: %s", lockFile, variant, has)}
+}
+
+// newerHint is what to do about a lock that a later Caisson made.
+const newerHint = "use a newer Caisson; `caisson version` says which revision one makes"
+
+// sameRevision refuses a lock that a Caisson of another revision made: this one
+// would make another image of it, or say of one that it made it.
+func sameRevision(l *lock.Lock, lockFile string) error {
+	if l.Revision == lock.Revision {
+		return nil
+	}
+	hint := newerHint
+	if l.Revision < lock.Revision {
+		args := []string{"lock", "--upgrade"}
+		if lockFile != lockName {
+			args = append(args, "-o", lockFile)
+		}
+		hint = fmt.Sprintf("`caisson %s` says what changes, and keeps every choice; for an image that exists, use a Caisson of revision %d", quote(args), l.Revision)
+	}
+	return &codeError{fmt.Errorf("%s is made for revision %d of the image's bytes, and this Caisson makes revision %d", lockFile, l.Revision, lock.Revision), exitLock, hint}
 }
 
 // machineArch is this machine's architecture as RPM calls it.

@@ -27,6 +27,7 @@ type lockOptions struct {
 	update   string
 	dryRun   bool
 	replay   bool
+	upgrade  bool
 	konflux  konfluxOptions
 	json     bool
 }
@@ -43,9 +44,14 @@ func newLockCommand(ui *ui) *cobra.Command {
 pins every input by its SHA-256 in the lock. What an existing lock chose is
 kept as long as it satisfies the manifest; --update chooses anew.
 
+A lock is made for one revision of the bytes that Caisson writes, and a Caisson of
+another refuses to build it. --upgrade says, revision by revision, what that
+changes for this lock, and makes it one of this Caisson's revision: every choice
+stays, and no network is needed. See ` + "`caisson help engineer`" + `.
+
 Where the manifest is an rpms.in.yaml of Konflux it is locked on its own, on top
 of its context, into an rpms.lock.yaml that Hermeto reads.`,
-		Example: "  caisson lock\n  caisson lock --update=openssl,systemd\n  caisson lock --check\n  caisson lock --replay",
+		Example: "  caisson lock\n  caisson lock --update=openssl,systemd\n  caisson lock --check\n  caisson lock --replay\n  caisson lock --upgrade --dry-run",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runLock(cmd.Context(), ui, &o) },
 	}
@@ -56,10 +62,11 @@ of its context, into an rpms.lock.yaml that Hermeto reads.`,
 	f.StringVar(&o.update, "update", "", "choose anew: all packages, or those named")
 	f.Lookup("update").NoOptDefVal = updateAll
 	f.BoolVar(&o.replay, "replay", false, "only make the choice of packages again from the metadata that the lock pins, with no network, and compare")
+	f.BoolVar(&o.upgrade, "upgrade", false, "only make the lock one of this Caisson's revision, and say what that changes")
 	f.BoolVar(&o.dryRun, "dry-run", false, "tell what would change, and write no lock")
 	f.BoolVar(&o.json, "json", false, "print a summary as JSON")
 	o.konflux.flags(f)
-	c.MarkFlagsMutuallyExclusive("check", "update", "replay")
+	c.MarkFlagsMutuallyExclusive("check", "update", "replay", "upgrade")
 	c.MarkFlagsMutuallyExclusive("check", "dry-run", "replay")
 	o.storeFlag(c)
 	return c
@@ -101,8 +108,11 @@ func (o *lockOptions) names(m manifest) {
 
 func runLock(ctx context.Context, ui *ui, o *lockOptions) error {
 	began := time.Now()
-	if o.replay {
+	if o.replay || o.upgrade { // the manifest has no say
 		o.names(manifest{})
+		if o.upgrade {
+			return upgradeLock(ui, o)
+		}
 		return replayLock(ctx, ui, o)
 	}
 	m, err := readManifest(o.manifest)
@@ -254,8 +264,13 @@ func (o *lockOptions) oldLock() (*lock.Lock, []byte, error) {
 		return nil, nil, nil
 	}
 	l, b, err := o.readLock()
-	if err != nil && b == nil && o.update == updateAll && errors.As(err, new(*codeError)) {
+	switch newer := new(lock.RevisionError); {
+	case errors.As(err, &newer):
+		return nil, nil, err
+	case err != nil && b == nil && o.update == updateAll && errors.As(err, new(*codeError)):
 		return nil, nil, nil
+	case err == nil && l.Revision > lock.Revision:
+		return nil, nil, sameRevision(l, o.out) // it would go back, and lose what this Caisson does not know
 	}
 	return l, b, err
 }
@@ -275,6 +290,9 @@ func checkLock(ui *ui, o *lockOptions, sum digest.Digest) error {
 	l, _, err := o.readLock()
 	if err != nil {
 		return err
+	}
+	if err := sameRevision(l, o.out); err != nil {
+		ui.stage("warning: %s; see `caisson lock --upgrade --dry-run`", err)
 	}
 	err = lock.Check(l, sum, filepath.Dir(o.manifest))
 	if o.json {

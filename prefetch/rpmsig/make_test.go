@@ -264,6 +264,14 @@ func TestKeysInTime(t *testing.T) {
 	if err := gone.RevokeSubkey(&gone.Subkeys[1], packet.KeyRetired, "", config(when.Add(year))); err != nil {
 		t.Fatal(err)
 	}
+	superseded := newKey(t, config(when))
+	if err := superseded.RevokeKey(packet.KeySuperseded, "", config(when.Add(year))); err != nil {
+		t.Fatal(err)
+	}
+	unsaid := newKey(t, config(when))
+	if err := unsaid.RevokeKey(packet.NoReason, "", config(when.Add(year))); err != nil {
+		t.Fatal(err)
+	}
 	weak := config(when)
 	weak.Algorithm, weak.RSABits = packet.PubKeyAlgoRSA, 1024
 
@@ -277,9 +285,13 @@ func TestKeysInTime(t *testing.T) {
 		{"in its life", short, short.PrivateKey, when.Add(year / 2), ""},
 		{"expired", short, short.PrivateKey, when.Add(2 * year), "after the key expired"},
 		{"not yet made", short, short.PrivateKey, when.Add(-time.Hour), "before the key"},
-		{"revoked", revoked, revoked.PrivateKey, when, "the key is revoked"},
+		{"compromised later", revoked, revoked.PrivateKey, when, "the key is revoked (2025-05-01T12:00:00Z): compromised"},
+		{"revoked later, and nobody says why", unsaid, unsaid.PrivateKey, when, "the key is revoked (2025-05-01T12:00:00Z), and nothing says"},
+		{"superseded later", superseded, superseded.PrivateKey, when.Add(year - time.Second), ""},
+		{"superseded before", superseded, superseded.PrivateKey, when.Add(year), "the key is revoked (2025-05-01T12:00:00Z): superseded"},
 		{"a subkey", subs, signing.PrivateKey, when.Add(time.Hour), ""},
-		{"a revoked subkey", gone, gone.Subkeys[1].PrivateKey, when, "the subkey is revoked"},
+		{"a subkey that was retired later", gone, gone.Subkeys[1].PrivateKey, when, ""},
+		{"a subkey that was retired before", gone, gone.Subkeys[1].PrivateKey, when.Add(2 * year), "the subkey is revoked (2025-05-01T12:00:00Z): retired"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			k := public(t, c.e)

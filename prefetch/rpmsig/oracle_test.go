@@ -235,9 +235,12 @@ var signings = []struct {
 	{name: "a subkey, expired since", algo: "ed25519", make: subkey("ed25519"), at: year / 2, after: expire(year, true), gpg: "EXPKEYSIG", is: "EdDSA/SHA256"},
 	{name: "a subkey, expired before", algo: "ed25519", make: subkey("ed25519"), at: 2 * year, after: expire(year, true), gpg: "EXPKEYSIG", err: "after the key expired"},
 	{name: "a subkey of a key that expired before", algo: "ed25519", make: subkey("ed25519"), at: 2 * year, after: expire(year, false), gpg: "EXPKEYSIG", err: "after the key expired"},
-	{name: "revoked since", algo: "ed25519", after: func(g *gnupg, id string) { g.revoke(id, "") }, gpg: "REVKEYSIG", err: "the key is revoked"},
-	{name: "a subkey, revoked since", algo: "ed25519", make: subkey("ed25519"), after: func(g *gnupg, id string) { g.revoke(id, "key 1\n") }, gpg: "REVKEYSIG", err: "the subkey is revoked"},
-	{name: "a subkey of a key that was revoked", algo: "ed25519", make: subkey("ed25519"), after: func(g *gnupg, id string) { g.revoke(id, "") }, gpg: "REVKEYSIG", err: "the key is revoked"},
+	{name: "revoked since", algo: "ed25519", after: func(g *gnupg, id string) { g.revoke(id, "", 0) }, gpg: "REVKEYSIG", err: "the key is revoked"},
+	{name: "compromised since", algo: "ed25519", after: func(g *gnupg, id string) { g.revoke(id, "", 1) }, gpg: "REVKEYSIG", err: "the key is revoked"},
+	{name: "superseded since", algo: "ed25519", after: func(g *gnupg, id string) { g.revoke(id, "", 2) }, gpg: "REVKEYSIG", is: "EdDSA/SHA256"},
+	{name: "superseded before", algo: "ed25519", at: 2 * year, after: func(g *gnupg, id string) { g.revoke(id, "", 2) }, gpg: "REVKEYSIG", err: "superseded"},
+	{name: "a subkey, revoked since", algo: "ed25519", make: subkey("ed25519"), after: func(g *gnupg, id string) { g.revoke(id, "key 1\n", 0) }, gpg: "REVKEYSIG", err: "the subkey is revoked"},
+	{name: "a subkey of a key that was revoked", algo: "ed25519", make: subkey("ed25519"), after: func(g *gnupg, id string) { g.revoke(id, "", 0) }, gpg: "REVKEYSIG", err: "the key is revoked"},
 	{name: "expiry put off", algo: "ed25519", at: 2 * year, after: func(g *gnupg, id string) {
 		expire(year, false)(g, id)
 		g.do(when.Add(year/2), "", "--quick-set-expire", g.fingerprints(id)[0], "never")
@@ -266,9 +269,10 @@ func expire(life time.Duration, sub bool) func(g *gnupg, id string) {
 	}
 }
 
-// revoke revokes a key, or the one of its subkeys that is chosen.
-func (g *gnupg) revoke(id, choose string) {
-	g.do(when.Add(year), choose+"revkey\ny\n0\n\ny\nsave\n", "--command-fd", "0", "--edit-key", id)
+// revoke revokes a key, or the one of its subkeys that is chosen, for one of gpg's
+// reasons.
+func (g *gnupg) revoke(id, choose string, reason int) {
+	g.do(when.Add(year), fmt.Sprintf("%srevkey\ny\n%d\n\ny\nsave\n", choose, reason), "--command-fd", "0", "--edit-key", id)
 }
 
 // rpmsign signs by each kind of key, gpg says that the key is what it is said

@@ -22,9 +22,10 @@
 // A signature counts when it was made with a hash of the SHA-2 or SHA-3
 // family by a key of the keyring, or by a signing subkey that the key is
 // bound to; by RSA with at least 2048 bits, DSA with at least 2048 bits,
-// ECDSA, EdDSA or a newer algorithm; and when key and subkey were neither
-// revoked at all nor, at the time that the signature names, expired or not
-// yet made. Signature packets of versions 3 (RSA and DSA), 4 and 6 are read.
+// ECDSA, EdDSA or a newer algorithm; and when key and subkey were, at the time
+// that the signature names, made, not expired, and not revoked. A revocation that
+// says superseded or retired counts from its own time on, any other for ever.
+// Signature packets of versions 3 (RSA and DSA), 4 and 6 are read.
 //
 // # Limits
 //

@@ -316,8 +316,8 @@ func (s signer) usable(at time.Time) error {
 	if self == nil {
 		return errors.New("the key has no valid user id")
 	}
-	if len(s.entity.Revocations) > 0 {
-		return errors.New("the key is revoked")
+	if err := revoked(s.entity.Revocations, at); err != nil {
+		return fmt.Errorf("the key %w", err)
 	}
 	if err := alive(s.entity.PrimaryKey, self, at); err != nil {
 		return err
@@ -328,13 +328,37 @@ func (s signer) usable(at time.Time) error {
 		}
 		return nil
 	}
-	if len(s.sub.Revocations) > 0 {
-		return errors.New("the subkey is revoked")
+	if err := revoked(s.sub.Revocations, at); err != nil {
+		return fmt.Errorf("the subkey %w", err)
 	}
 	if !s.sub.Sig.FlagsValid || !s.sub.Sig.FlagSign {
 		return errors.New("the subkey is not for signing")
 	}
 	return alive(s.key, s.sub.Sig, at)
+}
+
+// revoked says of the revocations of a key why it may not have made a signature at
+// that time. One that is superseded or retired could still be trusted until then; any
+// other may have been in wrong hands for as long as it is, and those write whatever
+// time they like (RFC 9580, section 5.2.3.31).
+func revoked(revocations []*packet.Signature, at time.Time) error {
+	for _, r := range revocations {
+		why := ""
+		switch reason := r.RevocationReason; {
+		case reason != nil && *reason == packet.KeySuperseded:
+			why = "superseded"
+		case reason != nil && *reason == packet.KeyRetired:
+			why = "retired"
+		case reason != nil && *reason == packet.KeyCompromised:
+			return fmt.Errorf("is revoked (%s): compromised", day(r.CreationTime))
+		default:
+			return fmt.Errorf("is revoked (%s), and nothing says that it was safe until then", day(r.CreationTime))
+		}
+		if !at.Before(r.CreationTime) {
+			return fmt.Errorf("is revoked (%s): %s, and the signature is of %s", day(r.CreationTime), why, day(at))
+		}
+	}
+	return nil
 }
 
 // alive says whether the time is between the key's making and its expiry.
