@@ -33,6 +33,7 @@ type testOutput struct {
 //	IMAGE_URL        the reference that was pushed to, with its tag
 //	IMAGE_DIGEST     sha256:HEX, of the manifest
 //	IMAGE_REFERENCE  IMAGE_URL@IMAGE_DIGEST
+//	IMAGE_REF        the same, as Konflux's container builds call it
 //	SBOM_BLOB_URL    REPO@sha256:HEX, of the blob that is the SPDX document
 //	RPMS_DATA        {"keys":{KEYID or "unsigned": packages}}
 //	TEST_OUTPUT      what verify found
@@ -48,6 +49,7 @@ func writeResults(dir, out, ref string, p *attest.Package) error {
 	repository = strings.TrimSuffix(repository, ":"+r.Identifier())
 	where := p.Image.Digest.String()
 	results := map[string]string{"IMAGE_URL": ref, "IMAGE_DIGEST": where, "IMAGE_REFERENCE": strings.TrimSuffix(ref, "@"+where) + "@" + where}
+	results["IMAGE_REF"] = results["IMAGE_REFERENCE"]
 	if !p.SBOM.IsZero() {
 		results["SBOM_BLOB_URL"] = repository + "@" + p.SBOM.String()
 	}
@@ -60,6 +62,11 @@ func writeResults(dir, out, ref string, p *attest.Package) error {
 			results[name] = value
 		}
 	}
+	return writeTektonResults(dir, results)
+}
+
+// writeTektonResults writes a file for each result.
+func writeTektonResults(dir string, results map[string]string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("writing the results: %w", err)
 	}

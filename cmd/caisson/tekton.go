@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"caisson/build/sandbox"
 	"caisson/cmd/caisson/internal/tekton"
 )
 
@@ -46,7 +48,7 @@ the node's own that --seccomp names.`,
 	} {
 		c.AddCommand(newTektonPrintCommand(ui, k.kind, k.short))
 	}
-	c.AddCommand(newTektonUseCommand(ui), newTektonCreateCommand(ui), newTektonOfflineCommand(), newTektonTestOutputCommand(ui))
+	c.AddCommand(newTektonUseCommand(ui), newTektonCreateCommand(ui), newTektonOfflineCommand(ui), newTektonCheckCommand(ui), newTektonTestOutputCommand(ui))
 	return c
 }
 
@@ -69,6 +71,7 @@ func newTektonPrintCommand(ui *ui, kind, short string) *cobra.Command {
 	}
 	c.Flags().StringVar(&o.Image, "image", "", "Caisson's container image, by its digest")
 	c.Flags().StringVar(&o.Seccomp, "seccomp", "", "a seccomp profile of the nodes for the steps without the network, instead of none")
+	c.Flags().StringVar(&o.Isolation, "isolation", "", "the default of the parameter ISOLATION: "+strings.Join(tekton.Isolations(), ", "))
 	if kind == "pipeline" {
 		c.Flags().StringVar(&o.Bundle, "bundle", "", "the Tekton bundle that has the three Tasks, by its digest, instead of having them in the Pipeline")
 	}
@@ -76,19 +79,25 @@ func newTektonPrintCommand(ui *ui, kind, short string) *cobra.Command {
 	return c
 }
 
-func newTektonOfflineCommand() *cobra.Command {
+func newTektonOfflineCommand(ui *ui) *cobra.Command {
 	return &cobra.Command{
-		Use:     "offline -- COMMAND [ARG...]",
-		Short:   "Run a command in a network namespace in which there is nothing",
+		Use:   "offline -- COMMAND [ARG...]",
+		Short: "Run a command that reaches no network",
+		Long: `Offline runs a command in a network namespace in which there is nothing. Where
+namespaces are refused, and CAISSON_ISOLATION is not "namespaces", it runs it under
+a seccomp filter by which no socket is made but UNIX ones.`,
 		Example: "  caisson tekton offline -- caisson build --out out",
 		Args:    cobra.MinimumNArgs(1),
-		RunE:    func(c *cobra.Command, args []string) error { return runOffline(c.Context(), args) },
+		RunE:    func(c *cobra.Command, args []string) error { return runOffline(c.Context(), ui, args) },
 	}
 }
 
+// isolationVariable says how a build is kept apart: one of tekton.Isolations.
+const isolationVariable = "CAISSON_ISOLATION"
+
 // runOffline runs a command as the same user in a user namespace that owns a
-// network namespace with nothing in it.
-func runOffline(ctx context.Context, args []string) error {
+// network namespace with nothing in it, or under a filter.
+func runOffline(ctx context.Context, ui *ui, args []string) error {
 	c := exec.CommandContext(ctx, args[0], args[1:]...)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
@@ -97,14 +106,40 @@ func runOffline(ctx context.Context, args []string) error {
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}},
 	}
-	err := c.Run()
-	var exit *exec.ExitError
+	err := c.Start()
 	switch {
-	case errors.As(err, &exit) && exit.ExitCode() > 0:
-		return &quietError{exit.ExitCode()}
-	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.ENOSPC):
+	case err == nil:
+		return ended(c.Wait())
+	case !noNamespaces(err):
+		return err
+	case os.Getenv(isolationVariable) == "namespaces":
 		return &codeError{fmt.Errorf("running %s without the network: %w", args[0], err), exitError,
-			"the step's securityContext.seccompProfile, and the node, have to allow user namespaces; `caisson doctor` says more"}
+			"the step's securityContext.seccompProfile, and the node, have to allow user namespaces, or ISOLATION has to be auto or vm; `caisson doctor` says more"}
+	}
+	ui.stage("namespaces are refused here (%v): a filter keeps %s from the network instead", cause(err), filepath.Base(args[0]))
+	name, err := exec.LookPath(args[0])
+	if err != nil {
+		return err
+	}
+	if err := sandbox.GoOffline(); err != nil {
+		return err
+	}
+	return fmt.Errorf("running %s: %w", args[0], syscall.Exec(name, args, os.Environ()))
+}
+
+// noNamespaces tells whether a program could not be started because namespaces are
+// refused. A program that may not be executed is another matter.
+func noNamespaces(err error) bool {
+	var path *fs.PathError
+	return errors.As(err, &path) && path.Op == "fork/exec" && !errors.Is(err, syscall.EACCES) &&
+		(errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EINVAL))
+}
+
+// ended is the error of a program that has ended, which has told it itself.
+func ended(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return &quietError{exit.ExitCode()}
 	}
 	return err
 }

@@ -20,7 +20,10 @@ import (
 // is given it, oci:REPO[:TAG]@sha256:HEX=FOLDER: a blob of a registry, a tar by
 // gzip, and where it goes.
 func ParseArtifact(s string) (blob name.Digest, dir string, err error) {
-	uri, dir, ok := strings.Cut(s, "=")
+	uri, ok := s, false
+	if i := strings.LastIndexByte(s, '='); i >= 0 { // what is before is another's, and has none
+		uri, dir, ok = s[:i], s[i+1:], true
+	}
 	ref, oci := strings.CutPrefix(uri, "oci:")
 	switch {
 	case !ok || dir == "":

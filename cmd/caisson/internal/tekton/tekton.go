@@ -23,16 +23,29 @@
 // capabilities on a read-only root. Only those that fetch or send, which say
 // "with the network", have one: the others put Caisson into a network namespace
 // in which there is nothing, so that a signing key lies where nothing gets out.
+// Where namespaces are refused, a filter keeps them from making sockets.
+//
+// # Chains
+//
+// Tekton Chains signs what IMAGE_URL and IMAGE_DIGEST name, and notes as inputs
+// what CHAINS-GIT_URL, CHAINS-GIT_COMMIT and LOCK_ARTIFACT_INPUTS name
+// (slsa-provenance.md, "Type Hinting"). SBOM and disk are no *ARTIFACT_OUTPUTS: what
+// Chains signs of these it attaches to a manifest of that digest, which they do not
+// have; the manifest of the image has both. Every result that a Pipeline hands on is
+// always written: Tekton fails a run for one that is not.
 //
 // # Limits
 //
 // Namespaces are made by user namespaces, so the seccomp profile of the steps
-// without the network has to allow them: the runtime's own default does not. A
-// node that refuses them altogether cannot run these Tasks.
+// without the network has to allow them: the runtime's own default does not. With
+// Options.Isolation "vm" no namespace is wanted, the profile is the runtime's own, and
+// the Task may run under the Pod Security Standard "restricted"; signing keys then lie
+// in steps that a filter alone keeps from the network.
 package tekton
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"errors"
 	"fmt"
@@ -55,6 +68,9 @@ type Options struct {
 	// Seccomp is the profile, a file below the node's folder for them, of the
 	// steps without the network. Without one these steps have no profile.
 	Seccomp string
+	// Isolation is the default of the parameter of that name, one of Isolations;
+	// empty for the first. With "vm" the steps keep the runtime's own profile.
+	Isolation string
 	// Bundle is where the Pipeline finds its Tasks, a Tekton bundle named by
 	// digest. Without one it has them in itself.
 	Bundle string
@@ -67,6 +83,25 @@ type task struct {
 	HandsOver               string // the result that names what it hands on; empty for none
 	steps                   []string
 	Image, Seccomp, Bundle  string
+	Isolation, Resources    string
+}
+
+// Params are the parameters that are environment variables of every step.
+func (t task) Params() []string {
+	var out []string
+	for _, p := range []struct {
+		name string
+		has  bool
+	}{
+		{"SOURCE_ARTIFACT", t.Has("use-source")}, {"CONTEXT", t.Has("use-source")}, {"BUILD_ARTIFACT", t.Has("use-build")}, {"VERDICT_ARTIFACT", t.Has("use-verdict")},
+		{"OUTPUT_IMAGE", true}, {"LABELS", t.Key != ""}, {"HERMETIC", t.Has("prefetch")}, {"ISOLATION", t.Has("prefetch")}, {"STORE_IMAGE", t.Has("prefetch")},
+		{"VARIANT", t.Has("build")}, {"CHAINS-GIT_URL", t.Has("prefetch")}, {"CHAINS-GIT_COMMIT", t.Has("prefetch")}, {"SIGNING_KEY_SECRET", t.Key != ""},
+	} {
+		if p.has {
+			out = append(out, p.name)
+		}
+	}
+	return out
 }
 
 // Has tells whether the Task has a step.
@@ -89,6 +124,9 @@ func tasks() []task {
 	}
 }
 
+// isolationVM is the one of Isolations that wants no namespaces.
+const isolationVM = "vm"
+
 // pipelineKind is the kind that is no Task.
 const pipelineKind = "pipeline"
 
@@ -107,7 +145,7 @@ func Print(w io.Writer, kind string, o Options) error {
 		return err
 	}
 	p := printer{o, template.New("")}
-	p.all.Funcs(template.FuncMap{"task": p.task, "spec": p.spec, "indent": indent})
+	p.all.Funcs(template.FuncMap{"task": p.task, "spec": p.spec, "indent": indent, "env": EnvName})
 	if _, err := p.all.ParseFS(templates, "templates/*"); err != nil {
 		return err
 	}
@@ -140,6 +178,12 @@ func (o Options) check(kind string) error {
 			return fmt.Errorf("the bundle %q: %w", o.Bundle, err)
 		}
 	}
+	if o.Isolation != "" && !slices.Contains(Isolations(), o.Isolation) {
+		return fmt.Errorf("the isolation %q: want one of %s", o.Isolation, strings.Join(Isolations(), ", "))
+	}
+	if o.Isolation == isolationVM && o.Seccomp != "" {
+		return errors.New("a seccomp profile is for namespaces: with the isolation vm the runtime's own is enough")
+	}
 	if o.Seccomp != "" && !profileRE.MatchString(o.Seccomp) {
 		return fmt.Errorf("the seccomp profile %q: want the path of a file below the node's folder of profiles", o.Seccomp)
 	}
@@ -168,6 +212,10 @@ func (p printer) task(kind string) task {
 	all := tasks()
 	t := all[slices.IndexFunc(all, func(t task) bool { return t.kind == kind })]
 	t.Image, t.Bundle, t.Seccomp = p.o.Image, p.o.Bundle, "{type: Unconfined}"
+	t.Isolation, t.Resources = cmp.Or(p.o.Isolation, Isolations()[0]), "{requests: {cpu: \"1\", memory: 2Gi}, limits: {memory: 4Gi}}"
+	if t.Isolation == isolationVM {
+		t.Seccomp, t.Resources = "{type: RuntimeDefault}", "{requests: {cpu: \"1\", memory: 4Gi}, limits: {memory: 8Gi}}"
+	}
 	if p.o.Seccomp != "" {
 		t.Seccomp = "{type: Localhost, localhostProfile: " + p.o.Seccomp + "}"
 	}
