@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"caisson/build/image/gpt"
+	"caisson/verify"
 	"caisson/verify/boot"
 	"caisson/verify/measure"
 )
@@ -87,7 +88,7 @@ func TestE2ESuites(t *testing.T) {
 			e.lock, e.store, e.out = filepath.Join(e.dir, "caisson.lock"), filepath.Join(e.dir, "store"), filepath.Join(e.dir, "out")
 			image := e.buildSuite(t, suite != "")
 			if suite != "" {
-				bootsAsPredicted(t, image)
+				bootsAsPredicted(t, image, "raw", "login:")
 			}
 			readsScratch(t, image)
 		})
@@ -121,17 +122,21 @@ func (e *e2e) buildSuite(t *testing.T, split bool) string {
 	return filepath.Join(e.out, "suite.raw")
 }
 
-// bootsAsPredicted boots the image and compares what was measured.
-func bootsAsPredicted(t *testing.T, image string) {
+// bootsAsPredicted boots the image until the console has shown all that is
+// waited for, and compares what was measured. It tells whether the machine was
+// to be started twice.
+func bootsAsPredicted(t *testing.T, image, format string, wait ...string) bool {
 	t.Helper()
-	disk, err := os.Open(image)
+	disk, err := verify.OpenDisk(image)
 	must(t, err)
 	defer disk.Close()
-	info, err := disk.Stat()
+	predicted, err := measure.Disk(disk, disk.Size)
 	must(t, err)
-	predicted, err := measure.Disk(disk, info.Size())
-	must(t, err)
-	r, err := boot.Run(t.Context(), boot.Options{Disk: image, Format: "raw", Timeout: 15 * time.Minute, WaitFor: []*regexp.Regexp{regexp.MustCompile("login:")}})
+	o := boot.Options{Disk: image, Format: format, Timeout: 15 * time.Minute, Resets: predicted.Resets}
+	for _, w := range wait {
+		o.WaitFor = append(o.WaitFor, regexp.MustCompile(w))
+	}
+	r, err := boot.Run(t.Context(), o)
 	must(t, err)
 	t.Logf("booted in %v, attempt %d: %s", r.Time, r.Attempts, predicted.Stub)
 	for _, bank := range measure.Banks() {
@@ -142,6 +147,7 @@ func bootsAsPredicted(t *testing.T, image string) {
 			t.Errorf("%s: %v", bank, m)
 		}
 	}
+	return predicted.Resets
 }
 
 // readsScratch boots the image, which is changed, until it has written to its
@@ -149,14 +155,7 @@ func bootsAsPredicted(t *testing.T, image string) {
 func readsScratch(t *testing.T, image string) {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "console")
-	vars, err := os.ReadFile("/usr/share/OVMF/OVMF_VARS_4M.fd")
-	must(t, err)
-	must(t, os.WriteFile(log+".vars", vars, 0o600))
-	qemu := exec.Command("qemu-system-x86_64", "-machine", "q35,accel=tcg,smm=off", "-no-reboot", "-nodefaults", "-display", "none", "-nic", "none",
-		"-cpu", "max,cx16=off", "-smp", "2", "-m", "1024", "-monitor", "none", "-serial", "file:"+log, // see package boot for the processor
-		"-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+log+".vars",
-		"-drive", "if=none,id=disk,format=raw,file="+image, "-device", "virtio-blk-pci,drive=disk,bootindex=1")
-	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	qemu := machine(t, image, "raw", "file:"+log)
 	must(t, qemu.Start())
 	end := func() { _ = qemu.Process.Kill(); _ = qemu.Wait() }
 	text := ""
@@ -186,6 +185,21 @@ func readsScratch(t *testing.T, image string) {
 		}
 	}
 	t.Error("there is no scratch partition")
+}
+
+// machine starts an image, which may be changed, with the console at serial.
+func machine(t *testing.T, image, format, serial string) *exec.Cmd {
+	t.Helper()
+	vars := filepath.Join(t.TempDir(), "vars")
+	b, err := os.ReadFile("/usr/share/OVMF/OVMF_VARS_4M.fd")
+	must(t, err)
+	must(t, os.WriteFile(vars, b, 0o600))
+	qemu := exec.Command("qemu-system-x86_64", "-machine", "q35,accel=tcg,smm=off", "-no-reboot", "-nodefaults", "-display", "none", "-nic", "none",
+		"-cpu", "max,cx16=off", "-smp", "2", "-m", "1024", "-monitor", "none", "-serial", serial, // see package boot for the processor
+		"-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+vars,
+		"-drive", "if=none,id=disk,format="+format+",file="+image, "-device", "virtio-blk-pci,drive=disk,bootindex=1")
+	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return qemu
 }
 
 // unreadable is the error where a partition has the marker, or says what it is,

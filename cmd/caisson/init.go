@@ -12,9 +12,10 @@ import (
 )
 
 type initOptions struct {
-	from   []string
-	output string
-	force  bool
+	from     []string
+	profiles []string
+	output   string
+	force    bool
 }
 
 func newInitCommand(ui *ui) *cobra.Command {
@@ -24,7 +25,7 @@ func newInitCommand(ui *ui) *cobra.Command {
 		Short: "Start a manifest from what is there",
 		Long: `Init writes a caisson.yaml from the definitions that a project has for other
 tools: rpms.in.yaml, rpms.lock.yaml, a prefetch-input, a Containerfile,
-mkosi.conf with its drop-ins, image-build's config.yaml, an .aib.yml, a
+mkosi.conf with drop-ins, profiles (--profile) and scripts, image-build's config.yaml, an .aib.yml, a
 kickstart. --from names files or folders, and may be repeated; unless it is
 given, the folder that the manifest is to lie in is looked through. Without any
 of these the manifest is a pattern to fill in.
@@ -38,6 +39,7 @@ manifest that is there is not overwritten without --force.`,
 		RunE: func(*cobra.Command, []string) error { return runInit(ui, o) },
 	}
 	c.Flags().StringArrayVar(&o.from, "from", nil, "a file to start from, or a folder that has such")
+	c.Flags().StringArrayVar(&o.profiles, "profile", nil, "a profile of mkosi.profiles to take in")
 	c.Flags().StringVarP(&o.output, "output", "o", "caisson.yaml", "the manifest")
 	c.Flags().BoolVar(&o.force, "force", false, "replace a manifest that is there")
 	return c
@@ -52,7 +54,7 @@ func runInit(ui *ui, o initOptions) error {
 	if len(from) == 0 {
 		from = []string{dir}
 	}
-	d, err := start.From(dir, from)
+	d, err := start.From(dir, from, o.profiles...)
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ Dir::Cache::archives %[4]q;
 Dir::Cache::pkgcache "pkgcache.bin";
 Dir::Cache::srcpkgcache "srcpkgcache.bin";
 Dir::Log %[1]q;
-`, a.dir, a.path("lists"), a.path("status"), a.path("archives"))
+`, a.dir, a.path("lists"), a.statusPath(), a.path("archives"))
 	if sources != "" {
 		list, none := a.path("sources.list"), a.path("none")
 		if err := writeFile(list, []byte(sources), 0o644); err != nil {
@@ -116,6 +116,9 @@ Dir::Etc::preferencesparts %[2]q;
 	}
 	return writeFile(a.path("apt.conf"), fmt.Appendf(nil, "Dir::Etc::parts %q;\n", parts), 0o644)
 }
+
+// statusPath is the status file of this converter: another drops other packages.
+func (a *apt) statusPath() string { return a.path("status-" + strconv.Itoa(converterVersion)) }
 
 func (a *apt) path(name string) string { return filepath.Join(a.dir, name) }
 
@@ -138,7 +141,7 @@ func (a *apt) run(ctx context.Context, name string, args ...string) (string, err
 // update fetches the package lists where they are missing or old, and writes the status file.
 // The time of the status file is the time of the lists.
 func (a *apt) update(ctx context.Context) error {
-	st, err := os.Stat(a.path("status"))
+	st, err := os.Stat(a.statusPath())
 	if err == nil && time.Since(st.ModTime()) < listsAge {
 		return nil
 	}
@@ -146,17 +149,17 @@ func (a *apt) update(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintln(a.progress, "debrepo: fetching package lists")
-	if err := writeFile(a.path("status"), nil, 0o644); err != nil {
+	if err := writeFile(a.statusPath(), nil, 0o644); err != nil {
 		return err
 	}
 	if _, err := a.run(ctx, "apt-get", "-qq", "update"); err != nil {
-		return errors.Join(err, os.Remove(a.path("status")))
+		return errors.Join(err, os.Remove(a.statusPath()))
 	}
 	status, err := a.status(ctx)
 	if err != nil {
-		return errors.Join(err, os.Remove(a.path("status")))
+		return errors.Join(err, os.Remove(a.statusPath()))
 	}
-	return writeFile(a.path("status"), []byte(status), 0o644)
+	return writeFile(a.statusPath(), []byte(status), 0o644)
 }
 
 // status is a dpkg status file in which the dropped packages are installed, as their candidates are, but need nothing.
@@ -247,4 +250,4 @@ func (a *apt) fetch(ctx context.Context, packages []string, all []download) erro
 func (a *apt) archive(d download) string { return filepath.Join(a.path("archives"), d.File) }
 
 // forget makes the next run fetch the lists again: a mirror has moved on.
-func (a *apt) forget() error { return os.Remove(a.path("status")) }
+func (a *apt) forget() error { return os.Remove(a.statusPath()) }

@@ -22,6 +22,12 @@ var defaultPackages = []string{
 	"strace",
 }
 
+// podvmPackages are what lockfiles/podvm/demo.yaml wants besides. It has a way to boot that older releases' systemd has not, so they
+// are in the repositories of other releases.
+var podvmPackages = []string{
+	"iproute2", "iptables", "systemd-resolved", "tpm2-tools", "shim-signed", "less", kernelUKI,
+}
+
 // sourcePackages are read for the content of our own packages; base-passwd does not become an RPM.
 var sourcePackages = []string{"base-passwd", "base-files"}
 
@@ -34,15 +40,19 @@ var droppedPackages = map[string]bool{
 	"debconf":              true,
 	"debconf-2.0":          true,
 	"dpkg":                 true,
+	"grub2-common":         true,
+	"grub-efi-amd64-bin":   true,
 	"init-system-helpers":  true,
 	"initramfs-tools":      true,
 	"linux-initramfs-tool": true,
 	"libcap2-bin":          true,
 	"libdebconfclient0":    true,
 	"linux-base":           true,
+	"mokutil":              true,
 	"perl":                 true,
 	"perl-base":            true,
 	"sensible-utils":       true,
+	"shim-signed-common":   true,
 	"usrmerge":             true,
 	"usr-is-merged":        true,
 }

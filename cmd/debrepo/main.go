@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -71,7 +72,7 @@ func newMakeCommand() *cobra.Command {
 	var out, cache, suite string
 	c := &cobra.Command{
 		Use:   "make --out DIR [--suite NAME] [--cache DIR] [PACKAGE...]",
-		Short: "Make or refresh the repository in DIR of the packages (Debian's names) and what they need; without names, of the demo's",
+		Short: "Make or refresh the repository in DIR of the packages (Debian's names) and what they need; without names, of the demo's, and of a suite those of the PodVM too",
 		RunE: func(c *cobra.Command, packages []string) error {
 			if out == "" {
 				return usageError{errors.New("make: --out is missing: where shall the repository be?")}
@@ -81,6 +82,9 @@ func newMakeCommand() *cobra.Command {
 			}
 			if len(packages) == 0 {
 				packages = defaultPackages
+				if suite != "" {
+					packages = slices.Concat(defaultPackages, podvmPackages)
+				}
 			}
 			if cache == "" {
 				base, err := os.UserCacheDir()

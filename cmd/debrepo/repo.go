@@ -22,7 +22,7 @@ import (
 )
 
 // converterVersion changes with anything that changes the packages made from the same .debs.
-const converterVersion = 6
+const converterVersion = 7
 
 // repository is the folder that make writes. Nothing appears there under its final name before it is whole, and the metadata comes last.
 type repository struct {
@@ -76,6 +76,10 @@ func makeRepository(ctx context.Context, dir, cache, suite string, packages []st
 	if err != nil {
 		return err
 	}
+	own := slices.Contains(packages, kernelUKI)
+	if own {
+		packages = slices.Concat(slices.DeleteFunc(slices.Clone(packages), func(p string) bool { return p == kernelUKI }), ukiPackages, ukiInitrd)
+	}
 	wanted, err := a.existing(ctx, slices.Concat(packages, sourcePackages))
 	if err != nil {
 		return err
@@ -87,7 +91,13 @@ func makeRepository(ctx context.Context, dir, cache, suite string, packages []st
 	if err := a.fetch(ctx, wanted, chosen); err != nil {
 		return errors.Join(err, a.forget())
 	}
-	return r.refresh(ctx, a, chosen)
+	var image *ukiSources
+	if own {
+		if image, err = a.ukiSources(ctx, chosen); err != nil {
+			return err
+		}
+	}
+	return r.refresh(ctx, a, chosen, image)
 }
 
 // lock keeps two runs from writing the same repository.
@@ -103,7 +113,8 @@ func lock(dir string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-func (r *repository) refresh(ctx context.Context, a *apt, chosen []download) error {
+// refresh makes what has changed of the packages chosen, and of the vendor's kernel image unless there is none.
+func (r *repository) refresh(ctx context.Context, a *apt, chosen []download, image *ukiSources) error {
 	old := r.readState()
 	now := state{Converter: converterVersion, Key: r.key.fingerprint(), Packages: map[string]built{}}
 	var todo []download
@@ -130,6 +141,11 @@ func (r *repository) refresh(ctx context.Context, a *apt, chosen []download) err
 	}
 	if err := r.convertAll(ctx, a, todo, &now); err != nil {
 		return err
+	}
+	if image != nil {
+		if err := r.kernelUKI(ctx, a, image, old, &now); err != nil {
+			return err
+		}
 	}
 	if err := closed(now.Packages); err != nil {
 		return err
@@ -321,13 +337,20 @@ func closed(packages map[string]built) error {
 	return nil
 }
 
-// placeFiles writes the public key, and the licence text that serves as an example of a plain file.
+// placeFiles writes the public key and its certificate, and the licence text that serves as an example of a plain file.
 func (r *repository) placeFiles(ctx context.Context, baseFiles string) error {
 	public, err := r.key.public()
 	if err != nil {
 		return err
 	}
 	if err := writeFile(filepath.Join(r.dir, "RPM-GPG-KEY-debrepo"), public, 0o644); err != nil {
+		return err
+	}
+	certificate, _, err := r.key.certificate()
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(r.dir, "SECUREBOOT-CERT-debrepo.pem"), certificate, 0o644); err != nil {
 		return err
 	}
 	found := errors.New("found")

@@ -22,6 +22,8 @@ type draft struct {
 	locked   bool            // an rpms.lock.yaml named the packages
 	usesVars bool            // a repository of rpm.from has $releasever in its address
 	tools    []string        // what the steps need besides what every build does
+	profiles []string        // of mkosi, that were asked for
+	named    map[string]bool // those of them that there are
 }
 
 func newDraft(dir string) (*draft, error) {
@@ -30,7 +32,7 @@ func newDraft(dir string) (*draft, error) {
 		return nil, err
 	}
 	return &draft{
-		dir: abs, comments: map[string]string{}, known: map[string]bool{},
+		dir: abs, comments: map[string]string{}, known: map[string]bool{}, named: map[string]bool{},
 		m: lock.Manifest{Version: 1, Sets: map[string]lock.ManifestSet{}},
 	}, nil
 }

@@ -1,10 +1,7 @@
 package start
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -67,104 +64,6 @@ func (s *setting) words() []string {
 
 func (s *setting) String() string { return s.key + "=" + strings.ReplaceAll(s.value, "\n", " ") }
 
-// mkosi reads an mkosi.conf, the drop-ins of mkosi.conf.d that match, and the
-// trees beside it. A drop-in whose conditions cannot be told is left out.
-func (d *draft) mkosi(name string, b []byte) error {
-	settings, err := parseINI(name, b)
-	if err != nil {
-		return err
-	}
-	dir := filepath.Dir(name)
-	w := mkosiDraft{draft: d, dir: dir}
-	w.apply(settings)
-	drops, err := filepath.Glob(filepath.Join(dir, "mkosi.conf.d", "*.conf"))
-	if err != nil {
-		return err
-	}
-	slices.Sort(drops)
-	for _, drop := range drops {
-		b, err := readFile(drop)
-		if err != nil {
-			return err
-		}
-		settings, err := parseINI(drop, b)
-		if err != nil {
-			return err
-		}
-		d.at = drop
-		if w.matches(settings) {
-			w.apply(settings)
-		}
-	}
-	w.beside()
-	return nil
-}
-
-type mkosiDraft struct {
-	*draft
-	dir string
-}
-
-// beside looks for what mkosi takes by its name.
-func (w *mkosiDraft) beside() {
-	for _, n := range []string{"mkosi.skeleton", "mkosi.extra"} {
-		if folderOf(filepath.Join(w.dir, n)) {
-			w.at = filepath.Join(w.dir, n)
-			w.place(1, n, w.at, "/", "")
-		}
-	}
-	for _, n := range []struct{ name, why string }{
-		{"mkosi.build", "write go, cargo or run steps"},
-		{"mkosi.build.chroot", "write go, cargo or run steps"},
-		{"mkosi.prepare", "a build has no network: what it fetches has to be an input"},
-		{"mkosi.prepare.chroot", "a build has no network: what it fetches has to be an input"},
-		{"mkosi.postinst", "what it does to the root can be a run step, with $ROOT in place of $BUILDROOT"},
-		{"mkosi.postinst.chroot", "what it does can be a run step, chroot \"$ROOT\" …"},
-		{"mkosi.finalize", "what it does to the root can be a run step, with $ROOT in place of $BUILDROOT"},
-		{"mkosi.finalize.chroot", "what it does can be a run step, chroot \"$ROOT\" …"},
-		{"mkosi.repart", "the disk has an ESP, the root and its hash tree: give sizes in image.disk, and space at run time in image.scratch"},
-		{"mkosi.profiles", "a profile is a variant: write it under variants"},
-		{"mkosi.images", "give each of these folders to `caisson init` by itself"},
-		{"mkosi.presets", "give each of these folders to `caisson init` by itself"},
-	} {
-		if _, err := os.Stat(filepath.Join(w.dir, n.name)); !errors.Is(err, fs.ErrNotExist) {
-			w.noteIn(filepath.Join(w.dir, n.name), 1, n.name, n.why)
-		}
-	}
-}
-
-// matches evaluates [Match] against what is known.
-func (w *mkosiDraft) matches(settings []setting) bool {
-	for _, s := range settings {
-		if s.section != "Match" && s.section != "TriggerMatch" {
-			continue
-		}
-		have := ""
-		switch s.key {
-		case "Distribution":
-			have = w.distro.id
-		case "Release":
-			have = w.distro.release
-		case "Architecture":
-			have = "x86-64"
-			if len(w.m.Arches) > 0 {
-				have = strings.ReplaceAll(w.m.Arches[0], "x86_64", "x86-64")
-			}
-		}
-		want := strings.TrimLeft(s.value, "|")
-		not := strings.HasPrefix(want, "!")
-		want = strings.TrimPrefix(want, "!")
-		if have == "" && s.key == "Distribution" && !not && want != "" {
-			continue // it says itself, for nothing else does
-		}
-		if s.section == "TriggerMatch" || have == "" || (have == want) == not {
-			w.note(s.line, "["+s.section+"] "+s.String(), "this file is left out: it is for another case, or whether it is for this one cannot be told; give it to `caisson init` by itself if it is")
-			return false
-		}
-	}
-	return true
-}
-
 // apply takes over the settings of one file.
 func (w *mkosiDraft) apply(settings []setting) {
 	for i := range settings {
@@ -210,9 +109,13 @@ func (w *mkosiDraft) output(s *setting) {
 	switch s.key {
 	case "ImageId", "Output":
 		w.called(s.value)
+		if s.key == "ImageId" {
+			w.imageID = s.value
+		}
 	case "ImageVersion":
 		w.try(s.line, s.String(), func(m *lock.Manifest) { m.Image.Version = s.value })
 	case "Format":
+		w.format = s.value
 		if s.value != "disk" {
 			w.note(s.line, s.String(), "an image is a disk, with netboot in image.output kernel, initrd and root in files beside it")
 		}
@@ -320,14 +223,16 @@ func (w *mkosiDraft) content(s *setting) {
 			name, _, _ := strings.Cut(e, "=") // its value may be a secret
 			w.note(s.line, "Environment="+name, "steps have a fixed environment: set it in the step that needs it")
 		}
-	case "Initrds", "KernelModulesInitrd", "KernelModulesInclude", "KernelModulesInitrdInclude", "KernelModules":
+	case "KernelInitrdModules", "KernelModulesInitrdInclude":
+		w.initrdModules(s)
+	case "Initrds", "KernelModulesInitrd", "KernelModulesInclude", "KernelModules":
 		w.note(s.line, s.String(), "the initrd is made of sets.initrd: its packages, and the modules that are named there")
 	default:
-		why := "it has no counterpart"
 		if strings.HasSuffix(s.key, "Scripts") {
-			why = "what it does to the root can be a run step, with $ROOT in place of $BUILDROOT"
+			w.scripts(s)
+			return
 		}
-		w.note(s.line, s.String(), why)
+		w.note(s.line, s.String(), "it has no counterpart")
 	}
 }
 
@@ -343,7 +248,9 @@ func (w *mkosiDraft) epoch(s *setting, value string) {
 // host passes over how mkosi itself works, and notes what changes the image.
 func (w *mkosiDraft) host(s *setting) {
 	switch s.key {
-	case "Include", "Dependencies", "Profiles", "BuildSources", "BuildScripts":
+	case "Profiles":
+		add(&w.profiles, s.words()...)
+	case "Include", "Dependencies", "BuildSources", "BuildScripts":
 		w.note(s.line, s.String(), "give what it names to `caisson init`, or write steps for it")
 	case "ToolsTreePackages":
 		w.packages(s.line, lock.SetTools, s.words()...)

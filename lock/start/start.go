@@ -54,12 +54,14 @@ const maxFile = 1 << 20
 
 // From makes a manifest that is to lie in the folder dir of the files that are
 // named; of a folder, of those in it that it knows. None of them is needed: a
-// manifest without a source is a pattern to fill in.
-func From(dir string, sources []string) (*Draft, error) {
+// manifest without a source is a pattern to fill in. The profiles are mkosi's;
+// one that no file has is an error.
+func From(dir string, sources []string, profiles ...string) (*Draft, error) {
 	d, err := newDraft(dir)
 	if err != nil {
 		return nil, err
 	}
+	d.profiles = profiles
 	found, err := find(sources)
 	if err != nil {
 		return nil, err
@@ -67,6 +69,11 @@ func From(dir string, sources []string) (*Draft, error) {
 	for _, s := range found {
 		if err := d.open(s); err != nil {
 			return nil, err
+		}
+	}
+	for _, p := range profiles {
+		if !d.named[p] {
+			return nil, fmt.Errorf("no mkosi.profiles in what was read has a profile %q", p)
 		}
 	}
 	out := &Draft{}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,7 +38,7 @@ func unpack(t *testing.T, a *txtar.Archive) string {
 
 // TestFrom makes the manifest and the notes of every case in testdata, which
 // is a folder with files of other tools and what is wanted of them. The
-// comment of a case, if it has one, is the folder to begin with.
+// comment of a case, if it has one, is the folder to begin with, and profiles.
 func TestFrom(t *testing.T) {
 	cases, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(cases) < 8 {
@@ -50,7 +51,8 @@ func TestFrom(t *testing.T) {
 				t.Fatal(err)
 			}
 			dir := unpack(t, a)
-			d, err := From(dir, []string{filepath.Join(dir, strings.TrimSpace(string(a.Comment)))})
+			words := append(strings.Fields(string(a.Comment)), "")
+			d, err := From(dir, []string{filepath.Join(dir, words[0])}, slices.DeleteFunc(words[1:], func(w string) bool { return w == "" })...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -150,6 +152,13 @@ func TestBroken(t *testing.T) {
 				t.Logf("%s", d.Manifest)
 			}
 		}
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "mkosi.conf"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := From(dir, []string{dir}, "debug"); err == nil || !strings.Contains(err.Error(), `has a profile "debug"`) {
+		t.Errorf("a profile that is not there: got %v", err)
 	}
 	if _, err := From(".", []string{"testdata/not-there"}); err == nil {
 		t.Error("a file that is not there: no error")
