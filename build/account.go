@@ -17,7 +17,14 @@ func (d *disk) accounts(root, initrd *installed) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range []*installed{initrd, root} {
+	more, err := d.accountRoots(initrd, root)
+	return append(out, more...), err
+}
+
+// accountRoots says it of the files of roots, those that there are.
+func (b *builder) accountRoots(roots ...*installed) ([]File, error) {
+	var out []File
+	for _, i := range roots {
 		if i == nil {
 			continue
 		}
@@ -29,7 +36,7 @@ func (d *disk) accounts(root, initrd *installed) ([]File, error) {
 			if err != nil {
 				return nil, err
 			}
-			if from := d.placedFrom(&f); from != nil {
+			if from := b.placedFrom(&f); from != nil {
 				f.Account, f.Inputs = Placed, from
 			}
 			out = append(out, f)

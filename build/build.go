@@ -6,7 +6,9 @@
 // that reads the results. The stages, in order: the tools root is unpacked;
 // payloads are compiled and run steps run; rpm installs root and initrd; both
 // trees are read, given their owners and normalised; the disk is assembled
-// from them; every file is accounted for.
+// from them, or an archive written of the root; every file is accounted for.
+// An archive can do without packages: its root is then what steps and overlays
+// bring.
 //
 // The same lock gives the same bytes whoever builds, where, when and under
 // which environment: nothing of these is read.
@@ -231,6 +233,12 @@ func hostArch() string {
 	return runtime.GOARCH
 }
 
+// product is what was made of the roots: a disk or archives.
+type product interface {
+	accounts(root, initrd *installed) ([]File, error)
+	describe() *Image
+}
+
 func (b *builder) build(ctx context.Context) (*Image, error) {
 	inputs := b.inputs()
 	b.plan()
@@ -250,14 +258,20 @@ func (b *builder) build(ctx context.Context) (*Image, error) {
 	var img *Image
 	var files []File
 	after, err := b.merkleBeside(ctx, stepCheckAgain, inputs, func(ctx context.Context) error {
-		d, err := b.assemble(ctx, root, initrd)
+		var p product
+		var err error
+		if b.image.IsArchive() {
+			p, err = b.pack(ctx, root)
+		} else {
+			p, err = b.assemble(ctx, root, initrd)
+		}
 		if err != nil {
 			return err
 		}
-		if err := b.during(stepAccount, func() error { files, err = d.accounts(root, initrd); return err }); err != nil {
+		if err := b.during(stepAccount, func() error { files, err = p.accounts(root, initrd); return err }); err != nil {
 			return err
 		}
-		img = d.describe()
+		img = p.describe()
 		img.Totals = totals(files)
 		img.Removed, img.SkippedScriptlets = root.removed, b.countSkipped()
 		return nil
@@ -290,8 +304,10 @@ func (b *builder) merkleBeside(ctx context.Context, step string, inputs []*lock.
 }
 
 // hasInitrd tells whether the image has an initrd of packages: a vendor's UKI
-// brings its own.
-func (b *builder) hasInitrd() bool { return b.image.Boot == nil || b.image.Boot.UKI != lock.UKIVendor }
+// brings its own, and an archive has none.
+func (b *builder) hasInitrd() bool {
+	return !b.image.IsArchive() && (b.image.Boot == nil || b.image.Boot.UKI != lock.UKIVendor)
+}
 
 // runAll compiles the payloads beside installing root and initrd, then
 // finishes the root with what was compiled and placed, and the initrd with
@@ -302,7 +318,7 @@ func (b *builder) runAll(ctx context.Context) (root, initrd *installed, err erro
 	g.Go(func() error { return b.runSteps(gctx, pending) })
 	g.Go(func() error {
 		var err error
-		if root, err = b.install(gctx, lock.SetRoot); err != nil {
+		if root, err = b.installRoot(gctx); err != nil {
 			return err
 		}
 		pending.installed = root

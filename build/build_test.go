@@ -81,6 +81,7 @@ func TestBuild(t *testing.T) {
 	t.Run("Settings", func(t *testing.T) { testSettings(t, d) })
 	t.Run("Scriptless", func(t *testing.T) { testScriptless(t, d) })
 	t.Run("Output", func(t *testing.T) { testOutput(t, d) })
+	t.Run("Container", func(t *testing.T) { testContainer(t, d) })
 	t.Run("Kept", func(t *testing.T) { testKept(t, d) })
 	t.Run("KeptInstallation", func(t *testing.T) { testKeptInstallation(t, d) })
 	t.Run("KeptNoStep", func(t *testing.T) { testKeptNoStep(t, d) })

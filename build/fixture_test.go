@@ -259,7 +259,7 @@ func finish(ctx context.Context, b *builder, root, initrd *installed) error {
 	if err := b.scan(ctx, root, rootfs.Rules(false)); err != nil {
 		return err
 	}
-	if err := root.addState(); err != nil {
+	if err := root.addState(false); err != nil {
 		return err
 	}
 	return b.finishInitrd(ctx, initrd)

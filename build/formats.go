@@ -28,10 +28,26 @@ const (
 	endVerity  = ".verity"
 )
 
+// endOCI is the ending of an OCI archive.
+const endOCI = ".oci.tar"
+
+// BaseName is the name of an image's file without its ending.
+func BaseName(file string) string {
+	base := filepath.Base(file)
+	if name, ok := strings.CutSuffix(base, endOCI); ok {
+		return name
+	}
+	return strings.TrimSuffix(base, filepath.Ext(base))
+}
+
 // OutputFiles are the names of the files that an output of an image of that
 // name may have.
 func OutputFiles(name, output string) []string {
-	if output != lock.OutputNetboot {
+	switch output {
+	case lock.OutputOCI:
+		return []string{name + endOCI}
+	case lock.OutputNetboot:
+	default:
 		return []string{name + "." + output}
 	}
 	return []string{name + endKernel, name + endInitrd, name + endCmdline, name + endRoot, name + endVerity}

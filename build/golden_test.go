@@ -61,7 +61,11 @@ func assembleFixture(dir string, backwards bool) (string, error) {
 		return "", err
 	}
 	var sums strings.Builder
-	for _, f := range d.describe().Files {
+	packed, err := packFixture(filepath.Join(dir, "packed"), backwards)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range append(d.describe().Files, packed.describe().Files...) {
 		fmt.Fprintf(&sums, "%s %s\n", f.SHA256, f.Name)
 	}
 	for _, i := range []*installed{root, initrd} {

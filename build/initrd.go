@@ -24,7 +24,7 @@ func (b *builder) finishInitrd(ctx context.Context, initrd *installed) error {
 	if err := b.scan(ctx, initrd, rootfs.Rules(true)); err != nil {
 		return err
 	}
-	if err := initrd.addState(); err != nil {
+	if err := initrd.addState(false); err != nil {
 		return err
 	}
 	t := initrd.tree

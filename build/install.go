@@ -53,7 +53,7 @@ func (b *builder) unpackTools(ctx context.Context) error {
 	tools := b.of(lock.SetTools)
 	p := b.begin(stepTools).of(int64(len(tools)), "packages")
 	defer p.end()
-	if len(tools) == 0 {
+	if len(tools) == 0 && b.hasPackages() {
 		return errors.New("the lock has no tools set; rpm has to come from somewhere")
 	}
 	var rpms []rootfs.RPM
@@ -304,8 +304,11 @@ func (b *builder) readRoot(ctx context.Context, root *installed) error {
 	if err := root.checkPasswords(b.image.Settings); err != nil {
 		return err
 	}
-	if err := root.addState(); err != nil {
+	if err := root.addState(b.image.IsArchive()); err != nil {
 		return err
+	}
+	if b.image.IsArchive() { // who unpacks it labels by a policy of his own
+		return nil
 	}
 	return root.label()
 }
@@ -427,8 +430,12 @@ func (i *installed) putDir(p string, perm uint32) error {
 
 // addState adds the files by which systemd knows a prepared image: an empty
 // machine-id, so that each machine gets its own at boot and it is no first
-// boot, and the marks that /etc and /var are as new as /usr.
-func (i *installed) addState() error {
+// boot, and the marks that /etc and /var are as new as /usr. An archive without
+// systemd is left as it is.
+func (i *installed) addState(archive bool) error {
+	if archive && i.tree.Resolve("usr/lib/systemd/systemd") == nil {
+		return nil // whatever runs a container mounts what it needs
+	}
 	if err := i.putFile("etc/machine-id", 0o444, nil); err != nil {
 		return err
 	}

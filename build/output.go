@@ -17,13 +17,16 @@ type Image struct {
 	Epoch int64         `json:"epoch"`
 	// Kernel is the version of the kernel, Cmdline the whole command line in
 	// the UKI.
-	Kernel  string `json:"kernel"`
-	Cmdline string `json:"cmdline"`
+	Kernel  string `json:"kernel,omitempty"`
+	Cmdline string `json:"cmdline,omitempty"`
 	// RootHash is the dm-verity root hash, 64 hex digits.
-	RootHash string `json:"rootHash"`
+	RootHash string `json:"rootHash,omitempty"`
+	// Manifest is the digest of an OCI image's manifest, by which registries
+	// know it. An archive has nothing of what a disk has.
+	Manifest *digest.Digest `json:"manifest,omitempty"`
 	// Files are the files of the output folder, the image first.
 	Files      []Output    `json:"files"`
-	Partitions []Partition `json:"partitions"`
+	Partitions []Partition `json:"partitions,omitempty"`
 	// Signed are the EFI programs that are signed for Secure Boot.
 	Signed []SignedProgram `json:"signed,omitempty"`
 	// Totals counts the files of root, initrd and ESP by account.
@@ -35,6 +38,9 @@ type Image struct {
 	// not run because the lock says so; evidence.json lists them.
 	SkippedScriptlets map[string]int `json:"skippedScriptlets,omitempty"`
 }
+
+// IsArchive tells an archive from a disk, which has a root hash.
+func (i *Image) IsArchive() bool { return i.RootHash == "" }
 
 // Output is a file of the output folder.
 type Output struct {

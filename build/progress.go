@@ -83,7 +83,10 @@ func (b *builder) plan() {
 	if b.hasInitrd() {
 		names = append(names, stepInitrd, stepPackInitrd)
 	}
-	names = append(names, stepFileSystem, stepVerity, stepESP, stepOutputs, stepAccount, stepCheckAgain)
+	if !b.image.IsArchive() {
+		names = append(names, stepFileSystem, stepVerity, stepESP)
+	}
+	names = append(names, stepOutputs, stepAccount, stepCheckAgain)
 	for _, name := range names {
 		b.tell(Event{Step: name, State: Planned})
 	}

@@ -211,7 +211,7 @@ func tail(s string) string {
 // evidence is the steps' records in the order of their names, which do not
 // depend on which of them ran first.
 func (b *builder) evidence() []sandbox.Evidence {
-	var out []sandbox.Evidence
+	out := []sandbox.Evidence{}
 	for _, name := range slices.Sorted(maps.Keys(b.steps)) {
 		out = append(out, b.steps[name])
 	}

@@ -42,8 +42,8 @@ const (
 
 // Space is how many bytes a build needs in its output folder at the same time,
 // about, and rather more than less: three roots as their packages' headers say,
-// what the steps unpack and compile, the disk, and the image beside it. What the
-// store lacks is guessed by its size in the lock.
+// what the steps unpack and compile, the disk, and the image beside it, or the
+// archives. What the store lacks is guessed by its size in the lock.
 func Space(l *lock.Lock, s *cas.Store, arch, variant string) int64 {
 	set := func(name string) []*lock.Input { return l.Of(arch, l.SetFor(name, variant)) }
 	sizes := installedSizes(s, set(lock.SetTools), set(lock.SetRoot), set(lock.SetInitrd))
@@ -70,12 +70,15 @@ func Space(l *lock.Lock, s *cas.Store, arch, variant string) int64 {
 			placed += compileFor
 		}
 	}
+	im, _ := l.ImageFor(variant)
+	if im.IsArchive() { // each has the root, which one of them compresses
+		return need + placed + int64(len(im.Output))*(root+placed)
+	}
 	// The initrd is packed once by itself and once in the UKI; the disk has root,
 	// hash tree and UKI, and the image, compressed, is seldom more than half of it.
 	packed := initrd / 2
 	disk := root + root/64 + packed
 	need += placed + 2*packed + disk
-	im, _ := l.ImageFor(variant)
 	for _, o := range im.Output {
 		switch o {
 		case lock.OutputQcow2:

@@ -51,6 +51,11 @@ func TestNoSpace(t *testing.T) {
 // testSpace compares the estimate with what a build takes at most.
 func testSpace(t *testing.T, d *distro) {
 	t.Parallel()
+	t.Run("disk", d.testSpace)
+	t.Run("archives", d.packed().testSpace)
+}
+
+func (d *distro) testSpace(t *testing.T) {
 	o := d.options(t.TempDir())
 	need := Space(o.Lock, o.Store, o.Arch, o.Variant)
 	var most int64

@@ -61,7 +61,8 @@ type Lock struct {
 	// files that it leads to.
 	Sources []Source `json:"sources,omitempty"`
 	// Epoch is SOURCE_DATE_EPOCH of everything, in seconds since 1970: given,
-	// or the newest build time among the locked RPMs.
+	// or the newest build time among the locked RPMs, or that of an archive made
+	// without any, EpochWithout.
 	Epoch  int64      `json:"epoch"`
 	Arches []string   `json:"arches"`
 	RPM    RPMOptions `json:"rpm"`
@@ -204,7 +205,8 @@ type CargoStep struct {
 	Features []string `json:"features,omitempty"`
 }
 
-// Image is how the disk is to be made.
+// Image is how the disk is to be made, or the archive: that has none of the
+// settings of a machine, whose values are then empty.
 type Image struct {
 	// Overlay lists KindTree inputs laid over the root, later ones on top.
 	Overlay  []string `json:"overlay,omitempty"`
@@ -227,6 +229,8 @@ type Image struct {
 	// Boot is the way from the firmware to the kernel; nil where the firmware
 	// starts the UKI that the build makes.
 	Boot *Boot `json:"boot,omitempty"`
+	// Container is the configuration of an OCI image; nil where nothing is given.
+	Container *Container `json:"container,omitempty"`
 	// Settings are what Caisson writes into the root; nil where it is left as
 	// packages, steps and overlays make it.
 	Settings *Settings `json:"settings,omitempty"`

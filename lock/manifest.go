@@ -64,7 +64,7 @@ type ManifestCargoStep struct {
 	Features []string `yaml:"features"`
 }
 
-// ManifestImage is how the disk is to be made.
+// ManifestImage is how the disk, or the archive, is to be made.
 type ManifestImage struct {
 	Overlay  []string         `yaml:"overlay"`
 	Services ManifestServices `yaml:"services"`
@@ -75,6 +75,8 @@ type ManifestImage struct {
 	Output   []string         `yaml:"output"`
 	Disk     ManifestDisk     `yaml:"disk"`
 	Scratch  ManifestScratch  `yaml:"scratch"`
+	// Container is of an OCI image alone.
+	Container Container `yaml:"container"`
 
 	// What Caisson writes into the root; see Settings.
 	Users    []User            `yaml:"users"`
@@ -184,14 +186,14 @@ func (m *Manifest) setDefaults() {
 	if m.RPM.Set == "" {
 		m.RPM.Set = SetRoot
 	}
-	if m.Image.Root.Format == "" {
-		m.Image.Root.Format = RootEROFS
-	}
 	if m.Network == "" {
 		m.Network = networkRefuse
 	}
 	if len(m.Image.Output) == 0 {
 		m.Image.Output = []string{OutputQcow2}
+	}
+	if m.Image.Root.Format == "" && !isArchive(m.Image.Output[0]) {
+		m.Image.Root.Format = RootEROFS
 	}
 	if m.Sets == nil {
 		m.Sets = map[string]ManifestSet{}

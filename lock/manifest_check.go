@@ -215,6 +215,9 @@ func (m *manifestChecker) checkImages() error {
 			return err
 		}
 	}
+	if err := m.checkArchive(); err != nil {
+		return err
+	}
 	if err := m.checkBoot(); err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (m *manifestChecker) checkRPM() error {
 	if err := m.checkRPMOptions(); err != nil {
 		return err
 	}
-	if len(m.RPM.Repos) == 0 && m.RPM.From == "" && m.Inputs.From == "" {
+	if len(m.RPM.Repos) == 0 && m.RPM.From == "" && m.Inputs.From == "" && !m.withoutPackages() {
 		return m.errorf(at("rpm"), "no repos and no from; give at least one repository")
 	}
 	if path.IsAbs(m.RPM.From) {

@@ -112,6 +112,9 @@ func (l *Lock) checkSettings() error {
 		if _, err := checkOutput(v.Image.Output); err != nil {
 			return fmt.Errorf("output of the image: %w", err)
 		}
+		if err := v.Image.checkKind(l.IsArchive()); err != nil {
+			return err
+		}
 		if err := v.Image.checkBoot(); err != nil {
 			return err
 		}

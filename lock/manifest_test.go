@@ -172,14 +172,14 @@ func TestParseManifestErrors(t *testing.T) {
 		{head + "inputs: {go: [{name: a, dir: b, toolchain: go1.26.0}]}\nsteps:\n- go: {input: a, to: /a}\n  run: x\n", "m:6: steps[0]: want exactly one of go, cargo, run"},
 		{head + "image: {root: {format: ext4}}\n", `m:4: image.root.format: got "ext4"; want erofs or squashfs`},
 		{head + "image: {verity: {bind: none}}\n", `m:4: image.verity.bind: got "none"; want uki or addon`},
-		{head + "image: {output: [raw, iso]}\n", `m:4: image.output[1]: got "iso"; want qcow2, raw, vhd or netboot`},
+		{head + "image: {output: [raw, iso]}\n", `m:4: image.output[1]: got "iso"; want qcow2, raw, vhd, netboot, oci or tar`},
 		{head + "image: {output: [raw, raw]}\n", `m:4: image.output[1]: "raw" is there twice`},
 		{head + "image: {overlay: [/rootfs]}\n", `m:4: image.overlay[0]: got "/rootfs"; want a folder relative to the manifest`},
 		{head + "image: {services: {enable: [agent]}}\n", `m:4: image.services.enable[0]: "agent" is not the name of a unit, such as agent.service`},
 		{head + "image: {services: {disable: [../a.service]}}\n", `m:4: image.services.disable[0]: "../a.service" is not the name of a unit, such as agent.service`},
 		{head + "image: {kernel: {cmdline: +quiet}}\n", "m:4: image.kernel.cmdline: a + in front belongs to a variant"},
 		{head + "image:\n  kernel:\n    cmdline: \"a\\nb\"\n", `m:6: image.kernel.cmdline: "a\nb" has a line break or NUL`},
-		{head + "variants:\n  debug:\n    image: {output: [x]}\n", `m:6: variants.debug.image.output[0]: got "x"; want qcow2, raw, vhd or netboot`},
+		{head + "variants:\n  debug:\n    image: {output: [x]}\n", `m:6: variants.debug.image.output[0]: got "x"; want qcow2, raw, vhd, netboot, oci or tar`},
 	} {
 		_, err := ParseManifest("m", []byte(tt.text))
 		if err == nil || err.Error() != tt.want {

@@ -30,7 +30,7 @@ func TestParseLockOutput(t *testing.T) {
 	}
 	for _, tt := range []struct{ old, new, want string }{
 		{`"tree": "appended"`, `"tree": "partition"`, `tree "partition" is not known to this Caisson`},
-		{`"vhd"`, `"../x"`, `output of the image: got "../x"; want qcow2, raw, vhd or netboot`},
+		{`"vhd"`, `"../x"`, `output of the image: got "../x"; want qcow2, raw, vhd, netboot, oci or tar`},
 		{`"vhd"`, `"netboot"`, `"netboot" is there twice`},
 	} {
 		if _, err := Parse("l", bytes.Replace(good, []byte(tt.old), []byte(tt.new), 1)); err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -208,9 +208,22 @@ func (r *resolver) setEpoch() {
 			r.lock.Epoch = max(r.lock.Epoch, in.RPM.BuildTime)
 		}
 	}
+	if r.lock.Epoch == 0 && r.lock.IsArchive() {
+		r.lock.Epoch = EpochWithout
+	}
 }
 
+// EpochWithout is the epoch of an archive that is made without packages, unless
+// one is given: the beginning of 1980, the earliest that all formats can hold
+// which people pack files in.
+const EpochWithout = 315532800
+
 func image(m ManifestImage) Image {
+	if slices.ContainsFunc(m.Output, isArchive) {
+		return Image{
+			Overlay: cleaned(m.Overlay), Services: Services(m.Services), Output: m.Output, Container: m.container(m.Output), Settings: m.settings(),
+		}
+	}
 	im := Image{
 		Overlay: cleaned(m.Overlay), Services: Services(m.Services),
 		Cmdline: strings.Join(strings.Fields(m.Kernel.Cmdline), " "), Root: m.Root.Format, Compression: m.Root.compression(),
@@ -239,9 +252,18 @@ func (r *resolver) variants() {
 		im.Services.Enable = slices.Concat(im.Services.Enable, v.Services.Enable)
 		im.Services.Disable = slices.Concat(im.Services.Disable, v.Services.Disable)
 		im.Services.Mask = slices.Concat(im.Services.Mask, v.Services.Mask)
+		im.Settings = im.Settings.merge(v.settings()).withDocs(v.Docs)
+		if len(v.Output) > 0 {
+			im.Output = v.Output
+		}
+		if im.IsArchive() {
+			both := ManifestImage{Container: r.m.Image.Container.merge(v.Container)}
+			im.Container = both.container(im.Output)
+			r.lock.Variants = append(r.lock.Variants, Variant{Name: name, Image: im})
+			continue
+		}
 		root := r.m.Image.Root.merge(v.Root)
 		im.Root, im.Compression = root.Format, root.compression()
-		im.Settings = im.Settings.merge(v.settings()).withDocs(v.Docs)
 		im.withDisk(ManifestImage{Disk: r.m.Image.Disk.merge(v.Disk), Scratch: r.m.Image.Scratch.merge(v.Scratch)})
 		boots := r.m.Image.withBoot(v)
 		im.Boot, im.Verity, im.Tree = boots.Boot.boot(), boots.bind(), boots.tree()
@@ -249,9 +271,6 @@ func (r *resolver) variants() {
 			im.Cmdline = strings.Join(strings.Fields(im.Cmdline+" "+more), " ")
 		} else if v.Kernel.Cmdline != "" {
 			im.Cmdline = strings.Join(strings.Fields(v.Kernel.Cmdline), " ")
-		}
-		if len(v.Output) > 0 {
-			im.Output = v.Output
 		}
 		r.lock.Variants = append(r.lock.Variants, Variant{Name: name, Image: im})
 	}

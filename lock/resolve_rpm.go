@@ -23,6 +23,9 @@ func (r *resolver) packages(ctx context.Context) error {
 		return nil
 	}
 	r.requests()
+	if len(r.m.RPM.Repos) == 0 && !slices.ContainsFunc(r.lock.Sets, func(s Set) bool { return len(s.Packages)+len(s.Only) > 0 }) {
+		return nil // an archive of steps and overlays
+	}
 	return r.steadily(ctx, func() error {
 		s, err := r.open(ctx, true)
 		if err != nil {

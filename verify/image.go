@@ -67,8 +67,12 @@ const (
 )
 
 // Describe measures the image that a build left in dir, from its bytes, and
-// writes measurements.json and, last of all, image.json.
+// writes measurements.json and, last of all, image.json. An archive is not
+// measured: it is read.
 func Describe(dir string, img *build.Image) (*Description, error) {
+	if img.IsArchive() {
+		return describeArchive(dir, img)
+	}
 	m, phases, err := Measure(filepath.Join(dir, img.Files[0].Name))
 	if err != nil {
 		return nil, err

@@ -135,7 +135,7 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	if o.events {
 		tell = func(e build.Event) { ui.event(e) }
 	}
-	if !o.events {
+	if !o.events && !l.IsArchive() {
 		tell(build.Event{Step: stepMeasure, State: build.Planned})
 	}
 	options := build.Options{
@@ -153,12 +153,16 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	if err != nil || o.events { // who reads the events predicts from the bytes what it needs
 		return nil, err
 	}
-	tell(build.Event{Step: stepMeasure, State: build.Begun})
+	if !l.IsArchive() {
+		tell(build.Event{Step: stepMeasure, State: build.Begun})
+	}
 	d, err := verify.Describe(o.out, img)
 	if err != nil {
 		return nil, err
 	}
-	tell(build.Event{Step: stepMeasure, State: build.Ended})
+	if !l.IsArchive() {
+		tell(build.Event{Step: stepMeasure, State: build.Ended})
+	}
 	end()
 	s, err := spentOn(o.out, d, b, time.Since(began))
 	if err != nil {
@@ -171,6 +175,17 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	} else {
 		s.show(ui)
 	}
-	ui.stage("%s: %s, root hash %s…, %s", filepath.Join(o.out, d.Files[0].Name), size(d.Files[0].Size), d.RootHash[:16], took(began))
+	ui.stage("%s: %s, %s, %s", filepath.Join(o.out, d.Files[0].Name), size(d.Files[0].Size), knownBy(&d.Image), took(began))
 	return d, nil
+}
+
+// knownBy is, in short, the digest that an image is known by besides its file's.
+func knownBy(im *build.Image) string {
+	switch {
+	case im.Manifest != nil:
+		return "manifest " + im.Manifest.String()[:len("sha256:")+16] + "…"
+	case im.IsArchive():
+		return im.Files[0].SHA256.String()[:len("sha256:")+16] + "…"
+	}
+	return "root hash " + im.RootHash[:16] + "…"
 }

@@ -371,5 +371,8 @@ func (s lockSummary) String() string {
 	for _, name := range slices.Sorted(maps.Keys(s.Sets)) {
 		sets = append(sets, fmt.Sprintf("%s %d", name, s.Sets[name]))
 	}
+	if len(sets) == 0 {
+		return fmt.Sprintf("%s, %s; no packages", count(s.Inputs, "input"), size(s.Bytes))
+	}
 	return fmt.Sprintf("%s, %s; packages: %s", count(s.Inputs, "input"), size(s.Bytes), strings.Join(sets, ", "))
 }
