@@ -43,8 +43,12 @@ func TestMain(m *testing.M) {
 //	mkboot IMAGE                make a disk with two EFI programs, key.pem and cert.pem, as signboot_test.go says
 //	mkmeasured                  make an image, firmware and event logs, as measure_test.go says
 //	registry VAR                start a registry, as tekton_test.go says
-//	refuse VAR                  start a registry that refuses everybody
+//	refuse VAR [STATUS CODE]    start a registry that refuses everybody, or all that is sent to it
+//	registrytls HOST VAR CA USER PASSWORD   put TLS and a login before a registry, as tekton_test.go says
+//	servetoken VAR TOKEN FILE   serve a file to who exchanges an offline token, as tekton_test.go says
 //	task KIND CODE NAME=VALUE.. run a Tekton Task's steps in containers, as tekton_test.go says
+//	labels REF NAME=VALUE...    want labels of an image in a registry
+//	inpod DIR FILE caisson ARG..   run a command as one of these steps, as tekton_test.go says
 //	readenv VAR FILE            VAR becomes what a file has
 //	subst FILE NAME...          put the values of variables into a file that has them as $NAME
 func TestScript(t *testing.T) {
@@ -61,6 +65,7 @@ func TestScript(t *testing.T) {
 			"stored": cmdStored, "mkboot": cmdMakeBoot, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
 			"mktiny": cmdMakeTiny, "blamed": cmdBlamed, "servetls": cmdServeTLS, "servelogin": cmdServeLogin, "conforma": cmdConforma,
 			"registry": cmdRegistry, "refuse": cmdRefuse, "task": cmdTask, "readenv": cmdReadEnv,
+			"registrytls": cmdRegistryTLS, "servetoken": cmdServeToken, "inpod": cmdInPod, "labels": cmdLabels,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {

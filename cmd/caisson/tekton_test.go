@@ -2,10 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +21,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/rogpeppe/go-internal/testscript"
 	tektonv1 "github.com/tektoncd/pipeline/pkg/apis/pipeline/v1"
 	"golang.org/x/sys/unix"
@@ -56,14 +65,103 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("the registry does not start")
 }
 
-// cmdRefuse starts a registry that refuses everybody.
+// cmdRefuse starts a registry that refuses everybody, or one that refuses only
+// what is sent to it:
+//
+//	refuse VAR [STATUS CODE]
 func cmdRefuse(ts *testscript.TestScript, _ bool, args []string) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
-		w.WriteHeader(http.StatusUnauthorized)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case len(args) == 1:
+			w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		case r.Method == http.MethodPost:
+			status, err := strconv.Atoi(args[1])
+			ts.Check(err)
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"refused"}]}`, args[2])
+		}
 	}))
 	ts.Defer(srv.Close)
 	ts.Setenv(args[0], strings.TrimPrefix(srv.URL, "http://"))
+}
+
+// cmdRegistryTLS puts TLS and a login before a registry, and its authority into a
+// file:
+//
+//	registrytls HOST VAR CA USER PASSWORD
+func cmdRegistryTLS(ts *testscript.TestScript, _ bool, args []string) {
+	to := &url.URL{Scheme: "http", Host: args[0]}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.SetXForwarded()
+		r.Out.Host = r.In.Host
+		r.Out.Header.Del("Authorization")
+	}}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != args[3] || password != args[4] {
+			w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	ts.Defer(srv.Close)
+	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[2])), 0o755))
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o644))
+	ts.Setenv(args[1], strings.TrimPrefix(srv.URL, "https://"))
+}
+
+// cmdServeToken serves /file to who has exchanged an offline token at /token, as
+// Red Hat's downloads are.
+//
+//	servetoken VAR TOKEN FILE
+func cmdServeToken(ts *testscript.TestScript, _ bool, args []string) {
+	content := ts.ReadFile(args[2])
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token" && r.FormValue("refresh_token") == args[1]:
+			io.WriteString(w, `{"access_token":"short","expires_in":300}`)
+		case r.URL.Path == "/file" && r.Header.Get("Authorization") == "Bearer short":
+			io.WriteString(w, content)
+		default:
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	ts.Defer(srv.Close)
+	ts.Setenv(args[0], srv.URL)
+}
+
+// printedTask is a Task as Tekton reads it: KIND, or KIND:vm for one that wants no
+// namespaces.
+func printedTask(ts *testscript.TestScript, kind string) *tektonv1.TaskSpec {
+	kind, isolation, _ := strings.Cut(kind, ":")
+	var text strings.Builder
+	ts.Check(tekton.Print(&text, kind, tekton.Options{Image: "quay.io/example/caisson@sha256:" + strings.Repeat("1", 64), Isolation: isolation}))
+	var task tektonv1.Task
+	ts.Check(yaml.UnmarshalStrict([]byte(text.String()), &task))
+	return &task.Spec
+}
+
+// newTaskRun gives a Task its parameters.
+func newTaskRun(ts *testscript.TestScript, spec *tektonv1.TaskSpec, params []string) *taskRun {
+	p := &taskRun{ts: ts, dir: ts.MkAbs("pod"), spec: spec, params: map[string]string{}}
+	for _, param := range spec.Params {
+		if param.Default != nil {
+			p.params[param.Name] = param.Default.StringVal
+		}
+	}
+	for _, a := range params {
+		name, value, _ := strings.Cut(a, "=")
+		if !slices.ContainsFunc(spec.Params, func(s tektonv1.ParamSpec) bool { return s.Name == name }) {
+			ts.Fatalf("the Task has no parameter %s", name)
+		}
+		p.params[name] = value
+	}
+	p.prepare()
+	return p
 }
 
 // cmdTask runs the scripts of a Task's steps, each in a container as a pod would
@@ -71,29 +169,13 @@ func cmdRefuse(ts *testscript.TestScript, _ bool, args []string) {
 //
 //	task KIND CODE NAME=VALUE...
 //
-// Secrets are the folders below secrets. Results go to results, and what the
-// failing step, or the last one, printed to task.log.
+// Secrets are the folders below secrets, ConfigMaps those below configmaps, and
+// serviceaccount/config.json is the logins at registries. Results go to results, and
+// what the failing step, or the last one, printed to task.log.
 func cmdTask(ts *testscript.TestScript, _ bool, args []string) {
-	var text strings.Builder
-	ts.Check(tekton.Print(&text, args[0], tekton.Options{Image: "quay.io/example/caisson@sha256:" + strings.Repeat("1", 64)}))
-	var task tektonv1.Task
-	ts.Check(yaml.UnmarshalStrict([]byte(text.String()), &task))
-	p := taskRun{ts: ts, dir: ts.MkAbs("pod"), spec: &task.Spec, params: map[string]string{}}
-	for _, param := range task.Spec.Params {
-		if param.Default != nil {
-			p.params[param.Name] = param.Default.StringVal
-		}
-	}
-	for _, a := range args[2:] {
-		name, value, _ := strings.Cut(a, "=")
-		if !slices.ContainsFunc(task.Spec.Params, func(s tektonv1.ParamSpec) bool { return s.Name == name }) {
-			ts.Fatalf("the Task has no parameter %s", name)
-		}
-		p.params[name] = value
-	}
-	steps, err := tektonv1.MergeStepsWithStepTemplate(task.Spec.StepTemplate, task.Spec.Steps)
+	p := newTaskRun(ts, printedTask(ts, args[0]), args[2:])
+	steps, err := tektonv1.MergeStepsWithStepTemplate(p.spec.StepTemplate, p.spec.Steps)
 	ts.Check(err)
-	p.prepare()
 	code, last := 0, ""
 	for i := range steps {
 		if code, last = p.run(&steps[i]), steps[i].Name; code != 0 {
@@ -103,8 +185,67 @@ func cmdTask(ts *testscript.TestScript, _ bool, args []string) {
 	if want := args[1]; strconv.Itoa(code) != want {
 		ts.Fatalf("step %s ended with %d, want %s:\n%s", last, code, want, ts.ReadFile("task.log"))
 	}
+	if code == 0 {
+		p.checkResults()
+	}
 	log := ts.ReadFile("task.log")
 	ts.Check(os.WriteFile(ts.MkAbs("task.log"), []byte("step "+last+"\n"+log), 0o644))
+}
+
+// checkResults wants every result of a Task that succeeded: a Pipeline that hands
+// one on fails without it.
+func (p *taskRun) checkResults() {
+	for _, want := range p.spec.Results {
+		b, err := os.ReadFile(filepath.Join(p.ts.MkAbs("results"), want.Name))
+		p.ts.Check(err)
+		object := map[string]string{}
+		if want.Type != tektonv1.ResultsTypeObject {
+			continue
+		}
+		p.ts.Check(json.Unmarshal(b, &object))
+		for key := range want.Properties {
+			if object[key] == "" {
+				p.ts.Fatalf("result %s has no %s: %s", want.Name, key, b)
+			}
+		}
+	}
+	if err := filepath.WalkDir(p.ts.MkAbs("results"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if !slices.ContainsFunc(p.spec.Results, func(r tektonv1.TaskResult) bool { return r.Name == d.Name() }) {
+			return fmt.Errorf("the Task does not declare the result %s", d.Name())
+		}
+		return nil
+	}); err != nil {
+		p.ts.Fatalf("%v", err)
+	}
+}
+
+// cmdInPod runs a command as the step prefetch would, in a copy of a folder, and
+// copies a file of it back:
+//
+//	inpod FOLDER FILE caisson ARG...
+func cmdInPod(ts *testscript.TestScript, _ bool, args []string) {
+	p := newTaskRun(ts, printedTask(ts, "task"), nil)
+	steps, err := tektonv1.MergeStepsWithStepTemplate(p.spec.StepTemplate, p.spec.Steps)
+	ts.Check(err)
+	s := steps[slices.IndexFunc(steps, func(s tektonv1.Step) bool { return s.Name == "prefetch" })]
+	s.Script = "#!/bin/sh\nset -eu\nexec " + strings.Join(args[2:], " ") + "\n"
+	work := p.volume("workdir")
+	ts.Check(os.CopyFS(work, os.DirFS(ts.MkAbs(args[0]))))
+	ts.Check(filepath.WalkDir(work, func(name string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chown(name, int(*s.SecurityContext.RunAsUser), int(*s.SecurityContext.RunAsGroup))
+	}))
+	if code := p.run(&s); code != 0 {
+		ts.Fatalf("exit code %d:\n%s", code, ts.ReadFile("task.log"))
+	}
+	b, err := os.ReadFile(filepath.Join(work, args[1]))
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(ts.MkAbs(args[0]), args[1]), b, 0o644))
 }
 
 // taskRun is a Task that runs.
@@ -133,8 +274,15 @@ func (p *taskRun) prepare() {
 		p.ts.Check(err)
 		p.ts.Check(os.WriteFile(filepath.Join(p.dir, "rootfs/bin", name), b, 0o755))
 	}
-	for _, d := range []string{p.ts.MkAbs("results"), filepath.Join(p.dir, "home")} {
+	docker := filepath.Join(p.dir, "home", ".docker")
+	for _, d := range []string{p.ts.MkAbs("results"), filepath.Join(p.dir, "home"), docker} {
 		p.writable(d)
+	}
+	logins, err := os.ReadFile(filepath.Join(p.ts.MkAbs("serviceaccount"), "config.json"))
+	if err == nil { // the step's user gets them from Tekton
+		user := p.spec.StepTemplate.SecurityContext
+		p.ts.Check(os.WriteFile(filepath.Join(docker, "config.json"), logins, 0o600))
+		p.ts.Check(os.Chown(filepath.Join(docker, "config.json"), int(*user.RunAsUser), int(*user.RunAsGroup)))
 	}
 }
 
@@ -163,9 +311,32 @@ func (p *taskRun) volume(name string) string {
 		p.writable(dir)
 	case v.Secret != nil:
 		dir = filepath.Join(p.ts.MkAbs("secrets"), p.expand(v.Secret.SecretName))
+	case v.ConfigMap != nil:
+		for _, item := range v.ConfigMap.Items {
+			p.copy(filepath.Join(p.ts.MkAbs("configmaps"), p.expand(v.ConfigMap.Name), p.expand(item.Key)), filepath.Join(dir, item.Path))
+		}
+	case v.Projected != nil:
+		for _, source := range v.Projected.Sources {
+			from := filepath.Join(p.ts.MkAbs("secrets"), p.expand(source.Secret.Name))
+			entries, _ := os.ReadDir(from)
+			for _, e := range entries {
+				p.copy(filepath.Join(from, e.Name()), filepath.Join(dir, e.Name()))
+			}
+		}
 	}
 	p.ts.Check(os.MkdirAll(dir, 0o755)) // what is optional and not there is an empty folder
 	return dir
+}
+
+// copy copies a file that may be absent, as what is optional.
+func (p *taskRun) copy(from, to string) {
+	b, err := os.ReadFile(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	p.ts.Check(err)
+	p.ts.Check(os.MkdirAll(filepath.Dir(to), 0o755))
+	p.ts.Check(os.WriteFile(to, b, 0o644))
 }
 
 // run runs a step and returns its exit code.
@@ -248,6 +419,22 @@ func seccomp(kind corev1.SeccompProfileType) map[string]any {
 		}
 	}
 	return obj{"defaultAction": "SCMP_ACT_ALLOW", "architectures": []string{"SCMP_ARCH_X86_64"}, "syscalls": calls}
+}
+
+// cmdLabels wants labels of an image in a registry.
+func cmdLabels(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	im, err := remote.Image(ref)
+	ts.Check(err)
+	config, err := im.ConfigFile()
+	ts.Check(err)
+	for _, want := range args[1:] {
+		key, value, _ := strings.Cut(want, "=")
+		if got := config.Config.Labels[key]; got != value {
+			ts.Fatalf("label %s is %q, want %q", key, got, value)
+		}
+	}
 }
 
 // cmdReadEnv sets a variable to what a file has.
