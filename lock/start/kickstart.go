@@ -230,6 +230,10 @@ func (d *draft) ksSource(c *ksCommand) bool {
 			d.note(c.line, c.text, "it is on the installation medium: name that in inputs.files, and the repository as iso: NAME/FOLDER")
 			return true
 		}
+		if base != "" && !strings.Contains(base, "://") {
+			d.note(c.line, c.text, "its address has no scheme: http:// is taken for it")
+			base = "http://" + strings.TrimLeft(base, "/")
+		}
 		if base != "" {
 			r.BaseURL = lock.StringList{base}
 		}
@@ -272,7 +276,16 @@ func (d *draft) ksOther(c *ksCommand) {
 	case "auth", "authconfig", "authselect":
 		d.note(c.line, c.text, "write a run step: chroot \"$ROOT\" authselect …")
 	case "keyboard":
-		d.note(c.line, c.text, "put /etc/vconsole.conf into an overlay")
+		keymap := c.get("vckeymap")
+		if keymap == "" && len(c.args) > 0 && !strings.HasPrefix(c.args[0], "--") {
+			keymap = c.args[0]
+		}
+		if keymap != "" {
+			d.text(c.line, c.text, "KEYMAP="+quote(keymap)+"\n", "/etc/vconsole.conf")
+		}
+		if c.has("xlayouts") {
+			d.note(c.line, "--xlayouts", "an image has no graphical console: put the configuration of one into an overlay")
+		}
 	case "rhsm", "syspurpose":
 		d.note(c.line, c.text, "an entitlement is a certificate: name it in the repositories' sslclientcert and sslclientkey")
 	case "%include", "%ksappend":
