@@ -33,6 +33,13 @@ type ksCommand struct {
 // passphrase, the key of a wireless network or of a subscription.
 var secretOption = regexp.MustCompile(`(--\S*(?:pass|secret|token|wpakey|wepkey|activation-key)[^\s=]*[= ])("[^"]*"|'[^']*'|\S+)`)
 
+// ksCommands are all that kickstarts may have, or have had.
+var ksCommands = strings.Fields(`auth authconfig authselect autopart autostep bootc bootloader btrfs cdrom clearpart cmdline device deviceprobe dmraid
+	driverdisk eula fcoe firewall firstboot graphical group halt harddrive hmc ignoredisk install interactive iscsi iscsiname key keyboard lang
+	langsupport lilo lilocheck liveimg logging logvol mediacheck method module monitor mount mouse multipath network nfs nvdimm ostreecontainer
+	ostreesetup part partition poweroff raid rdp realm reboot repo reqpart rescue rhsm rootpw selinux services shutdown skipx snapshot sshkey
+	sshpw syspurpose text timesource timezone unsupported_hardware updates upgrade url user vnc volgroup xconfig zerombr zfcp zipl`)
+
 // parseKickstart takes a kickstart apart, as pykickstart does.
 func parseKickstart(name string, b []byte) (commands []ksCommand, sections []ksSection, err error) {
 	var in *ksSection
@@ -61,6 +68,9 @@ func parseKickstart(name string, b []byte) (commands []ksCommand, sections []ksS
 			words, err := shell.Fields(strings.ReplaceAll(trimmed, "$", `\$`), func(string) string { return "" })
 			if err != nil || len(words) == 0 {
 				return nil, nil, fmt.Errorf("%s:%d: %q: quotes that do not match", name, n, shorten(word))
+			}
+			if !slices.Contains(ksCommands, words[0]) {
+				return nil, nil, fmt.Errorf("%s:%d: %q is no command of a kickstart", name, n, shorten(words[0]))
 			}
 			commands = append(commands, ksCommand{words[0], words[1:], secretOption.ReplaceAllString(trimmed, "$1…"), n})
 		}
