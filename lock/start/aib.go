@@ -2,6 +2,7 @@ package start
 
 import (
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 type aibWalk struct {
 	*draft
 	folder string
+	onRoot bool // a step changes what others put there
 }
 
 // aib reads a manifest of automotive-image-builder.
@@ -23,7 +25,8 @@ func (d *draft) aib(name string, b []byte) error {
 	if err := decodeMapping(name, b, &top); err != nil {
 		return err
 	}
-	w := aibWalk{d, filepath.Dir(name)}
+	w := aibWalk{draft: d, folder: filepath.Dir(name)}
+	first := len(d.m.Steps)
 	for key, value := range pairs(&top) {
 		switch key.Value {
 		case "name":
@@ -47,6 +50,9 @@ func (d *draft) aib(name string, b []byte) error {
 		default:
 			w.note(key.Line, key.Value, "it has no counterpart")
 		}
+	}
+	if w.onRoot {
+		d.stepsOnRoot(first)
 	}
 	return nil
 }
@@ -165,7 +171,7 @@ func (w *aibWalk) contentFiles(key, value *yaml.Node) bool {
 		}
 	case "chmod_files", "chown_files":
 		for _, e := range value.Content {
-			w.note(e.Line, key.Value+" "+fields(e)["path"], "modes and owners are given by an .owners file beside an overlay")
+			w.attributes(e, key.Value, fields(e))
 		}
 	case "sbom":
 		// The bill of materials is beside the image, always.
@@ -173,6 +179,28 @@ func (w *aibWalk) contentFiles(key, value *yaml.Node) bool {
 		return false
 	}
 	return true
+}
+
+// attributes makes a step of one entry of chmod_files or chown_files.
+func (w *aibWalk) attributes(e *yaml.Node, key string, f map[string]string) {
+	what, option := key+" "+f["path"], ""
+	if f["recursive"] == "true" {
+		option = "-R "
+	}
+	switch {
+	case key == "chmod_files" && f["mode"] != "":
+		w.script(e.Line, what, f["path"], "chmod "+option+quote(f["mode"])+` "$ROOT"`+quote(f["path"]))
+	case key == "chown_files" && f["user"]+f["group"] != "":
+		owner := f["user"]
+		if f["group"] != "" {
+			owner += ":" + f["group"]
+		}
+		w.script(e.Line, what, f["path"], `chroot "$ROOT" chown `+option+quote(owner)+" "+quote(f["path"]))
+	default:
+		w.note(e.Line, what, "it says no mode and no owner")
+		return
+	}
+	w.onRoot = true
 }
 
 // script adds a step about a path.
@@ -192,6 +220,8 @@ func (w *aibWalk) file(e *yaml.Node, f map[string]string) {
 		return
 	}
 	switch {
+	case f["source_glob"] != "":
+		w.files(e, what, f)
 	case f["source_path"] != "":
 		w.place(e.Line, what, filepath.Join(w.folder, filepath.FromSlash(f["source_path"])), f["path"], "")
 	case f["url"] != "":
@@ -200,6 +230,24 @@ func (w *aibWalk) file(e *yaml.Node, f map[string]string) {
 		w.note(e.Line, what, "only path, text and source_path are followed")
 	}
 }
+
+// files takes over the files that a pattern finds now.
+func (w *aibWalk) files(e *yaml.Node, what string, f map[string]string) {
+	found, err := filepath.Glob(filepath.Join(w.folder, filepath.FromSlash(f["source_glob"])))
+	if err != nil || strings.Contains(f["source_glob"], "**") || f["preserve_path"] == "true" {
+		w.note(e.Line, what, "only patterns without ** and preserve_path are followed: make a folder that has the files where they go, and name that in image.overlay")
+		return
+	}
+	if len(found) == 0 && f["allow_empty"] != "true" {
+		w.note(e.Line, what, "there is nothing here that "+shorten(f["source_glob"])+" finds")
+	}
+	for _, name := range found {
+		w.place(e.Line, what, name, strings.TrimSuffix(f["path"], "/")+"/", "")
+	}
+}
+
+// aibSize is a size as the format has it: bytes, or with a unit.
+var aibSize = regexp.MustCompile(`^([0-9]+) *(KiB|MiB|GiB|kB|MB|GB)?$`)
 
 func (w *aibWalk) image(key, value *yaml.Node) bool {
 	switch key.Value {
@@ -212,7 +260,11 @@ func (w *aibWalk) image(key, value *yaml.Node) bool {
 			w.cmdline(key.Line, "enforcing=0")
 		}
 	case "image_size":
-		w.note(key.Line, "image_size: "+value.Value, "a size is given as image.disk.size, such as 8GiB")
+		if m := aibSize.FindStringSubmatch(value.Value); m != nil && strings.HasSuffix(m[2], "iB") {
+			w.try(key.Line, "image_size: "+value.Value, func(d *lock.Manifest) { d.Image.Disk.Size = m[1] + m[2] })
+		} else {
+			w.note(key.Line, "image_size: "+value.Value, "a size is given as image.disk.size, such as 8GiB")
+		}
 	case "partitions":
 		w.note(key.Line, key.Value, "the disk has an ESP, the root and its hash tree: give sizes in image.disk, and space at run time in image.scratch")
 	default:

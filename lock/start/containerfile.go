@@ -2,9 +2,7 @@ package start
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -13,9 +11,8 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
-	"mvdan.cc/sh/v3/syntax"
+	dockershell "github.com/moby/buildkit/frontend/dockerfile/shell"
 
-	"caisson/lock"
 	"caisson/lock/konflux"
 )
 
@@ -49,8 +46,16 @@ func (d *draft) containerfile(name string, b []byte) error {
 	if image, err := last.Image(); err == nil {
 		c.base(image)
 	}
+	c.lex, c.vars = dockershell.NewLex(parsed.EscapeToken), map[string]string{}
+	for _, n := range c.nodes[:c.starts[0]] {
+		c.assign(n)
+	}
+	first := len(d.m.Steps)
 	for _, i := range c.final() {
 		c.instruction(c.nodes[i])
+	}
+	if c.ran { // what is run finds what was copied before it
+		d.stepsOnRoot(first)
 	}
 	return nil
 }
@@ -63,6 +68,11 @@ type containerDraft struct {
 	nodes              []*parser.Node
 	starts             []int // of the stages
 	names              []string
+
+	lex           *dockershell.Lex
+	vars          map[string]string // of ARG and ENV, where they have a value
+	user, workdir string
+	ran           bool // a RUN line became a step
 }
 
 func value(n *parser.Node) []string {
@@ -158,13 +168,28 @@ func (c *containerDraft) instruction(n *parser.Node) {
 		c.run(n)
 	case "copy", "add":
 		c.copy(n)
+	case "user":
+		c.user, _, _ = strings.Cut(strings.Join(value(n), " "), ":")
+		if c.user == "root" || c.user == "0" {
+			c.user = ""
+			return
+		}
+		c.note(n.StartLine, what, "a machine's units run as root unless they say otherwise: User= in the unit")
+	case "workdir":
+		if dir, ok := c.expand(strings.Join(value(n), " ")); ok {
+			c.workdir = path.Join("/", c.workdir, dir)
+			if path.IsAbs(dir) {
+				c.workdir = path.Clean(dir)
+			}
+		}
 	case "arg", "env", "label", "shell", "maintainer", "stopsignal", "onbuild":
+		c.assign(n)
 		if v := strings.ToLower(n.Value); v == "env" || v == "onbuild" {
 			c.note(n.StartLine, what, "a machine has no environment of its image: set it in the units that need it")
 		}
 	case "cmd", "entrypoint", "healthcheck":
 		c.note(n.StartLine, what, "a machine starts units: write one, put it into an overlay, and enable it in image.services")
-	case "user", "workdir", "expose", "volume":
+	case "expose", "volume":
 		c.note(n.StartLine, what, "it is a container's, and a machine has no such thing")
 	default:
 		c.note(n.StartLine, what, "it is not known here")
@@ -226,9 +251,17 @@ func (c *containerDraft) copyOne(n *parser.Node, from, to, mode string) {
 			return
 		}
 	}
+	from, known := c.expand(from)
+	to, also := c.expand(to)
+	if !path.IsAbs(to) && c.workdir != "" && to != "" {
+		folder := strings.HasSuffix(to, "/") || to == "."
+		if to = path.Join(c.workdir, to); folder {
+			to += "/"
+		}
+	}
 	switch {
-	case strings.ContainsRune(from+to, '$'):
-		c.note(n.StartLine, what, "it has a variable in it")
+	case !known || !also:
+		c.note(n.StartLine, what, "it has a variable in it, whose value is not known here")
 	case !path.IsAbs(to):
 		c.note(n.StartLine, what, "where it goes depends on WORKDIR: say the whole path")
 	case strings.Contains(from, "://"):
@@ -237,138 +270,6 @@ func (c *containerDraft) copyOne(n *parser.Node, from, to, mode string) {
 		c.note(n.StartLine, what, "it is a pattern: name the files")
 	default:
 		c.place(n.StartLine, what, filepath.Join(c.folder, filepath.FromSlash(path.Clean("/"+from))), to, mode)
-	}
-}
-
-// alone is the file without any other RUN line, so that what is said of this
-// one is known. Lines keep their numbers.
-func (c *containerDraft) alone(run *parser.Node) []byte {
-	lines := slices.Clone(c.lines)
-	for _, n := range c.nodes {
-		if n == run || !strings.EqualFold(n.Value, "run") {
-			continue
-		}
-		for i := n.StartLine - 1; i < n.EndLine && i < len(lines); i++ {
-			lines[i] = []byte("\n")
-		}
-	}
-	return bytes.Join(lines, nil)
-}
-
-// run takes over what a RUN line asks the package manager for, and the units
-// that it enables. Its other commands are noted.
-func (c *containerDraft) run(n *parser.Node) {
-	req, err := c.requests(n)
-	if err != nil {
-		c.note(max(lineOf(err), n.StartLine), n.Original, shortReason(err))
-	} else {
-		c.packages(n.StartLine, lock.SetRoot, req.Install...)
-		c.try(n.StartLine, n.Original, func(m *lock.Manifest) {
-			add(&m.RPM.ModuleEnable, req.ModuleEnable...)
-			add(&m.RPM.ModuleDisable, req.ModuleDisable...)
-		})
-		for _, p := range slices.Concat(req.Reinstall, req.Upgrade) {
-			c.note(n.StartLine, p, "an image's root starts from nothing, so there is nothing to reinstall or to upgrade")
-		}
-		for _, p := range req.BuildDep {
-			c.note(n.StartLine, "builddep "+p, "what a package is built with belongs into sets.tools, by name")
-		}
-	}
-	script := strings.Join(value(n), " ")
-	if n.Attributes["json"] {
-		c.command(n.StartLine, value(n), script)
-		return
-	}
-	for _, h := range n.Heredocs {
-		script += "\n" + h.Content + h.Name
-		if strings.HasPrefix(strings.TrimSpace(script), "<<") {
-			script = h.Content
-		}
-	}
-	file, err := syntax.NewParser().Parse(strings.NewReader(script), "")
-	if err != nil {
-		c.note(n.StartLine, n.Original, "it is not a shell's: "+err.Error())
-		return
-	}
-	for _, s := range file.Stmts {
-		c.statement(n.StartLine, s)
-	}
-}
-
-func (c *containerDraft) requests(n *parser.Node) (*konflux.Requests, error) {
-	f, err := konflux.ParseContainerfile(c.name, c.alone(n), nil)
-	if err != nil {
-		return nil, err
-	}
-	stage, err := f.Select(konflux.ContainerfileRef{})
-	if err != nil {
-		return nil, err
-	}
-	return stage.Requests(c.arch, func(name string) ([]byte, error) {
-		b, err := readFile(filepath.Join(c.folder, filepath.FromSlash(path.Clean("/"+name))))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fs.ErrNotExist
-		}
-		return b, err
-	})
-}
-
-// statement takes the commands of a RUN line apart that follow one another.
-func (c *containerDraft) statement(line int, s *syntax.Stmt) {
-	switch x := s.Cmd.(type) {
-	case *syntax.BinaryCmd:
-		if x.Op == syntax.AndStmt || x.Op == syntax.OrStmt {
-			c.statement(line, x.X)
-			c.statement(line, x.Y)
-			return
-		}
-	case *syntax.Block:
-		for _, s := range x.Stmts {
-			c.statement(line, s)
-		}
-		return
-	case *syntax.CallExpr:
-		var words []string
-		for _, w := range x.Args {
-			words = append(words, w.Lit())
-		}
-		if len(s.Redirs) == 0 {
-			c.command(line, words, printed(s))
-			return
-		}
-	}
-	if text := printed(s); !mentionsManager(text) {
-		c.note(line, "RUN "+text, "it is no package: what it does to the root can be a run step, chroot \"$ROOT\" …")
-	}
-}
-
-func printed(s *syntax.Stmt) string {
-	var b strings.Builder
-	if err := syntax.NewPrinter(syntax.SingleLine(true)).Print(&b, s); err != nil {
-		return "…"
-	}
-	return b.String()
-}
-
-var manager = regexp.MustCompile(`\b(dnf|dnf5|microdnf|yum)\b`)
-
-// mentionsManager tells whether a command is one that requests has followed.
-func mentionsManager(text string) bool { return manager.MatchString(text) }
-
-// command looks at one command of a RUN line.
-func (c *containerDraft) command(line int, words []string, text string) {
-	if len(words) == 0 {
-		return
-	}
-	switch name := path.Base(words[0]); {
-	case name == "systemctl" && len(words) > 2 && slices.Contains([]string{"enable", "disable", "mask"}, words[1]) && !slices.Contains(words, ""):
-		units := slices.DeleteFunc(slices.Clone(words[2:]), func(w string) bool { return strings.HasPrefix(w, "-") })
-		c.services(line, words[1], units...)
-	case mentionsManager(text), slices.Contains([]string{"set", "true", ":", "."}, name):
-	case name == "rm" && strings.Contains(text, "/var/cache"), name == "rm" && strings.Contains(text, "/var/lib/dnf"), name == "subscription-manager":
-		// What a package manager leaves behind, or needs, is not in an image.
-	default:
-		c.note(line, "RUN "+text, "it is no package: what it does to the root can be a run step, chroot \"$ROOT\" …")
 	}
 }
 

@@ -243,6 +243,14 @@ func (d *draft) step(line int, what, comment, script string) bool {
 	return true
 }
 
+// stepsOnRoot has the steps from the one given on put files into the root itself,
+// so that those that run there find them.
+func (d *draft) stepsOnRoot(first int) {
+	for i := first; i < len(d.m.Steps); i++ {
+		d.m.Steps[i].Run = strings.ReplaceAll(d.m.Steps[i].Run, `"$OUT"`, `"$ROOT"`)
+	}
+}
+
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9/._:@%+=-]+$`)
 
 // quote makes a text one word of a shell.

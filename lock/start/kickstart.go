@@ -33,6 +33,13 @@ type ksCommand struct {
 // passphrase, the key of a wireless network or of a subscription.
 var secretOption = regexp.MustCompile(`(--\S*(?:pass|secret|token|wpakey|wepkey|activation-key)[^\s=]*[= ])("[^"]*"|'[^']*'|\S+)`)
 
+// ksCommands are all that kickstarts may have, or have had.
+var ksCommands = strings.Fields(`auth authconfig authselect autopart autostep bootc bootloader btrfs cdrom clearpart cmdline device deviceprobe dmraid
+	driverdisk eula fcoe firewall firstboot graphical group halt harddrive hmc ignoredisk install interactive iscsi iscsiname key keyboard lang
+	langsupport lilo lilocheck liveimg logging logvol mediacheck method module monitor mount mouse multipath network nfs nvdimm ostreecontainer
+	ostreesetup part partition poweroff raid rdp realm reboot repo reqpart rescue rhsm rootpw selinux services shutdown skipx snapshot sshkey
+	sshpw syspurpose text timesource timezone unsupported_hardware updates upgrade url user vnc volgroup xconfig zerombr zfcp zipl`)
+
 // parseKickstart takes a kickstart apart, as pykickstart does.
 func parseKickstart(name string, b []byte) (commands []ksCommand, sections []ksSection, err error) {
 	var in *ksSection
@@ -61,6 +68,9 @@ func parseKickstart(name string, b []byte) (commands []ksCommand, sections []ksS
 			words, err := shell.Fields(strings.ReplaceAll(trimmed, "$", `\$`), func(string) string { return "" })
 			if err != nil || len(words) == 0 {
 				return nil, nil, fmt.Errorf("%s:%d: %q: quotes that do not match", name, n, shorten(word))
+			}
+			if !slices.Contains(ksCommands, words[0]) {
+				return nil, nil, fmt.Errorf("%s:%d: %q is no command of a kickstart", name, n, shorten(words[0]))
 			}
 			commands = append(commands, ksCommand{words[0], words[1:], secretOption.ReplaceAllString(trimmed, "$1…"), n})
 		}
@@ -230,6 +240,10 @@ func (d *draft) ksSource(c *ksCommand) bool {
 			d.note(c.line, c.text, "it is on the installation medium: name that in inputs.files, and the repository as iso: NAME/FOLDER")
 			return true
 		}
+		if base != "" && !strings.Contains(base, "://") {
+			d.note(c.line, c.text, "its address has no scheme: http:// is taken for it")
+			base = "http://" + strings.TrimLeft(base, "/")
+		}
 		if base != "" {
 			r.BaseURL = lock.StringList{base}
 		}
@@ -272,7 +286,16 @@ func (d *draft) ksOther(c *ksCommand) {
 	case "auth", "authconfig", "authselect":
 		d.note(c.line, c.text, "write a run step: chroot \"$ROOT\" authselect …")
 	case "keyboard":
-		d.note(c.line, c.text, "put /etc/vconsole.conf into an overlay")
+		keymap := c.get("vckeymap")
+		if keymap == "" && len(c.args) > 0 && !strings.HasPrefix(c.args[0], "--") {
+			keymap = c.args[0]
+		}
+		if keymap != "" {
+			d.text(c.line, c.text, "KEYMAP="+quote(keymap)+"\n", "/etc/vconsole.conf")
+		}
+		if c.has("xlayouts") {
+			d.note(c.line, "--xlayouts", "an image has no graphical console: put the configuration of one into an overlay")
+		}
 	case "rhsm", "syspurpose":
 		d.note(c.line, c.text, "an entitlement is a certificate: name it in the repositories' sslclientcert and sslclientkey")
 	case "%include", "%ksappend":

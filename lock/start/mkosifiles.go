@@ -21,7 +21,11 @@ type mkosiDraft struct {
 	format, imageID string
 	profiles        []string // those that are chosen
 	pendingScripts  []mkosiScript
+	depth           int // of folders in folders
 }
+
+// maxDepth is how deep drop-ins may lie in one another.
+const maxDepth = 8
 
 // mkosi reads an mkosi.conf, the drop-ins of mkosi.conf.d that match, the
 // profiles that are chosen, and the trees, scripts and partitions beside it. A
@@ -86,9 +90,13 @@ func (w *mkosiDraft) folder(dir string) error {
 		w.noteIn(dir, 1, filepath.Base(dir), "it has no mkosi.conf")
 		return nil
 	}
+	if w.depth >= maxDepth {
+		return fmt.Errorf("%s: drop-ins lie more than %d folders deep in one another: is one of them a link to a folder that it is in?", name, maxDepth)
+	}
 	outer := w.dir
 	w.dir = dir
-	defer func() { w.dir = outer }()
+	w.depth++
+	defer func() { w.dir = outer; w.depth-- }()
 	matches, err := w.file(name)
 	if err != nil || !matches {
 		return err

@@ -12,6 +12,33 @@ import (
 	"caisson/lock"
 )
 
+// leadsOut is the error where a file lies beside the definition, or beside the
+// manifest, by its name alone: it is a link to somewhere else.
+func (d *draft) leadsOut(name string) error {
+	real, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return err
+	}
+	within := func(dir, name string) bool {
+		rel, err := filepath.Rel(dir, name)
+		return err == nil && filepath.IsLocal(rel)
+	}
+	for _, dir := range []string{filepath.Dir(d.at), d.dir} {
+		realDir, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			return err
+		}
+		if !within(dir, name) {
+			continue
+		}
+		if !within(realDir, real) {
+			return fmt.Errorf("it is a link that leads out of the folder, to %s: put the file itself there", shorten(real))
+		}
+		return nil
+	}
+	return nil
+}
+
 // place puts a file or folder of the project into the image: a folder that
 // goes to / as an overlay, a file as an input and a step that installs it.
 // mode is the file's, octal; empty for its own.
@@ -22,6 +49,9 @@ func (d *draft) place(line int, what, from, to, mode string) {
 		return
 	}
 	rel, err := d.relative(from)
+	if err == nil {
+		err = d.leadsOut(from)
+	}
 	if err != nil {
 		d.note(line, what, err.Error())
 		return

@@ -19,13 +19,17 @@
 package start
 
 import (
+	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"caisson/lock"
 )
@@ -106,13 +110,17 @@ func (d *draft) open(s source) error {
 	return s.kind.read(d, s.name, b)
 }
 
-// readFile reads a file of at most maxFile bytes.
+// readFile reads a file of at most maxFile bytes, which has to be text; a byte
+// order mark at its beginning is left out.
 func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO has no writer
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("%s: not a file", name), err)
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
@@ -120,7 +128,10 @@ func readFile(name string) ([]byte, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%s: more than the %d bytes that are read", name, maxFile)
 	}
-	return b, nil
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		return nil, fmt.Errorf("%s:%d: it is no text: there is a NUL in it", name, 1+bytes.Count(b[:i], []byte("\n")))
+	}
+	return bytes.TrimPrefix(b, []byte("\ufeff")), nil
 }
 
 // relative is a path as the manifest has it, from the manifest's folder.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
+	"golang.org/x/sys/unix"
 
 	"caisson/lock"
 )
@@ -139,6 +140,11 @@ func TestBroken(t *testing.T) {
 		{"prefetch-input.json", `{"packages": [{"type": "gomod", "path": "/etc"}]}`, `prefetch-input\.json:1: .*below the project`},
 		{"prefetch-input.json", `{"packages": [{"type": "pip"}, {"type": "x"}]}`, `prefetch-input\.json:1: .*"x" is none of`},
 		{"notes.txt", "hello\n", `neither its name nor what is in it`},
+		{"a.ks", "lang C.UTF-8\nlnag de\n", `a\.ks:2: "lnag" is no command`},
+		{"a.ks", "lang C.UTF-8\n\x7fELF\x00", `a\.ks:2: it is no text`},
+		{"mkosi.conf", "[Content]\nPackages=a\n\n\x00", `mkosi\.conf:4: it is no text`},
+		{"Containerfile", "FROM a\nRUN \x00", `Containerfile:2: it is no text`},
+		{"rpms.lock.yaml", "\x00", `rpms\.lock\.yaml:1: it is no text`},
 		{"x.ks", strings.Repeat("#\n", maxFile), `more than the 1048576 bytes`},
 	} {
 		dir := t.TempDir()
@@ -157,11 +163,67 @@ func TestBroken(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "mkosi.conf"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(dir, "mkosi.conf.d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	loop := filepath.Join(dir, "mkosi.conf.d", "again")
+	if err := os.Symlink("..", loop); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := From(dir, []string{dir}); err == nil || !strings.Contains(err.Error(), "more than 8 folders deep") {
+		t.Errorf("a folder that is in itself: got %v", err)
+	}
+	if err := os.Remove(loop); err != nil {
+		t.Fatal(err)
+	}
+	fifo := filepath.Join(dir, "a.ks")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := From(dir, []string{fifo}); err == nil || !strings.Contains(err.Error(), "a.ks: not a file") {
+		t.Errorf("a FIFO: got %v", err)
+	}
 	if _, err := From(dir, []string{dir}, "debug"); err == nil || !strings.Contains(err.Error(), `has a profile "debug"`) {
 		t.Errorf("a profile that is not there: got %v", err)
 	}
 	if _, err := From(".", []string{"testdata/not-there"}); err == nil {
 		t.Error("a file that is not there: no error")
+	}
+}
+
+// A byte order mark and lines that end as DOS has them are nothing of a file;
+// what a link leads out to is not taken in.
+func TestForeign(t *testing.T) {
+	for name, text := range map[string]string{
+		"mkosi.conf": "[Content]\nPackages=one\n    two\n", "a.ks": "lang C.UTF-8\n%packages\none\ntwo\n%end\n",
+		"Containerfile": "FROM fedora:41\nRUN dnf install -y one \\\n  two\n", "x.aib.yml": "content:\n  rpms: [one, two]\n",
+		"config.yaml": "options:\n  layer_type: base\npackages: [one, two]\n",
+	} {
+		dir := t.TempDir()
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte("\ufeff"+strings.ReplaceAll(text, "\n", "\r\n")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d, err := From(dir, []string{name})
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		m, err := lock.ParseManifest("caisson.yaml", d.Manifest)
+		if err != nil || !slices.Contains(m.Sets["root"].Packages, "one") || !slices.Contains(m.Sets["root"].Packages, "two") {
+			t.Errorf("%s: got %q, %v, %v", name, m.Sets["root"].Packages, d.Notes, err)
+		}
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Containerfile"), []byte("FROM scratch\nCOPY passwd /etc/passwd\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "passwd")); err != nil {
+		t.Fatal(err)
+	}
+	d, err := From(dir, []string{dir})
+	if err != nil || len(d.Notes) != 1 || !strings.HasPrefix(d.Notes[0].Why, "it is a link that leads out of the folder, to /etc/passwd") {
+		t.Errorf("a link that leads out: got %v, %v", d, err)
 	}
 }
 
