@@ -13,13 +13,16 @@
 // NAME.json, byte for byte what was signed, with a bundle NAME.sigstore.json
 // each (see attest/slsa for their form, attest/sign for the bundles'):
 //
-//	sbom, provenance, reference-values    always
-//	signature                             always: what `cosign verify` looks for
+//	sbom, provenance                      always
+//	reference-values                      of a disk
+//	signature                             of what is pushed to a registry: what `cosign verify` looks for
 //	test-result, vsa                      where there is a report.json
 //
 // DIR/oci.json says as which OCI image the disk is pushed (see attest/oci): all
 // statements are about that image as well, whose digest follows from the disk,
-// the measurements, the lock and the labels.
+// the measurements, the lock and the labels. A container image is pushed as it is,
+// and statements are about its own manifest; a root in a tar archive is no OCI
+// image, and statements are about the file alone.
 //
 // A verifier signs its own verdict (SignVerdict), by its own key, and then
 // test-result and vsa are its: Attest leaves them as they are where they are of
@@ -33,8 +36,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"strings"
 
 	"caisson/attest/sign"
 	"caisson/attest/slsa"
@@ -165,9 +166,14 @@ func Attest(ctx context.Context, o Options) (Summary, error) {
 		return Summary{}, err
 	}
 	sum := Summary{Image: f.disk, Manifest: f.manifest, Lock: lockDigest, Key: o.Signer.Hint()}
+	for _, n := range names {
+		if why := f.image.notMade(n.name); why != "" {
+			sum.LeftOut = append(sum.LeftOut, LeftOut{n.name, why})
+		}
+	}
 	if f.report == nil {
 		const reason = "there is no report.json: the image was not verified"
-		sum.LeftOut = []LeftOut{{"test-result", reason}, {"vsa", reason}}
+		sum.LeftOut = append(sum.LeftOut, LeftOut{"test-result", reason}, LeftOut{"vsa", reason})
 	}
 	signer := signers(o.Lock, o.Store)
 	statement, sbom, err := document(o, f, lockDigest, signer)
@@ -199,7 +205,22 @@ func Attest(ctx context.Context, o Options) (Summary, error) {
 		return Summary{}, err
 	}
 	sum.Signed = signed
-	return sum, publish(o.Dir, append(files, output{sbomName, sbom}, output{packageName, described}), replaced)
+	files = append(files, output{sbomName, sbom})
+	if described != nil {
+		files = append(files, output{packageName, described})
+	}
+	return sum, publish(o.Dir, files, replaced)
+}
+
+// notMade says why there is no such statement of an image; "" where there is one.
+func (im *imageJSON) notMade(name string) string {
+	switch {
+	case name == "reference-values" && im.IsArchive():
+		return "it is an archive: no machine boots it, and so none measures it"
+	case name == "signature" && im.IsArchive() && im.Manifest == nil:
+		return "it is a root in a tar archive: there is no OCI image that cosign could look for"
+	}
+	return ""
 }
 
 // signAll signs statements, by name, in their order.
@@ -244,7 +265,7 @@ func document(o Options, f *folder, lockDigest digest.Digest, signer signerOf) (
 		return nil, nil, fmt.Errorf("bill of materials: %w", err)
 	}
 	doc, err := spdx.New(spdx.Subject{
-		Name:       named(o.Publication.Reference, strings.TrimSuffix(f.disk.Name, filepath.Ext(f.disk.Name)), f.manifest),
+		Name:       named(o.Publication.Reference, build.BaseName(f.disk.Name), f.known()),
 		Manifest:   f.manifest,
 		Lock:       o.Lock,
 		LockDigest: lockDigest,
@@ -307,7 +328,7 @@ func (f *folder) statements(o Options, lockDigest digest.Digest, sbom []byte, m 
 	}
 	payloads := map[string][]byte{}
 	for _, n := range names {
-		if payload := makers[n.name]; payload != nil {
+		if payload := makers[n.name]; payload != nil && f.image.notMade(n.name) == "" {
 			b, err := payload()
 			if err != nil {
 				return nil, err
@@ -327,6 +348,9 @@ func verdictFollows(r *verify.Report) error {
 		if c.Status == verify.Failed || c.Status == verify.Refused || c.Status == verify.NotChecked {
 			return refuse(ErrFolder, "report.json says %s, and %s %s", r.Verdict, c.Name, c.Status)
 		}
+	}
+	if r.Verdict == verify.Identical && r.Rebuilt != nil && r.IsArchive() && r.Rebuilt.SHA256 != r.Image.SHA256 {
+		return refuse(ErrFolder, "report.json says %s of the archives %s and %s", r.Verdict, r.Image.SHA256, r.Rebuilt.SHA256)
 	}
 	if r.Verdict == verify.Identical && r.Rebuilt != nil && r.Rebuilt.Disk != r.Image.Disk {
 		return refuse(ErrFolder, "report.json says %s of the disks %s and %s", r.Verdict, r.Image.Disk, r.Rebuilt.Disk)

@@ -57,7 +57,7 @@ func VerifyDir(ctx context.Context, dir string, publicPEM []byte) (Checked, erro
 	c := Checked{Image: disk, Key: hint}
 	var manifests []digest.Digest
 	for _, n := range names {
-		if n.optional && absent(dir, statementName(n.name)) && absent(dir, bundleName(n.name)) {
+		if (n.optional || image.notMade(n.name) != "") && absent(dir, statementName(n.name)) && absent(dir, bundleName(n.name)) {
 			continue
 		}
 		if n.optional && foreign(dir, n.name, hint) {

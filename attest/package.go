@@ -18,6 +18,7 @@ import (
 	"caisson/build"
 	"caisson/lock/digest"
 	"caisson/prefetch"
+	"caisson/verify"
 )
 
 // packageName is the file that says as which OCI image the disk is pushed.
@@ -60,8 +61,48 @@ func Pack(ctx context.Context, disk string, measurements []byte, im build.Image,
 		Arch: im.Arch, Epoch: im.Epoch, Lock: im.Lock, Labels: labels})
 }
 
+// errLabels refuses labels for what is packed already.
+var errLabels = errors.New("the labels of a container image are those of its configuration: image.container.labels of the manifest")
+
+// packArchive is the container image in a folder's archive, and nil for a root
+// in a tar archive. Either is read to its end.
+func packArchive(ctx context.Context, dir string, file build.Output, im build.Image, labels map[string]string) (*oci.Image, error) {
+	if len(labels) > 0 {
+		return nil, errLabels
+	}
+	name := filepath.Join(dir, file.Name)
+	d, err := verify.OpenImage(name)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	if !d.IsArchive() || (d.OCI == nil) != (im.Manifest == nil) {
+		return nil, refuse(ErrFolder, "%s is not the archive that image.json describes", file.Name)
+	}
+	if _, err := d.CheckContents(); err != nil {
+		return nil, refuse(ErrFolder, "%s: %w", file.Name, err)
+	}
+	if d.OCI == nil {
+		return nil, nil
+	}
+	packed, err := oci.FromArchive(ctx, name, d.OCI)
+	if err != nil {
+		return nil, err
+	}
+	if packed.Digest != *im.Manifest {
+		return nil, refuse(ErrFolder, "%s has the manifest %s, image.json says %s", file.Name, packed.Digest, im.Manifest)
+	}
+	if packed.Disk != file.SHA256 {
+		return nil, refuse(ErrFolder, "%s changes while it is read: got %s, want %s", file.Name, packed.Disk, file.SHA256)
+	}
+	return packed, nil
+}
+
 // pack makes the OCI image of a folder's disk.
 func pack(ctx context.Context, dir string, disk build.Output, measurements []byte, im build.Image, labels map[string]string) (*oci.Image, error) {
+	if im.IsArchive() {
+		return packArchive(ctx, dir, disk, im, labels)
+	}
 	packed, err := Pack(ctx, filepath.Join(dir, disk.Name), measurements, im, labels)
 	if err != nil {
 		return nil, err
@@ -72,7 +113,8 @@ func pack(ctx context.Context, dir string, disk build.Output, measurements []byt
 	return packed, nil
 }
 
-// pack learns as which OCI image the disk is pushed, and returns oci.json.
+// pack learns as which OCI image the disk is pushed, and returns oci.json; nil for
+// what is none.
 func (f *folder) pack(ctx context.Context, p Publication) ([]byte, error) {
 	repository, err := p.repository()
 	if err != nil {
@@ -82,9 +124,24 @@ func (f *folder) pack(ctx context.Context, p Publication) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if packed == nil {
+		if p.Reference != "" {
+			return nil, &prefetch.RefError{Ref: p.Reference, Err: fmt.Errorf("%s is a root in a tar archive, which no registry takes: add oci to image.output", f.disk.Name)}
+		}
+		return nil, nil
+	}
 	f.manifest, f.repository = packed.Digest, repository
 	b, err := json.MarshalIndent(packageJSON{p, packed.Digest}, "", "  ")
 	return append(b, '\n'), err
+}
+
+// known is the digest that the image is known by: its OCI image's, or else its
+// file's.
+func (f *folder) known() digest.Digest {
+	if f.manifest.IsZero() {
+		return f.disk.SHA256
+	}
+	return f.manifest
 }
 
 // readPackage reads oci.json; nil where there is none.
@@ -99,6 +156,7 @@ func readPackage(dir string) (*packageJSON, error) {
 
 // Package is an output folder as it is pushed.
 type Package struct {
+	// Image is nil for a root in a tar archive, which no registry takes.
 	Image *oci.Image
 	// Attached are the statements' bundles, and the bare SPDX document.
 	Attached []oci.Attachment
@@ -129,7 +187,7 @@ func ReadPackage(ctx context.Context, dir string, labels map[string]string) (*Pa
 	if len(im.Files) == 0 {
 		return nil, refuse(ErrFolder, "image.json lists no file")
 	}
-	measurements, err := readLimited(filepath.Join(dir, "measurements.json"), maxJSON)
+	measurements, err := im.measurements(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +208,9 @@ func ReadPackage(ctx context.Context, dir string, labels map[string]string) (*Pa
 	if p.Image, err = pack(ctx, dir, p.Disk, measurements, im.Image, labels); err != nil {
 		return nil, err
 	}
+	if attested != nil && p.Image == nil {
+		return nil, refuse(ErrFolder, "it has %s, and %s is no OCI image", packageName, p.Disk.Name)
+	}
 	if attested != nil && attested.Manifest != p.Image.Digest {
 		return nil, refuse(ErrFolder, "the statements are about the OCI image %s, and this is %s: attest again, with the labels that are wanted", attested.Manifest, p.Image.Digest)
 	}
@@ -157,6 +218,14 @@ func ReadPackage(ctx context.Context, dir string, labels map[string]string) (*Pa
 		return nil, err
 	}
 	return p, nil
+}
+
+// measurements is measurements.json; an archive has none.
+func (im *imageJSON) measurements(dir string) ([]byte, error) {
+	if im.IsArchive() {
+		return nil, nil
+	}
+	return readLimited(filepath.Join(dir, "measurements.json"), maxJSON)
 }
 
 // attach reads the statements.
@@ -187,6 +256,8 @@ func (p *Package) attach(dir string) error {
 		case about.Manifest.IsZero():
 			p.LeftOut = append(p.LeftOut, name)
 			continue
+		case p.Image == nil:
+			return refuse(ErrFolder, "%s is about the OCI image %s, and %s is none", e.Name(), about.Manifest, p.Disk.Name)
 		case about.Manifest != p.Image.Digest:
 			return refuse(ErrFolder, "%s is about the OCI image %s, and this is %s: were other labels given?", e.Name(), about.Manifest, p.Image.Digest)
 		}
@@ -227,13 +298,16 @@ func checkManifests(ctx context.Context, dir string, disk build.Output, im build
 	if p == nil {
 		return refuse(ErrFolder, "it has no %s, and a statement is about the OCI image %s", packageName, manifests[0])
 	}
-	measurements, err := readLimited(filepath.Join(dir, "measurements.json"), maxJSON)
+	measurements, err := (&imageJSON{Image: im}).measurements(dir)
 	if err != nil {
 		return err
 	}
 	packed, err := pack(ctx, dir, disk, measurements, im, p.Labels)
 	if err != nil {
 		return err
+	}
+	if packed == nil {
+		return refuse(ErrFolder, "a statement is about the OCI image %s, and %s is none", manifests[0], disk.Name)
 	}
 	for _, m := range manifests {
 		if m != packed.Digest {

@@ -223,7 +223,7 @@ func testContainer(t *testing.T, d *distro) {
 	d = d.packed().with(func(d *distro) {
 		d.lock.Steps = []lock.Step{{Run: `install -d $OUT/opt; printf 'step\n' > $OUT/opt/made`}, {Run: `printf 'on root\n' > $ROOT/opt-root; chmod 0600 $ROOT/opt-root`}}
 		d.lock.Image = lock.Image{Output: []string{lock.OutputOCI}, Container: &lock.Container{
-			Entrypoint: []string{"/bin/bash", "-c"}, Cmd: []string{`echo "$HELLO as $UID in $PWD"; read line < /opt/made; echo "$line"; read x < /opt-root`},
+			Entrypoint: []string{"/bin/bash", "-c"}, Cmd: []string{`exec 2>&1; echo "$HELLO as $UID in $PWD"; read line < /opt/made; echo "$line"; read x < /opt-root`},
 			Env: map[string]string{"HELLO": "hi there"}, User: "65532:65532", Workdir: "/opt",
 		}}
 	})

@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"archive/tar"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,74 +14,175 @@ import (
 	"caisson/lock/digest"
 )
 
-// Archive is an image file that is no disk: a root in a tar archive, or a
-// container image in one.
-type Archive struct {
-	Size   int64  // bytes
-	Format string // lock.OutputOCI or lock.OutputTar
-	// OCI is the container image; nil for a root.
-	OCI  *ocilayout.Image
-	file *os.File
-}
+// What an archive is checked for, in place of a disk's bits, and of its root
+// hash and measurements.
+const (
+	checkArchive  = "archive"
+	checkContents = "contents"
+)
 
-// IsArchive tells whether a file is an archive and no disk.
-func IsArchive(name string) (bool, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return false, err
+// compared is the name of the comparison with the rebuild.
+func (v *verification) compared() string {
+	if v.disk.IsArchive() {
+		return checkArchive
 	}
-	defer f.Close()
-	return ocilayout.IsTar(f), nil
+	return "disk"
 }
 
-// OpenArchive opens an archive.
-func OpenArchive(name string) (*Archive, error) {
+// rebuiltName is what the rebuild in dir has of the image that is verified.
+func (v *verification) rebuiltName(dir string) string {
+	return build.OutputFiles(filepath.Join(dir, build.ImageName(v.Lock, v.Arch, v.Variant)), v.disk.Format)[0]
+}
+
+// runsAnything tells whether a build of the lock runs a program: an archive of
+// overlays alone is made without.
+func (v *verification) runsAnything() bool {
+	im, _ := v.Lock.ImageFor(v.Variant)
+	return !im.IsArchive() || len(v.Lock.Steps)+len(im.Services.Enable)+len(im.Services.Disable) > 0 ||
+		len(v.Lock.Of(v.Arch, v.Lock.SetFor(lock.SetRoot, v.Variant))) > 0
+}
+
+// openArchive opens an archive.
+func openArchive(name string) (*Disk, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	a := &Archive{file: f, Format: lock.OutputTar}
-	if a.Size, err = f.Seek(0, io.SeekEnd); err == nil && ocilayout.Is(f, a.Size) {
-		a.Format = lock.OutputOCI
-		a.OCI, err = ocilayout.Open(f, a.Size)
+	d := &Disk{ReaderAt: f, Format: lock.OutputTar, file: f}
+	if d.Size, err = f.Seek(0, io.SeekEnd); err == nil && ocilayout.Is(f, d.Size) {
+		d.Format = lock.OutputOCI
+		d.OCI, err = ocilayout.Open(f, d.Size)
 	}
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
 	}
-	return a, nil
+	return d, nil
 }
 
-// Close closes the file.
-func (a *Archive) Close() error { return a.file.Close() }
-
-// ReadAt reads the file.
-func (a *Archive) ReadAt(b []byte, off int64) (int, error) { return a.file.ReadAt(b, off) }
-
-// Manifest is the digest of a container image's manifest; nil for a root.
-func (a *Archive) Manifest() (*digest.Digest, error) {
-	if a.OCI == nil {
-		return nil, nil
+// Manifest is the digest of a container image's manifest; zero for what is none.
+func (d *Disk) Manifest() (digest.Digest, error) {
+	if d.OCI == nil {
+		return digest.Digest{}, nil
 	}
-	d, err := digest.Parse(a.OCI.Digest)
-	return &d, err
+	return digest.Parse(d.OCI.Digest)
 }
 
-// describeArchive writes image.json of archives, once they have been found to
-// be what the build says.
+// CheckContents reads an archive to its end: that the blobs of a container image
+// are what its manifest and configuration say, and that the root in it can be
+// unpacked. It returns the number of the root's entries.
+func (d *Disk) CheckContents() (entries int, err error) {
+	if d.OCI == nil {
+		return countEntries(io.NewSectionReader(d, 0, d.Size))
+	}
+	if err := d.OCI.Check(); err != nil {
+		return 0, err
+	}
+	for i := range d.OCI.Manifest.Layers {
+		r, err := d.OCI.Layer(i)
+		if err != nil {
+			return 0, err
+		}
+		n, err := countEntries(r)
+		if err != nil {
+			return 0, fmt.Errorf("layer %d: %w", i+1, err)
+		}
+		entries += n
+	}
+	return entries, nil
+}
+
+// countEntries reads a tar archive. It has to have its end, two blocks of zeros
+// (POSIX.1, pax), and nothing but zeros behind that.
+func countEntries(from io.Reader) (n int, err error) {
+	r := &zeroCounter{r: from}
+	for t := tar.NewReader(r); ; n++ {
+		_, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return n, fmt.Errorf("reading the root behind %d entries: %w", n, err)
+		}
+	}
+	if r.zeros < endOfTar {
+		return n, fmt.Errorf("reading the root behind %d entries: %w", n, io.ErrUnexpectedEOF)
+	}
+	before := r.zeros
+	rest, err := io.Copy(io.Discard, r)
+	if err == nil && r.zeros-before != rest {
+		err = errors.New("there is something behind the end of the root's archive")
+	}
+	return n, err
+}
+
+// endOfTar is how many zeros end a tar archive.
+const endOfTar = 2 * 512
+
+// zeroCounter counts the zeros at the end of what has been read.
+type zeroCounter struct {
+	r     io.Reader
+	zeros int64
+}
+
+func (z *zeroCounter) Read(b []byte) (int, error) {
+	n, err := z.r.Read(b)
+	at := n
+	for at > 0 && b[at-1] == 0 {
+		at--
+	}
+	if at > 0 {
+		z.zeros = 0
+	}
+	z.zeros += int64(n - at)
+	return n, err
+}
+
+// readContents derives again, from the bytes, what an archive says of itself,
+// and compares it with what its builder says, where that is at hand.
+func (v *verification) readContents() {
+	v.say("reading the archive's contents")
+	n, err := v.disk.CheckContents()
+	if err == nil {
+		v.report.Image.Manifest, err = v.disk.Manifest()
+	}
+	if err != nil {
+		v.check(checkContents, Failed, "%v", err)
+		return
+	}
+	found := fmt.Sprintf("%d files and folders can be read", n)
+	m := v.report.Image.Manifest
+	if v.disk.OCI != nil {
+		found = fmt.Sprintf("manifest %s, and every blob is what it and the configuration say; %s", m, found)
+	}
+	var claimed Description
+	err = readJSON(filepath.Join(filepath.Dir(v.Image), imageFile), &claimed)
+	switch {
+	case errors.Is(err, os.ErrNotExist) || v.disk.OCI == nil:
+		v.check(checkContents, Passed, "%s", found)
+	case err != nil:
+		v.check(checkContents, NotChecked, "%v", err)
+	case claimed.Manifest == nil || *claimed.Manifest != m:
+		v.check(checkContents, Failed, "%s names another manifest than the archive, whose is %s", imageFile, m)
+	default:
+		v.check(checkContents, Passed, "%s; equal to %s", found, imageFile)
+	}
+}
+
+// describeArchive writes image.json of archives, once the first has been found
+// to be what the build says.
 func describeArchive(dir string, img *build.Image) (*Description, error) {
 	name := filepath.Join(dir, img.Files[0].Name)
-	a, err := OpenArchive(name)
+	d, err := openArchive(name)
 	if err != nil {
 		return nil, err
 	}
-	defer a.Close()
-	m, err := a.Manifest()
+	defer d.Close()
+	m, err := d.Manifest()
 	if err != nil {
 		return nil, err
 	}
-	if (m == nil) != (img.Manifest == nil) || m != nil && *m != *img.Manifest {
-		return nil, fmt.Errorf("%s: the manifest in it is %v, the build's is %v", name, m, img.Manifest)
+	if want := img.Manifest; m.IsZero() != (want == nil) || want != nil && m != *want {
+		return nil, fmt.Errorf("%s: the manifest in it is %v, the build's is %v", name, m, want)
 	}
 	return &Description{Image: *img}, writeJSON(filepath.Join(dir, imageFile), img)
 }

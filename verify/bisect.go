@@ -392,7 +392,7 @@ func (v *verification) try(ctx context.Context, varied []string, what string, ru
 
 // outcome reads what a rebuild left in a folder.
 func (v *verification) outcome(dir string) (*outcome, error) {
-	sum, err := hashFile(filepath.Join(dir, build.ImageName(v.Lock, v.Arch, v.Variant)+"."+v.disk.Format))
+	sum, err := hashFile(v.rebuiltName(dir))
 	if err != nil {
 		return nil, err
 	}

@@ -10,17 +10,37 @@ import (
 	"strings"
 
 	"caisson/build"
+	"caisson/build/image/ocilayout"
 	"caisson/build/imagefile"
+	"caisson/lock"
 	"caisson/lock/digest"
 	"caisson/verify/measure"
 )
 
-// Disk is an image file as the disk that it holds.
+// Disk is an image file as the disk that it holds. An archive, which holds none,
+// is the file as it is.
 type Disk struct {
 	io.ReaderAt
 	Size   int64  // of the disk, in bytes
-	Format string // qcow2, vhd or raw
-	file   io.Closer
+	Format string // qcow2, vhd or raw; of an archive oci or tar
+	// OCI is the container image in an archive that holds one.
+	OCI  *ocilayout.Image
+	file io.Closer
+}
+
+// IsArchive tells whether it is an archive and no disk.
+func (d *Disk) IsArchive() bool {
+	return d != nil && (d.Format == lock.OutputOCI || d.Format == lock.OutputTar)
+}
+
+// OpenImage opens what OpenDisk does, and archives. Of a container image all is
+// read but its layers.
+func OpenImage(name string) (*Disk, error) {
+	d, err := OpenDisk(name)
+	if !errors.Is(err, imagefile.ErrArchive) {
+		return d, err
+	}
+	return openArchive(name)
 }
 
 // OpenDisk opens a qcow2, a VHD, or a file that is the disk itself. An image

@@ -49,6 +49,7 @@ type page struct {
 	Artifacts                                    []fact
 	OtherClass                                   string // of what image and rebuild have not in common
 	Rebuilt, RootHash                            string
+	Archive                                      bool // it is no disk, and no machine boots it
 	Booted                                       bool
 	PCRs, Others                                 []pcrRow
 	Conditions                                   []Condition
@@ -96,7 +97,7 @@ type diffLines struct{ Class, Text string }
 func newPage(r *Report) page {
 	p := page{
 		Name: fullName(r), File: diff.Printable(r.Image.Name), Digest: digestText(r.Image.SHA256), Reason: sentence(r.Reason), Lock: digestText(r.Lock), RootHash: diff.Printable(r.RootHash),
-		Booted: len(r.Measured) > 0, Conditions: printableConditions(r.Conditions), Compared: r.Rebuilt != nil,
+		Booted: len(r.Measured) > 0, Conditions: printableConditions(r.Conditions), Compared: r.Rebuilt != nil, Archive: r.IsArchive(),
 		Caisson: diff.Printable(r.Caisson), Version: r.Version,
 	}
 	p.Class, p.Verdict, p.Meaning = verdictWords(r.Verdict)
@@ -206,7 +207,12 @@ func (p *page) addArtifacts(r *Report) {
 	a, b := r.Image, *rebuilt
 	add("Size", sizeText(a.Size), sizeText(b.Size), false)
 	add("SHA-256 of the file", digestText(a.SHA256), digestText(b.SHA256), true)
-	add("SHA-256 of the disk in it", digestText(a.Disk), digestText(b.Disk), true)
+	switch {
+	case !a.Disk.IsZero():
+		add("SHA-256 of the disk in it", digestText(a.Disk), digestText(b.Disk), true)
+	case !a.Manifest.IsZero():
+		add("Digest of the manifest in it", digestText(a.Manifest), digestText(b.Manifest), true)
+	}
 }
 
 // digestText is the digest, or a dash for none.

@@ -32,11 +32,11 @@ type Compared struct {
 	DiskSize int64  // bytes
 }
 
-// OpenCompared opens a file to be compared: the disk in it, or, where it is
-// compressed as initrds are, the file as it is.
+// OpenCompared opens a file to be compared: the disk in it, or, where it is an
+// archive, or compressed as initrds are, the file as it is.
 func OpenCompared(name string) (*Disk, error) {
 	d, err := OpenDisk(name)
-	if !errors.Is(err, imagefile.ErrCompressed) {
+	if !errors.Is(err, imagefile.ErrCompressed) && !errors.Is(err, imagefile.ErrArchive) {
 		return d, err
 	}
 	f, err := os.Open(name)

@@ -135,10 +135,19 @@ func hostileReport() *Report {
 	return r
 }
 
+func archiveReport() *Report {
+	r := pageReport(Identical)
+	r.Image.Name, r.Image.Disk, r.Image.Manifest, r.RootHash, r.PCRs = "demo.oci.tar", digest.Digest{}, digest.Of([]byte("manifest")), "", nil
+	again := r.Image
+	r.Rebuilt = &again
+	r.Checks = append([]Check{{checkContents, Passed, "every blob is what the manifest says"}, {checkArchive, Passed, "every bit of 10240 bytes is the same"}}, r.Checks[2:4]...)
+	return r
+}
+
 func pages() map[string]*Report {
 	return map[string]*Report{
 		"identical": pageReport(Identical), "booted": bootedReport(), "equivalent": equivalentReport(), "different": differentReport(),
-		"not-verified": unverifiedReport(), "refused": refusedReport(), "hostile": hostileReport(), "empty": {}, "unknown": {Verdict: "well"},
+		"not-verified": unverifiedReport(), "refused": refusedReport(), "hostile": hostileReport(), "archive": archiveReport(), "empty": {}, "unknown": {Verdict: "well"},
 	}
 }
 
@@ -283,6 +292,7 @@ func TestPageSays(t *testing.T) {
 		"not-verified": {"This is not a success", "2 not checked rebuild, disk", "There was no rebuild to compare the image with"},
 		"refused":      {"Not verified", "a policy, or somebody who is trusted, refuses this image", "1 refused policy: variant"},
 		"hostile":      {`<script>alert("x")</script>`, "otherwise"},
+		"archive":      {"demo: Identical", "4 passed contents, archive", "Digest of the manifest in it " + all["archive"].Image.Manifest.String() + " the same", "caisson verify demo.oci.tar"},
 		"empty":        {"Not verified", "Nothing was checked.", "Nothing could be predicted"},
 		"unknown":      {"Not verified"},
 	} {
@@ -292,6 +302,9 @@ func TestPageSays(t *testing.T) {
 				t.Errorf("%s: no %q in %s", name, w, got)
 			}
 		}
+	}
+	if got := pageText(t, writePage(t, all["archive"])); strings.Contains(got, "machine measures") || strings.Contains(got, "disk") {
+		t.Errorf("an archive is shown as a disk: %s", got)
 	}
 	if got := writePage(t, all["not-verified"]); strings.Contains(got, `class="verdict identical"`) || !strings.Contains(got, `class="verdict unverified"`) {
 		t.Error("what is not verified looks like success")

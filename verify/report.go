@@ -67,7 +67,10 @@ type Artifact struct {
 	SHA256 digest.Digest `json:"sha256"`
 	// Disk is the digest of the disk that the image holds, without the
 	// container format.
-	Disk digest.Digest `json:"disk"`
+	Disk digest.Digest `json:"disk,omitzero"`
+	// Manifest is the digest of a container image's manifest. An archive has it in
+	// place of a disk.
+	Manifest digest.Digest `json:"manifest,omitzero"`
 }
 
 // PolicyFile is a policy by its bytes.
@@ -91,6 +94,11 @@ type Exception struct {
 	Until       string `json:"until"` // YYYY-MM-DD, the last day
 }
 
+// IsArchive tells whether the image is an archive and no disk.
+func (r *Report) IsArchive() bool {
+	return slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Name == checkContents })
+}
+
 // Refused tells whether a policy, or somebody who is trusted, says no.
 func (r *Report) Refused() bool {
 	return slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Status == Refused })
@@ -99,7 +107,7 @@ func (r *Report) Refused() bool {
 // Differs tells whether there is no rebuild that is the image, or only none.
 func (r *Report) Differs() bool {
 	return slices.ContainsFunc(r.Checks, func(c Check) bool {
-		return c.Name == "disk" && c.Status == Failed || c.Name == "rebuild" && c.Status == NotChecked
+		return (c.Name == "disk" || c.Name == checkArchive) && c.Status == Failed || c.Name == "rebuild" && c.Status == NotChecked
 	})
 }
 
@@ -119,7 +127,7 @@ const (
 
 // Check is one thing that was looked at.
 type Check struct {
-	Name   string `json:"name"` // rebuild, disk, root hash, measurements, evidence, boot, policy: RULE …
+	Name   string `json:"name"` // rebuild, disk or archive, root hash, measurements or contents, evidence, boot, policy: RULE …
 	Status Status `json:"status"`
 	Detail string `json:"detail,omitempty"`
 }

@@ -119,7 +119,7 @@ func Verify(ctx context.Context, o Options) (*Report, error) {
 	if v.report.Lock, err = o.Lock.Digest(); err != nil {
 		return nil, err
 	}
-	if v.disk, err = OpenDisk(o.Image); err != nil {
+	if v.disk, err = OpenImage(o.Image); err != nil {
 		return nil, err
 	}
 	defer v.disk.Close()
@@ -181,12 +181,16 @@ func (v *verification) readAndRebuild(ctx context.Context) error {
 	if v.report.Image, err = v.artifact(v.Image, v.disk, nil); err != nil {
 		return &ImageError{err}
 	}
-	v.measure()
+	if v.disk.IsArchive() {
+		v.readContents()
+	} else {
+		v.measure()
+	}
 	v.claimed = v.checkEvidence("evidence", filepath.Dir(v.Image))
 	v.claimedUsual()
 	if v.Rebuild == nil {
 		v.check("rebuild", NotAsked, "the image was not made again here: the signed verdicts of others stand for it")
-		v.check("disk", NotAsked, "there is nothing to compare with")
+		v.check(v.compared(), NotAsked, "there is nothing to compare with")
 		return nil
 	}
 	return v.rebuilt(ctx, <-made)
@@ -221,7 +225,8 @@ func (v *verification) start(ctx context.Context, c *vary.Conditions) <-chan err
 func (v *verification) artifact(name string, d *Disk, like *Artifact) (Artifact, error) {
 	a := Artifact{Name: filepath.Base(name)}
 	g := new(errgroup.Group)
-	if like == nil && d.Format != lock.OutputRaw {
+	inside := d.Format != lock.OutputRaw && !d.IsArchive() // the file is not the disk itself
+	if like == nil && inside {
 		g.Go(func() (err error) { a.Disk, err = d.Digest(); return err })
 	}
 	f, err := os.Open(name)
@@ -233,8 +238,8 @@ func (v *verification) artifact(name string, d *Disk, like *Artifact) (Artifact,
 	a.SHA256, a.Size, readErr = digest.Reader(f)
 	err = errors.Join(readErr, g.Wait())
 	switch {
-	case err != nil:
-	case d.Format == lock.OutputRaw:
+	case err != nil || d.IsArchive():
+	case !inside:
 		a.Disk = a.SHA256
 	case like != nil && like.SHA256 == a.SHA256:
 		a.Disk = like.Disk
@@ -287,20 +292,23 @@ func (v *verification) rebuilt(ctx context.Context, err error) error {
 		}
 		v.differs, v.all = true, failed(err)
 		v.check("rebuild", NotChecked, "%v", err)
-		v.check("disk", NotChecked, "there is nothing to compare with")
+		v.check(v.compared(), NotChecked, "there is nothing to compare with")
 		return nil
 	}
-	name := filepath.Join(v.rebuildDir, build.ImageName(v.Lock, v.Arch, v.Variant)+"."+v.disk.Format)
-	again, err := OpenDisk(name)
+	name := v.rebuiltName(v.rebuildDir)
+	again, err := OpenImage(name)
 	if err != nil {
 		v.check("rebuild", NotChecked, "the rebuild left no %s image: %v", v.disk.Format, err)
-		v.check("disk", NotChecked, "there is nothing to compare with")
+		v.check(v.compared(), NotChecked, "there is nothing to compare with")
 		return nil
 	}
 	defer again.Close()
-	v.say("comparing the disks")
+	v.say("comparing the images")
 	a, err := v.artifact(name, again, &v.report.Image)
 	if err != nil {
+		return err
+	}
+	if a.Manifest, err = again.Manifest(); err != nil {
 		return err
 	}
 	v.report.Rebuilt = &a
@@ -337,8 +345,12 @@ func (v *verification) compare(ctx context.Context, again *Disk) error {
 	a, b := v.report.Image, *v.report.Rebuilt
 	switch {
 	case a.SHA256 == b.SHA256:
-		v.check("disk", Passed, "every bit of %d bytes is the same", v.disk.Size)
+		v.check(v.compared(), Passed, "every bit of %d bytes is the same", v.disk.Size)
 		return nil
+	case v.disk.IsArchive():
+		v.differs = true
+		v.check(v.compared(), Failed, "the archives differ")
+		return v.explain(ctx, again)
 	case a.Disk == b.Disk:
 		v.check("disk", Failed, "the disk is the same, the %s file around it is not", v.disk.Format)
 		text := fmt.Sprintf("-%s %d bytes\n+%s %d bytes\n", a.SHA256, a.Size, b.SHA256, b.Size)
@@ -360,12 +372,20 @@ func (v *verification) compare(ctx context.Context, again *Disk) error {
 	default:
 		v.check("disk", Failed, "the disks differ")
 	}
+	return v.explain(ctx, again)
+}
+
+// explain finds what differs between image and rebuild.
+func (v *verification) explain(ctx context.Context, again *Disk) error {
 	nodes, err := diff.Disks(ctx, v.source(v.disk, filepath.Dir(v.Image), "image"), v.source(again, v.rebuildDir, "rebuild"), diff.Options{})
 	if err != nil {
 		return err
 	}
 	v.report.Differences = nodes
-	if m, err := measure.Disk(again, again.Size); err == nil && v.measured != nil {
+	if v.measured == nil {
+		return nil
+	}
+	if m, err := measure.Disk(again, again.Size); err == nil {
 		v.report.Affected = diff.Affected(v.measured, m)
 	}
 	return nil
@@ -457,8 +477,11 @@ func (v *verification) weigh() {
 // whatever else was checked.
 func (v *verification) restsOn() []string {
 	names := []string{"root hash", "measurements"}
+	if v.disk.IsArchive() {
+		names = []string{checkContents}
+	}
 	if v.Rebuild != nil {
-		names = append(names, "rebuild", "disk", "evidence of the rebuild")
+		names = append(names, "rebuild", v.compared(), "evidence of the rebuild")
 	}
 	if v.Boot != nil {
 		names = append(names, "boot")

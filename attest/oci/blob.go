@@ -10,11 +10,12 @@ import (
 )
 
 // blob is something that a registry keeps, and where its bytes are: in memory,
-// or in a file that is in a tar archive.
+// in a file that is in a tar archive, or a part of a file.
 type blob struct {
 	descriptor
 	memory []byte
-	file   *tarFile // nil for what is in memory
+	file   *tarFile
+	part   *filePart
 }
 
 func inMemory(mediaType string, b []byte) blob {
@@ -23,10 +24,30 @@ func inMemory(mediaType string, b []byte) blob {
 
 // open reads a blob from an offset on.
 func (b *blob) open(offset int64) (io.ReadCloser, error) {
-	if b.file == nil {
-		return io.NopCloser(bytes.NewReader(b.memory[min(offset, int64(len(b.memory))):])), nil
+	switch {
+	case b.file != nil:
+		return b.file.open(offset)
+	case b.part != nil:
+		return b.part.open(offset)
 	}
-	return b.file.open(offset)
+	return io.NopCloser(bytes.NewReader(b.memory[min(offset, int64(len(b.memory))):])), nil
+}
+
+// openSame opens a file that has so many bytes.
+func openSame(name string, size int64) (*os.File, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && st.Size() != size {
+		err = fmt.Errorf("%s has changed meanwhile: got %d bytes, want %d", name, st.Size(), size)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // tarFile is a tar archive of one file that is not in it yet.
@@ -44,16 +65,8 @@ func (t *tarFile) setTail() { t.tail = -t.size&511 + 1024 }
 func (t *tarFile) total() int64 { return int64(len(t.head)) + t.size + t.tail }
 
 func (t *tarFile) open(offset int64) (io.ReadCloser, error) {
-	f, err := os.Open(t.path)
+	f, err := openSame(t.path, t.size)
 	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err == nil && st.Size() != t.size {
-		err = fmt.Errorf("%s has changed meanwhile: got %d bytes, want %d", t.path, st.Size(), t.size)
-	}
-	if err != nil {
-		f.Close()
 		return nil, err
 	}
 	n := int64(len(t.head))

@@ -14,6 +14,9 @@
 //	             as measurements.json has them; dev.caisson.lock, the digest of the
 //	             lock; org.opencontainers.image.created
 //
+// An image that is a container image already, in an OCI archive, is pushed as it
+// is (see FromArchive).
+//
 // Nothing in it depends on the registry, the machine or the time: the same
 // disk, measurements, lock and labels have the same digest, which is known
 // before anything is pushed, so that statements can be about it. Layers are

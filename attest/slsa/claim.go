@@ -99,7 +99,7 @@ func (c *Claim) testResult(b []byte) error {
 		return err
 	}
 	c.Result = p.Result
-	c.Rebuilt = slices.Contains(p.PassedTests, "rebuild") && slices.Contains(p.PassedTests, "disk")
+	c.Rebuilt = slices.Contains(p.PassedTests, "rebuild") && (slices.Contains(p.PassedTests, "disk") || slices.Contains(p.PassedTests, "archive"))
 	for _, r := range p.Configuration {
 		var err error
 		switch r.Name {

@@ -251,7 +251,7 @@ func (w *writer) local() *common.Supplier {
 
 func (w *writer) addImage() *v2_3.Package {
 	p := &v2_3.Package{
-		PackageName:             strings.TrimSuffix(w.Disk.Name, ".qcow2"),
+		PackageName:             w.imageName(),
 		PackageSPDXIdentifier:   imageID,
 		PackageVersion:          w.LockDigest.String(),
 		PackageFileName:         w.Disk.Name,
@@ -261,8 +261,7 @@ func (w *writer) addImage() *v2_3.Package {
 		PackageLicenseConcluded: none,
 		PackageLicenseDeclared:  none,
 		PackageCopyrightText:    none,
-		// The JSON schema's spelling; section 7.24 has a hyphen.
-		PrimaryPackagePurpose: "OPERATING_SYSTEM",
+		PrimaryPackagePurpose:   w.purpose(),
 		PackageComment:        w.contents(),
 		PackageExternalReferences: []*v2_3.PackageExternalReference{
 			{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: w.PURL},
@@ -271,6 +270,24 @@ func (w *writer) addImage() *v2_3.Package {
 	w.doc.packages = append(w.doc.packages, p)
 	w.relate("DOCUMENT", common.TypeRelationshipDescribe, imageID, "")
 	return p
+}
+
+func (w *writer) imageName() string {
+	if w.Image.IsArchive() {
+		return build.BaseName(w.Disk.Name)
+	}
+	return strings.TrimSuffix(w.Disk.Name, ".qcow2")
+}
+
+// purpose is the image's (section 7.24).
+func (w *writer) purpose() string {
+	switch {
+	case !w.Image.IsArchive():
+		return "OPERATING_SYSTEM" // the JSON schema's spelling; the section has a hyphen
+	case w.Image.Manifest != nil:
+		return "CONTAINER"
+	}
+	return "ARCHIVE"
 }
 
 // contents says what of the image is no SPDX file, and what the files are.

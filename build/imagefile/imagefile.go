@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"caisson/build/image/ocilayout"
 	"caisson/build/image/qcow2"
 	"caisson/build/image/vhd"
 )
@@ -162,8 +163,14 @@ func openBacking(image, backing string, folders []string) (*os.File, string, err
 // all: initrds and packages are compressed too.
 var ErrCompressed = errors.New("it is compressed")
 
+// ErrArchive says that a file is a tar archive.
+var ErrArchive = errors.New("it is a tar archive and no disk: no machine boots it, or measures it")
+
 // detect finds out the format of a file of size bytes.
 func detect(r io.ReaderAt, size int64) (string, error) {
+	if ocilayout.IsTar(r) {
+		return "", ErrArchive
+	}
 	b := make([]byte, 64)
 	n, err := r.ReadAt(b, 0)
 	if err != nil && err != io.EOF {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"caisson/build"
+	"caisson/build/imagefile"
 	"caisson/lock/digest"
 	"caisson/verify"
 	"caisson/verify/diff"
@@ -208,12 +209,14 @@ func sayEqual(ui *ui, a, b string) error {
 // known.
 func affected(a, b string) (changed []string, unknown string) {
 	ma, err := verify.Predict(a)
-	if err != nil {
-		return nil, err.Error()
+	mb, errB := verify.Predict(b)
+	if errors.Is(err, imagefile.ErrArchive) && errors.Is(errB, imagefile.ErrArchive) {
+		return nil, "" // nothing boots them
 	}
-	mb, err := verify.Predict(b)
-	if err != nil {
-		return nil, err.Error()
+	for _, err := range []error{err, errB} {
+		if err != nil {
+			return nil, err.Error()
+		}
 	}
 	return diff.Affected(ma, mb), ""
 }

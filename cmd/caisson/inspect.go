@@ -103,6 +103,10 @@ func inspectImage(ctx context.Context, ui *ui, name string, o *inspectOptions) e
 	if err == nil && len(d.Files) > 0 && d.Files[0].Name == filepath.Base(name) {
 		return inspectFolder(ctx, ui, dir, o)
 	}
+	if im, err := verify.OpenImage(name); err == nil && im.IsArchive() {
+		defer im.Close()
+		return inspectArchive(ui, name, im)
+	}
 	m, err := verify.Predict(name)
 	if err != nil {
 		return err
@@ -142,13 +146,9 @@ func inspectFolder(ctx context.Context, ui *ui, dir string, o *inspectOptions) e
 	}
 	ui.print("image       %s (%s)", filepath.Join(dir, d.Files[0].Name), size(d.Files[0].Size))
 	ui.print("  digest    %s", d.Files[0].SHA256)
-	if err := showDisk(ui, filepath.Join(dir, d.Files[0].Name)); err != nil {
+	if err := showMade(ui, dir, d, r); err != nil {
 		return err
 	}
-	ui.print("  root hash %s", d.RootHash)
-	ui.print("  kernel    %s, stub %s", d.Kernel, d.Stub)
-	showTotals(ui, d)
-	showPCRs(ui, d.PCRs, r)
 	if r == nil {
 		ui.print("verdict     none yet: `caisson verify`")
 	} else {
@@ -158,6 +158,30 @@ func inspectFolder(ctx context.Context, ui *ui, dir string, o *inspectOptions) e
 	for _, l := range statements {
 		ui.print("%s", l)
 	}
+	return nil
+}
+
+// showMade prints what the image is: what a machine measures of a disk, or what is
+// in an archive.
+func showMade(ui *ui, dir string, d *verify.Description, r *verify.Report) error {
+	name := filepath.Join(dir, d.Files[0].Name)
+	if d.IsArchive() {
+		im, err := verify.OpenImage(name)
+		if err != nil {
+			return err
+		}
+		defer im.Close()
+		showContainer(ui, im)
+		showTotals(ui, d)
+		return nil
+	}
+	if err := showDisk(ui, name); err != nil {
+		return err
+	}
+	ui.print("  root hash %s", d.RootHash)
+	ui.print("  kernel    %s, stub %s", d.Kernel, d.Stub)
+	showTotals(ui, d)
+	showPCRs(ui, d.PCRs, r)
 	return nil
 }
 

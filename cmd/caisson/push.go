@@ -31,7 +31,7 @@ func newPushCommand(ui *ui) *cobra.Command {
 		Short: "Put the image and its statements into a registry, a folder or a bucket",
 		Long: `Push packs the disk of an output folder as an OCI image, which has it as
 image/podvm.qcow2 and the measurements as image/measurements.json and in its
-annotations, and puts it into a registry. What attest has signed is attached to
+annotations, and puts it into a registry; a container image goes as it is. What attest has signed is attached to
 it, where cosign and Conforma look. The tag is written last. What the registry has is not
 sent again; an upload that was cut goes on. It prints the reference with the digest, which was
 known before: the same image always has the same.
@@ -91,6 +91,12 @@ func runPush(ctx context.Context, ui *ui, o *pushOptions, ref string) error {
 	if err != nil {
 		return err
 	}
+	if len(o.uplosi) > 0 && p.Description.IsArchive() {
+		return fmt.Errorf("--uplosi: %s is an archive, and uplosi makes cloud images of disks", p.Disk.Name)
+	}
+	if p.Image == nil && !strings.HasPrefix(ref, "s3://") {
+		return fmt.Errorf("%s is a root in a tar archive, which no registry takes: add oci to image.output of the manifest, or push the files to s3://BUCKET/PREFIX", p.Disk.Name)
+	}
 	if len(o.uplosi) > 0 {
 		conf, err := uplosiConfig(p, o.uplosi, o.version, o.set)
 		if err == nil {
@@ -98,10 +104,13 @@ func runPush(ctx context.Context, ui *ui, o *pushOptions, ref string) error {
 		}
 		return err
 	}
-	if len(p.Statements) == 0 {
+	if len(p.Statements) == 0 && p.Image != nil {
 		ui.stage("there are no statements in %s: the image goes without", o.out)
 	}
 	for _, name := range p.LeftOut {
+		if p.Image == nil { // into a bucket, where they go with the file
+			break
+		}
 		ui.stage("left out: %s: it is about the file, and not about the OCI image", name)
 	}
 	if o.layout != "" {

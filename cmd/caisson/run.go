@@ -165,6 +165,9 @@ func (r *running) build(ctx context.Context) (err error) {
 	if r.lock, r.text, r.store, err = r.open(); err != nil {
 		return err
 	}
+	if r.boot && r.lock.IsArchive() {
+		return noBoot(r.lock)
+	}
 	d, err := buildImage(ctx, r.ui, r.lock, r.store, &buildOptions{sources: r.sources, out: r.out, variant: r.variant, anySpace: r.anySpace, stepTimeout: r.stepTimeout})
 	if err == nil {
 		r.image = filepath.Join(r.out, d.Files[0].Name)

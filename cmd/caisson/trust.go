@@ -110,6 +110,9 @@ func (o *trusts) packed(ctx context.Context, image string, l *lock.Lock, r *veri
 	if err != nil {
 		return digest.Digest{}, err
 	}
+	if r.IsArchive() {
+		return r.Image.Manifest, nil
+	}
 	m, phases, err := verify.Measure(image)
 	if err != nil {
 		return digest.Digest{}, nil

@@ -41,7 +41,8 @@ func newVerifyCommand(ui *ui) *cobra.Command {
 		Long: `Verify makes the image again from lock and store, in another folder, under
 another time zone, locale, umask, home, path and number of CPUs, and as another
 user where it runs as root, and compares the whole disk bit for bit. It derives
-the root hash and the measurements from the bytes, and reads the evidence. With
+the root hash and the measurements from the bytes, and reads the evidence; of an
+archive, which no machine boots, it derives every digest in it instead. With
 --boot it boots the image in a virtual machine and compares what was measured
 with what was predicted. report.json and report.html say all of it.
 
@@ -184,8 +185,11 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 	if err := wantFolder(o.out, "the output folder"); err != nil {
 		return nil, err
 	}
-	if err := wantImage(image); err != nil {
+	if err := wantImage(image, l); err != nil {
 		return nil, err
+	}
+	if l.IsArchive() && o.boot {
+		return nil, noBoot(l)
 	}
 	r := &rebuilder{lock: l, text: text, store: store, variant: variant, ui: ui, anySpace: o.anySpace, stepTimeout: o.stepTimeout}
 	opts := verify.Options{
@@ -216,18 +220,29 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 	return report, err
 }
 
-// wantImage refuses what is no image at all, before anything is rebuilt.
-func wantImage(name string) error {
+// noBoot refuses --boot for what no machine boots.
+func noBoot(l *lock.Lock) error {
+	return usageError{fmt.Errorf("--boot: %s is made as an archive (%s), which no machine boots", l.Name, strings.Join(l.Image.Output, ", "))}
+}
+
+// wantImage refuses what is no image at all, or not of the lock's kind, before
+// anything is rebuilt.
+func wantImage(name string, l *lock.Lock) error {
 	if err := wantFile(name); err != nil {
 		return err
 	}
-	d, err := verify.OpenDisk(name)
+	d, err := verify.OpenImage(name)
 	if errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	if err == nil {
 		defer d.Close()
-		if d.Format == lock.OutputRaw && !hasTable(d) {
+		switch {
+		case d.IsArchive() && !l.IsArchive():
+			err = errors.New("it is an archive, and the lock makes a disk")
+		case !d.IsArchive() && l.IsArchive():
+			err = fmt.Errorf("it is no archive, and the lock makes one (%s)", strings.Join(l.Image.Output, ", "))
+		case d.Format == lock.OutputRaw && !hasTable(d):
 			err = errors.New("it is no qcow2, no VHD, and no disk with a GUID partition table")
 		}
 	}
@@ -259,7 +274,7 @@ func hasTable(d *verify.Disk) bool {
 // variantOf is the variant that an image is by its name. What it is in truth
 // shows when the variant is built again.
 func variantOf(image string, l *lock.Lock, arch string) string {
-	base := strings.TrimSuffix(filepath.Base(image), filepath.Ext(image))
+	base := build.BaseName(image)
 	for _, v := range l.Variants {
 		if base == build.ImageName(l, arch, v.Name) {
 			return v.Name

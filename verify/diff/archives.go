@@ -15,23 +15,32 @@ import (
 
 // tar compares tar archives.
 func (d *differ) tar(n *Node, at spot, a, b *io.SectionReader) bool {
-	return d.members(n, at, "", walkTar(a), walkTar(b))
+	part := ""
+	if at.path == "" { // it is the image, and holds the root
+		part = at.part
+	}
+	return d.members(n, at, part, walkTar(a), walkTar(b))
 }
 
 func walkTar(r *io.SectionReader) walk {
 	return func(fn func(m member, content io.Reader) error) error {
-		t := tar.NewReader(reopen(r)())
-		for {
-			h, err := t.Next()
-			if err == io.EOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if err := fn(tarMember(h), t); err != nil {
-				return err
-			}
+		return eachTar(reopen(r)(), fn)
+	}
+}
+
+// eachTar calls fn for each member of a tar archive.
+func eachTar(r io.Reader, fn func(m member, content io.Reader) error) error {
+	t := tar.NewReader(r)
+	for {
+		h, err := t.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := fn(tarMember(h), t); err != nil {
+			return err
 		}
 	}
 }

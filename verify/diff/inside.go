@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"caisson/build/fsimage"
+	"caisson/build/image/ocilayout"
 )
 
 // spot is where a content is.
@@ -55,6 +56,8 @@ func kindOf(r *io.SectionReader, name string) kind {
 		return kind{"a zip archive", (*differ).zip}
 	case has(0, "!<arch>\n"):
 		return kind{"an ar archive", (*differ).ar}
+	case has(257, "ustar") && ocilayout.Is(r, r.Size()):
+		return kind{"a container image", (*differ).oci}
 	case has(257, "ustar"):
 		return kind{"a tar archive", (*differ).tar}
 	case has(0, "07070"):

@@ -5,7 +5,7 @@
 // ones), dm-verity hash areas, FAT, EROFS, squashfs and ext2 to ext4; in files
 // into PE images, ELF files (sections, symbols and notes, not instructions),
 // what gzip, xz, zstd, bzip2 and lz4 compressed, archives of tar, cpio, ar and
-// zip, RPM packages and databases, catalogs of translations, compiled Python,
+// zip, container images in archives, RPM packages and databases, catalogs of translations, compiled Python,
 // JSON and text; and into these in each other, maxDepth deep. Of everything
 // else, and of everything damaged, it says the bytes: where the first
 // difference is, how many there are, and what lies there on the side that is
