@@ -292,7 +292,7 @@ func TestPipeline(t *testing.T) {
 		})
 	}
 	documented(t, p.Spec.Params, p.Spec.Results)
-	if secrets["build"] == "" || secrets["build"] == secrets["verify"] || len(secrets) != 2 {
+	if secrets["build"] == "" || secrets["build"] == secrets["verify"] || secrets["check"] != secrets["verify"] || len(secrets) != 3 {
 		t.Errorf("keys: %v", secrets)
 	}
 	if len(p.Spec.Workspaces) > 0 {
@@ -301,7 +301,7 @@ func TestPipeline(t *testing.T) {
 
 	const bundle = "quay.io/example/tasks@sha256:2222222222222222222222222222222222222222222222222222222222222222"
 	p = readPipeline(t, printed(t, "pipeline", tekton.Options{Image: image, Bundle: bundle}))
-	for i, kind := range []string{"build-task", "verify-task", "push-task"} {
+	for i, kind := range []string{"check-task", "build-task", "verify-task", "push-task"} {
 		ref := p.Spec.Tasks[i].TaskRef
 		if ref == nil || ref.Resolver != "bundles" {
 			t.Fatalf("%s: %+v", kind, ref)
