@@ -20,7 +20,8 @@
 //
 // Nothing in it is fetched from elsewhere at run time but the one image, named by
 // digest, that has caisson in its PATH, and /bin/sh; no other program is called.
-// Parameters reach scripts as environment variables only, and secrets as files of
+// Parameters reach scripts as environment variables only (in whose values Tekton and
+// Kubernetes put something for $(NAME) where they know the name, no secret), and secrets as files of
 // the steps that need them. Steps run as an ordinary user without
 // capabilities on a read-only root. Only those that fetch or send, which say
 // "with the network", have one: the others put Caisson into a network namespace

@@ -292,6 +292,9 @@ func TestPipeline(t *testing.T) {
 		})
 	}
 	documented(t, p.Spec.Params, p.Spec.Results)
+	if first := p.Spec.Tasks[0]; first.Name != "check" || !slices.Equal(p.Spec.Tasks[1].RunAfter, []string{"check"}) {
+		t.Errorf("the first Task is %s, and %s waits for %q", first.Name, p.Spec.Tasks[1].Name, p.Spec.Tasks[1].RunAfter)
+	}
 	if secrets["build"] == "" || secrets["build"] == secrets["verify"] || secrets["check"] != secrets["verify"] || len(secrets) != 3 {
 		t.Errorf("keys: %v", secrets)
 	}
