@@ -55,7 +55,7 @@ func run(args []string) int {
 		err = usageError{err}
 	}
 	code, hint := classify(err)
-	if code == exitUsage {
+	if code == exitUsage && hint == "" {
 		hint = fmt.Sprintf("see `%s --help`", cmd.CommandPath())
 	}
 	if !errors.As(err, new(*quietError)) {

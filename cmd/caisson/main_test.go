@@ -45,8 +45,9 @@ func TestMain(m *testing.M) {
 //	registry VAR                start a registry, as tekton_test.go says
 //	refuse VAR [STATUS CODE]    start a registry that refuses everybody, or all that is sent to it
 //	registrytls HOST VAR CA USER PASSWORD   put TLS and a login before a registry, as tekton_test.go says
-//	servetoken VAR TOKEN FILE   serve a file to who exchanges an offline token, as tekton_test.go says
+//	servesecrets VAR DIR TOKEN USER PASSWORD   serve files to who has secrets, as tekton_test.go says
 //	task KIND CODE NAME=VALUE.. run a Tekton Task's steps in containers, as tekton_test.go says
+//	pipeline CODE NAME=VALUE..  run the Tasks of the Pipeline, as tekton_test.go says
 //	labels REF NAME=VALUE...    want labels of an image in a registry
 //	inpod DIR FILE caisson ARG..   run a command as one of these steps, as tekton_test.go says
 //	readenv VAR FILE            VAR becomes what a file has
@@ -65,7 +66,7 @@ func TestScript(t *testing.T) {
 			"stored": cmdStored, "mkboot": cmdMakeBoot, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
 			"mktiny": cmdMakeTiny, "blamed": cmdBlamed, "servetls": cmdServeTLS, "servelogin": cmdServeLogin, "conforma": cmdConforma,
 			"registry": cmdRegistry, "refuse": cmdRefuse, "task": cmdTask, "readenv": cmdReadEnv,
-			"registrytls": cmdRegistryTLS, "servetoken": cmdServeToken, "inpod": cmdInPod, "labels": cmdLabels,
+			"registrytls": cmdRegistryTLS, "servesecrets": cmdServeSecrets, "inpod": cmdInPod, "labels": cmdLabels, "pipeline": cmdPipeline,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {

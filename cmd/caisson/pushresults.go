@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"caisson/attest"
 	"caisson/attest/slsa"
@@ -25,6 +26,22 @@ type testOutput struct {
 	Successes int    `json:"successes"`
 	Failures  int    `json:"failures"`
 	Warnings  int    `json:"warnings"`
+}
+
+// maxNote is the longest note in bytes: Tekton has 4096 for all results of a step
+// (its documentation, "Emitting Results").
+const maxNote = 600
+
+// shortened cuts a text off, between two characters.
+func shortened(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	s = s[:limit-len("…")]
+	for !utf8.ValidString(s) {
+		s = s[:len(s)-1]
+	}
+	return s + "…"
 }
 
 // writeResults writes the results of a Konflux task, a file each without a
@@ -116,7 +133,7 @@ func testedOutput(out string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading %s: %w", filepath.Join(out, "report.json"), err)
 	}
-	t := testOutput{Timestamp: at.UTC().Format(time.RFC3339), Note: "caisson verify: " + string(r.Verdict) + ": " + r.Reason, Namespace: "default"}
+	t := testOutput{Timestamp: at.UTC().Format(time.RFC3339), Note: shortened("caisson verify: "+string(r.Verdict)+": "+r.Reason, maxNote), Namespace: "default"}
 	for _, c := range r.Checks {
 		switch c.Status {
 		case verify.Passed:

@@ -28,22 +28,32 @@ They run the container image that --image names by its digest, in which there
 have to be caisson and /bin/sh, and fetch no other program or script. Parameters and
 results have the names that Konflux, Conforma and Tekton Chains look for.
 
+What is wrong with a parameter, a Secret, the registry or the source is told before
+anything is fetched or built. Where CHAINS-GIT_URL and CHAINS-GIT_COMMIT are given,
+a source that is not that commit is refused (exit code 6).
+
 Steps have no privileges. Logins, entitlements and keys are Secrets,
 mounted as files where they are needed: /etc/pki/entitlement, /secrets/redhat/offline-token
 and /secrets/prefetch for what a manifest names, ~/.docker/config.json for
-registries, as Tekton makes it of a service account's Secrets.
+registries, as Tekton makes it of a service account's Secrets. The authorities that
+servers are trusted by come from the ConfigMap of caTrustConfigMapName.
 
 Only the steps that fetch or send have a network; the others make namespaces
 without one, and the seccomp profile has to allow that: it is Unconfined there, or
-the node's own that --seccomp names.`,
+the node's own that --seccomp names. With --isolation vm a build runs in a virtual
+machine, which wants more memory and time, and no namespaces: every step has the
+runtime's own profile, and the Task may run under the Pod Security Standard
+restricted (where Tekton's feature flag set-security-context is on, which is for
+the containers that Tekton adds).`,
 		Example: `  caisson tekton task --image quay.io/example/caisson@sha256:… | kubectl apply -f -
   caisson tekton pipeline --image quay.io/example/caisson@sha256:… --bundle quay.io/example/tasks@sha256:…`,
 	}
 	for _, k := range []struct{ kind, short string }{
 		{"task", "The Task that does all of it"},
-		{"pipeline", "The Pipeline: build, verify in a Task of its own, push"},
-		{"build-task", "The Pipeline's first Task"},
-		{"verify-task", "The Pipeline's second Task, with the verifier's key"},
+		{"pipeline", "The Pipeline: check, build, verify in a Task of its own, push"},
+		{"check-task", "The Pipeline's first Task, which tells in a minute what is wrong"},
+		{"build-task", "The Pipeline's second Task"},
+		{"verify-task", "The Pipeline's third Task, with the verifier's key"},
 		{"push-task", "The Pipeline's last Task"},
 	} {
 		c.AddCommand(newTektonPrintCommand(ui, k.kind, k.short))
@@ -73,7 +83,7 @@ func newTektonPrintCommand(ui *ui, kind, short string) *cobra.Command {
 	c.Flags().StringVar(&o.Seccomp, "seccomp", "", "a seccomp profile of the nodes for the steps without the network, instead of none")
 	c.Flags().StringVar(&o.Isolation, "isolation", "", "the default of the parameter ISOLATION: "+strings.Join(tekton.Isolations(), ", "))
 	if kind == "pipeline" {
-		c.Flags().StringVar(&o.Bundle, "bundle", "", "the Tekton bundle that has the three Tasks, by its digest, instead of having them in the Pipeline")
+		c.Flags().StringVar(&o.Bundle, "bundle", "", "the Tekton bundle that has the four Tasks, by its digest, instead of having them in the Pipeline")
 	}
 	require(c, "image")
 	return c

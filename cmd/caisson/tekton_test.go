@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -114,22 +115,27 @@ func cmdRegistryTLS(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[1], strings.TrimPrefix(srv.URL, "https://"))
 }
 
-// cmdServeToken serves /file to who has exchanged an offline token at /token, as
-// Red Hat's downloads are.
+// cmdServeSecrets serves by TLS /token.txt to who has exchanged an offline token at
+// /token, as Red Hat's downloads are, and /netrc.txt to who has a password. Its
+// authority is registrytls'.
 //
-//	servetoken VAR TOKEN FILE
-func cmdServeToken(ts *testscript.TestScript, _ bool, args []string) {
-	content := ts.ReadFile(args[2])
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+//	servesecrets VAR DIR TOKEN USER PASSWORD
+func cmdServeSecrets(ts *testscript.TestScript, _ bool, args []string) {
+	files := http.FileServer(http.Dir(ts.MkAbs(args[1])))
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
 		switch {
-		case r.URL.Path == "/token" && r.FormValue("refresh_token") == args[1]:
+		case r.URL.Path == "/token" && r.FormValue("refresh_token") == args[2]:
 			io.WriteString(w, `{"access_token":"short","expires_in":300}`)
-		case r.URL.Path == "/file" && r.Header.Get("Authorization") == "Bearer short":
-			io.WriteString(w, content)
+		case r.URL.Path == "/token.txt" && r.Header.Get("Authorization") == "Bearer short",
+			r.URL.Path == "/netrc.txt" && user == args[3] && password == args[4]:
+			files.ServeHTTP(w, r)
 		default:
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
 	ts.Defer(srv.Close)
 	ts.Setenv(args[0], srv.URL)
 }
@@ -147,21 +153,31 @@ func printedTask(ts *testscript.TestScript, kind string) *tektonv1.TaskSpec {
 
 // newTaskRun gives a Task its parameters.
 func newTaskRun(ts *testscript.TestScript, spec *tektonv1.TaskSpec, params []string) *taskRun {
-	p := &taskRun{ts: ts, dir: ts.MkAbs("pod"), spec: spec, params: map[string]string{}}
-	for _, param := range spec.Params {
-		if param.Default != nil {
-			p.params[param.Name] = param.Default.StringVal
-		}
-	}
-	for _, a := range params {
-		name, value, _ := strings.Cut(a, "=")
-		if !slices.ContainsFunc(spec.Params, func(s tektonv1.ParamSpec) bool { return s.Name == name }) {
-			ts.Fatalf("the Task has no parameter %s", name)
-		}
-		p.params[name] = value
-	}
+	p := &taskRun{ts: ts, dir: ts.MkAbs("pod"), spec: spec, params: paramValues(ts, spec.Params, params)}
 	p.prepare()
 	return p
+}
+
+// paramValues are the values of parameters, NAME=VALUE or as they are by default.
+func paramValues(ts *testscript.TestScript, specs tektonv1.ParamSpecs, given []string) map[string]string {
+	values := map[string]string{}
+	for _, a := range given {
+		name, value, _ := strings.Cut(a, "=")
+		if !slices.ContainsFunc(specs, func(s tektonv1.ParamSpec) bool { return s.Name == name }) {
+			ts.Fatalf("there is no parameter %s", name)
+		}
+		values[name] = value
+	}
+	for _, s := range specs {
+		if _, ok := values[s.Name]; ok {
+			continue
+		}
+		if s.Default == nil {
+			ts.Fatalf("the parameter %s is not given", s.Name)
+		}
+		values[s.Name] = s.Default.StringVal
+	}
+	return values
 }
 
 // cmdTask runs the scripts of a Task's steps, each in a container as a pod would
@@ -173,24 +189,90 @@ func newTaskRun(ts *testscript.TestScript, spec *tektonv1.TaskSpec, params []str
 // serviceaccount/config.json is the logins at registries. Results go to results, and
 // what the failing step, or the last one, printed to task.log.
 func cmdTask(ts *testscript.TestScript, _ bool, args []string) {
-	p := newTaskRun(ts, printedTask(ts, args[0]), args[2:])
+	code, last := newTaskRun(ts, printedTask(ts, args[0]), args[2:]).runAll()
+	finishRun(ts, args[1], code, last)
+}
+
+// runAll runs the steps until one fails. It wants every result of those that do not.
+func (p *taskRun) runAll() (code int, last string) {
 	steps, err := tektonv1.MergeStepsWithStepTemplate(p.spec.StepTemplate, p.spec.Steps)
-	ts.Check(err)
-	code, last := 0, ""
+	p.ts.Check(err)
 	for i := range steps {
 		if code, last = p.run(&steps[i]), steps[i].Name; code != 0 {
-			break
+			return code, last
 		}
 	}
-	if want := args[1]; strconv.Itoa(code) != want {
-		ts.Fatalf("step %s ended with %d, want %s:\n%s", last, code, want, ts.ReadFile("task.log"))
-	}
-	if code == 0 {
-		p.checkResults()
-	}
+	p.checkResults()
+	return code, last
+}
+
+// finishRun compares an exit code, and puts the step's name before what it printed.
+func finishRun(ts *testscript.TestScript, want string, code int, last string) {
 	log := ts.ReadFile("task.log")
+	if strconv.Itoa(code) != want {
+		ts.Fatalf("step %s ended with %d, want %s:\n%s", last, code, want, log)
+	}
 	ts.Check(os.WriteFile(ts.MkAbs("task.log"), []byte("step "+last+"\n"+log), 0o644))
 }
+
+// cmdPipeline runs the Tasks of the Pipeline one after the other, as Tekton does,
+// until one fails, and leaves the Pipeline's results in results:
+//
+//	pipeline CODE NAME=VALUE...
+func cmdPipeline(ts *testscript.TestScript, _ bool, args []string) {
+	var text strings.Builder
+	ts.Check(tekton.Print(&text, "pipeline", tekton.Options{Image: "quay.io/example/caisson@sha256:" + strings.Repeat("1", 64)}))
+	var p tektonv1.Pipeline
+	ts.Check(yaml.UnmarshalStrict([]byte(text.String()), &p))
+	known := map[string]string{}
+	for name, value := range paramValues(ts, p.Spec.Params, args[1:]) {
+		known["params."+name] = value
+	}
+	expand := func(s string) string {
+		return referenceRE.ReplaceAllStringFunc(s, func(ref string) string {
+			value, ok := known[ref[2:len(ref)-1]]
+			if !ok {
+				ts.Fatalf("%s is not known", ref)
+			}
+			return value
+		})
+	}
+	for _, task := range p.Spec.Tasks {
+		var params []string
+		for _, param := range task.Params {
+			params = append(params, param.Name+"="+expand(param.Value.StringVal))
+		}
+		code, last := newTaskRun(ts, &task.TaskSpec.TaskSpec, params).runAll()
+		if code != 0 {
+			finishRun(ts, args[0], code, task.Name+" "+last)
+			return
+		}
+		for _, result := range task.TaskSpec.Results {
+			at, value := "tasks."+task.Name+".results."+result.Name, ts.ReadFile(filepath.Join("results", result.Name))
+			known[at] = value
+			if result.Type == tektonv1.ResultsTypeObject {
+				object := map[string]string{}
+				ts.Check(json.Unmarshal([]byte(value), &object))
+				for key, v := range object {
+					known[at+"."+key] = v
+				}
+			}
+		}
+	}
+	finishRun(ts, args[0], 0, "")
+	ts.Check(os.RemoveAll(ts.MkAbs("results")))
+	ts.Check(os.Mkdir(ts.MkAbs("results"), 0o755))
+	for _, result := range p.Spec.Results {
+		value := expand(result.Value.StringVal)
+		for key, v := range result.Value.ObjectVal {
+			value += key + "=" + expand(v) + "\n"
+		}
+		ts.Check(os.WriteFile(filepath.Join(ts.MkAbs("results"), result.Name), []byte(value), 0o644))
+	}
+}
+
+// referenceRE is what Tekton puts a value for.
+var referenceRE = regexp.MustCompile(`\$\([a-zA-Z0-9._-]+\)`)
 
 // checkResults wants every result of a Task that succeeded: a Pipeline that hands
 // one on fails without it.
@@ -227,7 +309,7 @@ func (p *taskRun) checkResults() {
 //
 //	inpod FOLDER FILE caisson ARG...
 func cmdInPod(ts *testscript.TestScript, _ bool, args []string) {
-	p := newTaskRun(ts, printedTask(ts, "task"), nil)
+	p := newTaskRun(ts, printedTask(ts, "task"), []string{"SOURCE_ARTIFACT=", "OUTPUT_IMAGE="})
 	steps, err := tektonv1.MergeStepsWithStepTemplate(p.spec.StepTemplate, p.spec.Steps)
 	ts.Check(err)
 	s := steps[slices.IndexFunc(steps, func(s tektonv1.Step) bool { return s.Name == "prefetch" })]

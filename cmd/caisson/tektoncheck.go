@@ -68,7 +68,7 @@ func runCheckParams(ctx context.Context, ui *ui, o *checkParamsOptions) error {
 		wrong = append(wrong, checkAuthorities(o.ca))
 	}
 	if err := errors.Join(wrong...); err != nil {
-		return &codeError{err, code, "these are what the TaskRun, or the PipelineRun, sets and the namespace has"}
+		return &codeError{err, code, "these are parameters of the TaskRun or PipelineRun, and Secrets and ConfigMaps of its namespace"}
 	}
 	ui.stage("the parameters can be used")
 	return nil

@@ -149,7 +149,8 @@ func TestParseArtifact(t *testing.T) {
 	const hex = "@sha256:1111111111111111111111111111111111111111111111111111111111111111"
 	for s, want := range map[string]string{
 		"oci:quay.io/x/y:1" + hex + "=d":           "quay.io/x/y" + hex + " d",
-		"oci:127.0.0.1:5000/team/x" + hex + "=a=b": "127.0.0.1:5000/team/x" + hex + " a=b",
+		"oci:127.0.0.1:5000/team/x" + hex + "=a b": "127.0.0.1:5000/team/x" + hex + " a b",
+		"oci:quay.io/x/y" + hex + "=/tmp=d":        "want REGISTRY/REPO",
 		"oci:quay.io/x/y:1=d":                      "a tag can be moved",
 		"quay.io/x/y" + hex + "=d":                 "want oci:REPO",
 		"oci:quay.io/x/y" + hex:                    "=FOLDER",

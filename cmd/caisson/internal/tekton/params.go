@@ -88,9 +88,9 @@ func checkContext(s string) error {
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 func checkImage(s string) error {
-	r, err := prefetch.ParseRef(s, "latest")
+	r, err := parseRef(s, "REGISTRY/REPO:TAG")
 	if err != nil {
-		return fmt.Errorf("want REGISTRY/REPO:TAG: %w", errors.Unwrap(err))
+		return err
 	}
 	if _, ok := r.(name.Tag); !ok {
 		return errors.New("want REGISTRY/REPO:TAG: the digest is a result")
@@ -101,14 +101,24 @@ func checkImage(s string) error {
 	return nil
 }
 
+// parseRef reads a reference; the error says what is wanted.
+func parseRef(s, want string) (name.Reference, error) {
+	if strings.ContainsFunc(s, isControl) || strings.Contains(s, "://") {
+		return nil, errors.New("want " + want)
+	}
+	r, err := prefetch.ParseRef(s, "latest")
+	if err != nil {
+		return nil, fmt.Errorf("want %s: %w", want, errors.Unwrap(err))
+	}
+	return r, nil
+}
+
 func checkStore(s string) error {
 	if s == "" {
 		return nil
 	}
-	if _, err := prefetch.ParseRef(s, "latest"); err != nil {
-		return fmt.Errorf("want REGISTRY/REPO, or nothing: %w", errors.Unwrap(err))
-	}
-	return nil
+	_, err := parseRef(s, "REGISTRY/REPO, or nothing")
+	return err
 }
 
 func checkLabels(s string) error {

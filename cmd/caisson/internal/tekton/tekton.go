@@ -5,20 +5,23 @@
 //
 //	task         all of it, in one Task: check of the lock, prefetch, build,
 //	             verification, signatures, push
+//	check-task   check of parameters, Secrets, registry, source and lock, in a
+//	             minute: with the verifier's key, which no later Task tells of in time
 //	build-task   check of the lock, prefetch, build, the builder's signatures
 //	verify-task  a rebuild of its own, and a verdict by the verifier's own key
 //	push-task    image, statements and verdict, into a registry
-//	pipeline     the last three, one after the other: nothing is pushed to the
+//	pipeline     the last four, one after the other: nothing is pushed to the
 //	             image's tag that has not been verified
 //
-// Between the three lie trusted artifacts as Konflux has them: a blob in the
+// Between them lie trusted artifacts as Konflux has them: a blob in the
 // repository of the image, named by its digest (ParseArtifact, Pack, Unpack).
 //
 // # Promise
 //
 // Nothing in it is fetched from elsewhere at run time but the one image, named by
 // digest, that has caisson in its PATH, and /bin/sh; no other program is called.
-// Parameters reach scripts as environment variables only, and secrets as files of
+// Parameters reach scripts as environment variables only (in whose values Tekton and
+// Kubernetes put something for $(NAME) where they know the name, no secret), and secrets as files of
 // the steps that need them. Steps run as an ordinary user without
 // capabilities on a read-only root. Only those that fetch or send, which say
 // "with the network", have one: the others put Caisson into a network namespace
@@ -94,8 +97,8 @@ func (t task) Params() []string {
 		has  bool
 	}{
 		{"SOURCE_ARTIFACT", t.Has("use-source")}, {"CONTEXT", t.Has("use-source")}, {"BUILD_ARTIFACT", t.Has("use-build")}, {"VERDICT_ARTIFACT", t.Has("use-verdict")},
-		{"OUTPUT_IMAGE", true}, {"LABELS", t.Key != ""}, {"HERMETIC", t.Has("prefetch")}, {"ISOLATION", t.Has("prefetch")}, {"STORE_IMAGE", t.Has("prefetch")},
-		{"VARIANT", t.Has("build")}, {"CHAINS-GIT_URL", t.Has("prefetch")}, {"CHAINS-GIT_COMMIT", t.Has("prefetch")}, {"SIGNING_KEY_SECRET", t.Key != ""},
+		{"OUTPUT_IMAGE", true}, {"LABELS", t.Key != ""}, {"HERMETIC", t.Has("check-lock")}, {"ISOLATION", t.Has("check-lock")}, {"STORE_IMAGE", t.Has("check-lock")},
+		{"VARIANT", t.Builds()}, {"CHAINS-GIT_URL", t.Has("check-lock")}, {"CHAINS-GIT_COMMIT", t.Has("check-lock")}, {"SIGNING_KEY_SECRET", t.Key != ""},
 	} {
 		if p.has {
 			out = append(out, p.name)
@@ -104,6 +107,9 @@ func (t task) Params() []string {
 	return out
 }
 
+// Builds tells whether the Task builds the image, or checks whether that can be done.
+func (t task) Builds() bool { return t.Has("check-lock") && (t.Has("build") || !t.Has("verify")) }
+
 // Has tells whether the Task has a step.
 func (t task) Has(step string) bool { return slices.Contains(t.steps, step) }
 
@@ -111,13 +117,16 @@ func tasks() []task {
 	return []task{
 		{kind: "task", Name: "caisson", Key: "caisson-builder",
 			Description: "Builds a confidential-VM image from its lock, verifies it by a rebuild, signs and pushes it.",
-			steps:       []string{"use-source", "prefetch", "build", "verify", "attest", "push"}},
+			steps:       []string{"use-source", "check-lock", "prefetch", "build", "verify", "attest", "push"}},
+		{kind: "check-task", Name: "caisson-check", Key: "caisson-verifier",
+			Description: "Checks the parameters, Secrets, source and lock of a build, before it is begun.",
+			steps:       []string{"use-source", "check-lock"}},
 		{kind: "build-task", Name: "caisson-build", Key: "caisson-builder", HandsOver: "BUILD_ARTIFACT",
 			Description: "Builds a confidential-VM image from its lock, and signs its SBOM and provenance.",
-			steps:       []string{"use-source", "prefetch", "build", "attest"}},
+			steps:       []string{"use-source", "check-lock", "prefetch", "build", "attest"}},
 		{kind: "verify-task", Name: "caisson-verify", Key: "caisson-verifier", HandsOver: "VERDICT_ARTIFACT",
 			Description: "Verifies a confidential-VM image by a rebuild, and signs the verdict, a bad one too.",
-			steps:       []string{"use-source", "use-build", "prefetch", "verify"}},
+			steps:       []string{"use-source", "use-build", "check-lock", "prefetch", "verify"}},
 		{kind: "push-task", Name: "caisson-push",
 			Description: "Pushes a confidential-VM image with the builder's and the verifier's statements.",
 			steps:       []string{"use-build", "use-verdict", "push"}},
@@ -192,13 +201,17 @@ func (o Options) check(kind string) error {
 
 // pinned refuses a reference without a digest.
 func pinned(ref string) error {
-	if _, err := name.NewDigest(ref, name.StrictValidation); err == nil {
+	_, err := name.NewDigest(ref, name.StrictValidation)
+	if err == nil {
 		return nil
 	}
 	if _, err := name.ParseReference(ref); err == nil && !strings.Contains(ref, "@") {
 		return errors.New("a tag can be moved: want REGISTRY/REPO@sha256:HEX")
 	}
-	return errors.New("want REGISTRY/REPO@sha256:HEX")
+	if ref == "" || strings.ContainsFunc(ref, isControl) {
+		return errors.New("want REGISTRY/REPO@sha256:HEX")
+	}
+	return fmt.Errorf("want REGISTRY/REPO@sha256:HEX: %w", err)
 }
 
 // printer fills the templates in.
