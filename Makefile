@@ -12,7 +12,7 @@ REPO    := out/repo
 ADDRESS := 127.0.0.1:8642
 export COSIGN_PASSWORD ?= demo
 
-.PHONY: all demo demo-repo test unit e2e lint bench man clean
+.PHONY: all demo image release test unit e2e lint bench man clean
 
 all: bin/caisson bin/debrepo
 
@@ -58,6 +58,36 @@ demo:
 	echo "  bin/caisson build --variant debug --lock $$lock --store $$store --out out/debug"; \
 	echo "  bin/caisson boot $$image"; \
 	echo '  README.md: your own rpms.in.yaml'
+
+# Caisson's own container image and programs, made by itself as any other image
+# is, with bill of materials, provenance and the verdict of a rebuild. They are
+# signed by KEY; by a key that is made for the purpose where that is not given.
+KEY ?= out/own/cosign.key
+$(KEY):
+	@mkdir -p $(@D)
+	bin/caisson keygen --prefix $(basename $@)
+
+# out/image/layout is an OCI layout, with the statements attached to the image.
+IMAGE_PACKAGES := dash coreutils qemu-system-x86 rpm bash ca-certificates
+image: bin/caisson bin/debrepo
+	@.ci/setup image
+	@$(MAKE) --no-print-directory $(KEY)
+	bin/debrepo make --out out/image-repo $(IMAGE_PACKAGES)
+	@set -eu; bin/debrepo serve --dir out/image-repo --listen 127.0.0.1:8643 & server=$$!; trap 'kill $$server 2>/dev/null || true' EXIT INT TERM; \
+	sleep 1; kill -0 $$server 2>/dev/null || { echo 'the repository cannot be served at 127.0.0.1:8643: end what listens there, and run it again' >&2; exit 1; }; \
+	bin/caisson run -f lockfiles/caisson/image.yaml --lock out/image/caisson.lock --store out/own/store --out out/image --key $(KEY)
+	rm -rf out/image/layout
+	bin/caisson push --layout out/image/layout --out out/image
+
+# out/release has the programs for amd64 and arm64, each in a folder with its lock
+# and statements, and SHA256SUMS of all.
+release: bin/caisson
+	@$(MAKE) --no-print-directory $(KEY)
+	for arch in amd64 arm64; do \
+		bin/caisson run -f lockfiles/caisson/linux-$$arch.yaml --lock out/release/linux-$$arch/caisson.lock \
+			--store out/own/store --out out/release/linux-$$arch --key $(KEY) || exit; \
+	done
+	cd out/release && sha256sum */*.tar */caisson.lock */sbom.spdx.json */statements/* > SHA256SUMS
 
 # All tests: the quick ones, then those that build and boot images.
 test:
