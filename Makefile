@@ -3,7 +3,7 @@
 
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-SOURCES := $(shell find cmd lock prefetch build verify attest -name '*.go' -o -name '*.gohtml' 2>/dev/null)
+SOURCES := $(shell find cmd lock prefetch build verify attest -name '*.go' -o -name '*.gohtml' -o -path 'cmd/caisson/help/*.md' 2>/dev/null)
 
 # The demo's manifest. Any other works as well: make demo DEMO=path/caisson.yaml
 DEMO    ?= lockfiles/demo/caisson.yaml

@@ -172,7 +172,7 @@ func loadSigner(ctx context.Context, key string) (sign.Signer, error) {
 		return s, ctx.Err()
 	case errors.Is(err, fs.ErrNotExist) && !sign.IsService(key):
 		return s, &codeError{fmt.Errorf("%s: there is no key", key), exitError, "`caisson keygen` makes one"}
-	case sign.IsService(key):
+	case sign.IsService(key) && !strings.HasPrefix(key, "env://"):
 		return s, &codeError{err, exitError, ""}
 	}
 	return s, &codeError{fmt.Errorf("%s: %w", key, err), exitError, "the key's password is read from " + sign.PasswordVariable}

@@ -63,7 +63,7 @@ func TestE2E(t *testing.T) {
 		{"offline", func(*testing.T) { stop() }},
 		{"build", e.testBuild}, {"interrupt", e.testInterrupt}, {"network", e.testNetwork}, {"keep", e.testKeep}, {"store", e.testStore},
 		{"verify", e.testVerify}, {"measure", e.testMeasure}, {"user", e.testUser}, {"flips", e.testFlips}, {"flipped root", e.testFlippedRoot},
-		{"attest", e.testAttest}, {"cosign", e.testCosign}, {"accounts", e.testAccounts}, {"secure boot", e.testSecureBoot},
+		{"attest", e.testAttest}, {"cosign", e.testCosign}, {"accounts", e.testAccounts}, {"auditor", e.testAuditor}, {"secure boot", e.testSecureBoot},
 	} {
 		if !t.Run(s.name, s.run) {
 			t.FailNow() // what comes after builds on it
@@ -674,6 +674,20 @@ func (e *e2e) testCosign(t *testing.T) {
 			t.Errorf("cosign takes %s for another image's:\n%s", name, out)
 		}
 	}
+}
+
+// testAuditor audits what there is now as the page for auditors says, who are
+// given an output folder with lock, store and keys in it.
+func (e *e2e) testAuditor(t *testing.T) {
+	dir := filepath.Join(e.dir, "given")
+	must(t, os.Mkdir(dir, 0o755))
+	names, err := filepath.Glob(filepath.Join(e.out, "*"))
+	must(t, err)
+	for _, name := range append(names, e.lock, e.store, filepath.Join(e.dir, "cosign.key"), filepath.Join(e.dir, "cosign.pub")) {
+		must(t, os.Symlink(name, filepath.Join(dir, filepath.Base(name))))
+	}
+	t.Setenv("COSIGN_PASSWORD", "e2e")
+	testAuditor(t, dir)
 }
 
 // testAccounts looks for every input in the provenance, and for every file of

@@ -124,6 +124,8 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 		newInitCommand(ui), newDoctorCommand(ui), newHermetoCommand(ui), newTektonCommand(ui), newSignBootCommand(ui), newKeygenCommand(ui),
 		newVersionCommand(ui), newManCommand(ui), newSandboxCommand(ui),
 	)
+	root.AddCommand(newTopics(ui)...)
+	root.SetUsageTemplate(topicsTemplate(root.UsageTemplate()))
 	root.SetHelpCommand(newHelpCommand(root))
 	root.InitDefaultCompletionCmd()
 	prepare(ui, root)
@@ -133,8 +135,8 @@ policy says no, 6 the lock does not answer the manifest, 7 not verified,
 // newHelpCommand is cobra's help, but what there is no help for is an error.
 func newHelpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
-		Use:   "help [COMMAND]",
-		Short: "Help about any command",
+		Use:   "help [COMMAND|TOPIC]",
+		Short: "Help about any command, and the pages below",
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, rest, err := root.Find(args)
 			if err == nil && len(rest) > 0 {

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 //	exits CODE caisson ARG...   run, with the file named by stdin before as standard input
 //	nostdout                    the last exits printed nothing on standard output
 //	mkrepo DIR SPEC [MODULES]   make a repository, as repo_test.go says
+//	revoke PRIVATE REASON FILE  revoke a repository's key, as repo_test.go says
 //	serve DIR VAR               serve a folder by HTTP; VAR becomes its address
 //	edit FILE OLD NEW           replace a text that has to be there
 //	flip FILE                   invert a bit in the middle of a file
@@ -42,6 +43,8 @@ func TestMain(m *testing.M) {
 //	blamed REPORT FILE NAME...  the variations that a report blames for a file, in order, or "random"
 //	mkboot IMAGE                make a disk with two EFI programs, key.pem and cert.pem, as signboot_test.go says
 //	mkmeasured                  make an image, firmware and event logs, as measure_test.go says
+//	examples PAGE               run the commands that a page of the help shows, as topics_test.go says
+//	gate FILE                   write the five lines for CI as a script
 //	registry VAR                start a registry, as tekton_test.go says
 //	refuse VAR [STATUS CODE]    start a registry that refuses everybody, or all that is sent to it
 //	registrytls HOST VAR CA USER PASSWORD   put TLS and a login before a registry, as tekton_test.go says
@@ -64,7 +67,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": cmdExits, "nostdout": cmdNoStdout, "mkrepo": cmdMakeRepo, "serve": cmdServe, "mkmeasured": cmdMakeMeasured, "edit": cmdEdit, "flip": cmdFlip,
 			"stored": cmdStored, "mkboot": cmdMakeBoot, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
-			"mktiny": cmdMakeTiny, "blamed": cmdBlamed, "servetls": cmdServeTLS, "servelogin": cmdServeLogin, "conforma": cmdConforma,
+			"mktiny": cmdMakeTiny, "examples": cmdExamples, "gate": cmdGate, "revoke": cmdRevoke, "blamed": cmdBlamed, "servetls": cmdServeTLS, "servelogin": cmdServeLogin, "conforma": cmdConforma,
 			"registry": cmdRegistry, "refuse": cmdRefuse, "task": cmdTask, "readenv": cmdReadEnv,
 			"registrytls": cmdRegistryTLS, "servesecrets": cmdServeSecrets, "inpod": cmdInPod, "labels": cmdLabels, "pipeline": cmdPipeline,
 		},

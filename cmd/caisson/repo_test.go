@@ -24,7 +24,8 @@ import (
 var when = time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)
 
 // cmdMakeRepo makes a repository of real RPMs, signed with a key of its own,
-// which it leaves in DIR/KEY, and its metadata, signed as well. A line of the
+// which it leaves in DIR/KEY, and its metadata, signed as well; DIR/OTHER is the
+// other key, DIR.private the own one's private half, for revoke. A line of the
 // specification is a package:
 //
 // Further arguments are files of metadata, of the type that they are called:
@@ -74,7 +75,32 @@ func cmdMakeRepo(ts *testscript.TestScript, _ bool, args []string) {
 		_, err := w.Write(sig)
 		return err
 	}), 0o644))
-	ts.Check(os.WriteFile(filepath.Join(dir, "KEY"), armored(ts, "PGP PUBLIC KEY BLOCK", key.entity.Serialize), 0o644))
+	ts.Check(os.WriteFile(filepath.Join(dir, "KEY"), armored(ts, publicBlock, key.entity.Serialize), 0o644))
+	ts.Check(os.WriteFile(filepath.Join(dir, "OTHER"), armored(ts, publicBlock, other.entity.Serialize), 0o644))
+	ts.Check(os.WriteFile(dir+".private", armored(ts, "PGP PRIVATE KEY BLOCK", func(w io.Writer) error {
+		return key.entity.SerializePrivate(w, key.config)
+	}), 0o600))
+}
+
+const publicBlock = "PGP PUBLIC KEY BLOCK"
+
+// cmdRevoke writes a key's public half with a revocation of a year later than all
+// that it signed: compromised, superseded, or none, which gives no reason.
+func cmdRevoke(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: revoke PRIVATE REASON PUBLIC")
+	}
+	keys, err := openpgp.ReadArmoredKeyRing(strings.NewReader(ts.ReadFile(args[0])))
+	ts.Check(err)
+	reason, ok := map[string]packet.ReasonForRevocation{
+		"compromised": packet.KeyCompromised, "superseded": packet.KeySuperseded, "none": packet.NoReason,
+	}[args[1]]
+	if !ok {
+		ts.Fatalf("there is no reason %s", args[1])
+	}
+	later := func() time.Time { return when.AddDate(1, 0, 0) }
+	ts.Check(keys[0].RevokeKey(reason, "", &packet.Config{Time: later}))
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), armored(ts, publicBlock, keys[0].Serialize), 0o644))
 }
 
 func gzipped(ts *testscript.TestScript, s string) []byte {

@@ -69,8 +69,10 @@ func (a *upgradeAnswer) show(ui *ui, o *lockOptions) {
 			revision = c.Revision
 			ui.print("revision %d", revision)
 		}
-		ui.print("  %s: %s", concern[c.Concerns], c.Why)
-		for _, line := range wrap(c.What, 72) {
+		for _, line := range wrap(c.What, 76) {
+			ui.print("  %s", line)
+		}
+		for _, line := range wrap(concern[c.Concerns]+": "+c.Why, 74) {
 			ui.print("    %s", line)
 		}
 	}

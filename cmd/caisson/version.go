@@ -112,6 +112,9 @@ func newManCommand(ui *ui) *cobra.Command {
 			if err := doc.GenManTree(cmd.Root(), &doc.GenManHeader{Title: "CAISSON", Section: "1", Source: "caisson " + programVersion()}, args[0]); err != nil {
 				return fmt.Errorf("writing the manual pages: %w", err)
 			}
+			if err := writeTopicPages(args[0], cmd.Root()); err != nil {
+				return fmt.Errorf("writing the manual pages: %w", err)
+			}
 			ui.stage("manual pages are in %s", args[0])
 			return nil
 		},
