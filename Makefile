@@ -109,7 +109,7 @@ CHAINS ?= quick
 BOOT   := $(CURDIR)/out/boot
 e2e: bin/caisson bin/debrepo
 	bin/debrepo make --out $(REPO)
-	for s in $(SUITES); do bin/debrepo make --suite $$s --out $(REPO)-$$s || exit; done
+	for s in $(sort trixie $(SUITES)); do bin/debrepo make --suite $$s --out $(REPO)-$$s || exit; done
 	.ci/boot-packages $(BOOT)
 	PATH="$$PWD/bin:$$PATH" CAISSON_DEBREPO="$$PWD/$(REPO)" CAISSON_SUITES='$(SUITES)' CAISSON_E2E=yes \
 		go test -count=1 -timeout 40m -v -run 'E2E|Repository|Debrepo' ./cmd/... ./build

@@ -68,7 +68,7 @@ func TestDefinitions(t *testing.T) {
 		if _, ok := m.Variants["debug"]; !ok {
 			t.Errorf("%s has no variant debug", name)
 		}
-		if _, ok := m.Variants["vendor"]; !ok && name != "demo.yaml" {
+		if _, ok := m.Variants["vendor"]; !ok {
 			t.Errorf("%s has no variant with a vendor's kernel image", name)
 		}
 		images := []lock.ManifestImage{m.Image}
@@ -122,11 +122,12 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// What is asked for of CentOS Stream 9 is in its metadata, of 2022 and 2025:
-// kernel-uki-virt came between.
+// What is asked for of CentOS Stream and RHEL is in CentOS Stream 9's metadata,
+// of 2022 and 2025: kernel-uki-virt came between. NVIDIA's packages are in
+// repositories of RHEL's, and in its own.
 func TestNames(t *testing.T) {
 	const data = "../../shared/data/rpm-md"
-	known := map[string]bool{"kernel-uki-virt": true}
+	known := map[string]bool{"kernel-uki-virt": true, "redhat-release": true}
 	for _, repo := range []string{"c9s-baseos", "c9s-appstream"} {
 		files, err := filepath.Glob(filepath.Join(data, repo, "repodata", "*primary.xml*"))
 		if err != nil {
@@ -137,24 +138,26 @@ func TestNames(t *testing.T) {
 		}
 		readNames(t, files[0], known)
 	}
-	m := definitions(t)["centos-stream-9.yaml"]
-	sets := []map[string]lock.ManifestSet{m.Sets}
-	for _, v := range m.Variants {
-		sets = append(sets, v.Sets)
-	}
-	asked := 0
-	for _, s := range sets {
-		for set, names := range s {
-			for _, n := range names.Packages {
-				asked++
-				if !strings.HasPrefix(n, "/") && !known[n] {
-					t.Errorf("set %s: CentOS Stream 9 has no %s", set, n)
+	all := definitions(t)
+	for _, name := range []string{"centos-stream-9.yaml", "centos-stream-10.yaml", "rhel-9-iso.yaml", "rhel-10.yaml"} {
+		m, asked := all[name], 0
+		sets := []map[string]lock.ManifestSet{m.Sets}
+		for _, v := range m.Variants {
+			sets = append(sets, v.Sets)
+		}
+		for _, s := range sets {
+			for set, names := range s {
+				for _, n := range names.Packages {
+					asked++
+					if !strings.HasPrefix(n, "/") && !strings.HasPrefix(n, "nvidia-") && n != "kmod-nvidia-open" && !known[n] {
+						t.Errorf("%s, set %s: CentOS Stream 9 has no %s", name, set, n)
+					}
 				}
 			}
 		}
-	}
-	if asked < 30 {
-		t.Errorf("%d packages were looked for", asked)
+		if asked < 30 {
+			t.Errorf("%s: %d packages were looked for", name, asked)
+		}
 	}
 }
 
@@ -273,9 +276,16 @@ func TestAlike(t *testing.T) {
 	all := definitions(t)
 	first := all["centos-stream-9.yaml"]
 	for name, m := range all {
-		if m.Image.Root != first.Image.Root || !slices.Equal(m.Image.Output, first.Image.Output) || m.Image.Kernel.Cmdline != first.Image.Kernel.Cmdline && name != "demo.yaml" ||
-			m.Image.Scratch != first.Image.Scratch && name != "demo.yaml" || len(m.Steps) != 1 || m.Steps[0] != first.Steps[0] {
+		if m.Image.Root != first.Image.Root || !slices.Equal(m.Image.Output, first.Image.Output) || m.Image.Kernel.Cmdline != first.Image.Kernel.Cmdline ||
+			m.Image.Scratch != first.Image.Scratch || len(m.Steps) != 1 || m.Steps[0] != first.Steps[0] ||
+			!slices.Equal(m.Image.Remove, first.Image.Remove) || !slices.Equal(m.Sets["initrd"].Modules, first.Sets["initrd"].Modules) {
 			t.Errorf("%s: its image is another than that of centos-stream-9.yaml", name)
+		}
+		for _, v := range []string{"debug", "vendor"} {
+			one, other := m.Variants[v].Image, first.Variants[v].Image
+			if one.Kernel != other.Kernel || !slices.Equal(one.Overlay, other.Overlay) || one.Boot != other.Boot || one.Verity != other.Verity {
+				t.Errorf("%s: its variant %s is another than that of centos-stream-9.yaml", name, v)
+			}
 		}
 	}
 }

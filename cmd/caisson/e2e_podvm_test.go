@@ -42,7 +42,7 @@ func TestE2EPodVM(t *testing.T) {
 	e := &e2e{t: t, bin: bin, repo: repo + "-trixie", dir: scratch(t)}
 	e.lock, e.store, e.out = filepath.Join(e.dir, "caisson.lock"), filepath.Join(e.dir, "store"), filepath.Join(e.dir, "out")
 	if _, err := os.Stat(e.repo); err != nil {
-		t.Fatalf("%v: `make e2e` makes it of Debian 13, which SUITES has to name", err)
+		t.Fatalf("%v: `make e2e` makes it, of Debian 13", err)
 	}
 	address, stop := e.serve()
 	podvm := filepath.Join(e.dir, "podvm")

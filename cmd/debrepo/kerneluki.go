@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -222,30 +221,12 @@ func (m *ukiMaker) image(ctx context.Context, s *ukiSources, kernel, stub *rpmwr
 	return m.key.signProgram(out, size)
 }
 
-// modules is a tree of the kernel's modules that are named and of what they need, with depmod's index, below work: path to content.
+// modules are the kernel's modules that are named and what they need, with depmod's index: path to content.
 func (m *ukiMaker) modules(ctx context.Context, kernel *rpmwrite.Package, version string) (map[string][]byte, error) {
 	all, some := filepath.Join(m.work, "all"), filepath.Join(m.work, "some")
-	folder := "/usr/lib/modules/" + version + "/"
-	put := func(tree, path string, f *rpmwrite.File) error {
-		b, err := content(f)
-		if err != nil {
-			return err
-		}
-		name := filepath.Join(tree, strings.TrimPrefix(path, "/usr"))
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		return os.WriteFile(name, b, 0o644)
-	}
-	files := map[string]*rpmwrite.File{}
-	for i := range kernel.Files {
-		f := &kernel.Files[i]
-		inKernel, ok := strings.CutPrefix(f.Path, folder)
-		if !ok || f.Mode&rpmwrite.TypeMask != rpmwrite.TypeRegular || !strings.HasPrefix(inKernel, "kernel/") && !strings.HasPrefix(inKernel, "modules.") {
-			continue
-		}
-		files[f.Path] = f
-		if err := put(all, f.Path, f); err != nil {
+	files := moduleFiles(kernel, version)
+	for _, f := range files {
+		if err := putModule(all, f); err != nil {
 			return nil, err
 		}
 	}
@@ -256,39 +237,59 @@ func (m *ukiMaker) modules(ctx context.Context, kernel *rpmwrite.Package, versio
 	if err != nil {
 		return nil, err
 	}
+	wanted := map[string]bool{}
 	for line := range strings.Lines(list) {
-		f := strings.Fields(line)
-		if len(f) < 2 || f[0] != "insmod" {
-			continue // built into the kernel
-		}
-		path := "/usr" + strings.TrimPrefix(f[1], all)
-		if files[path] == nil {
-			return nil, fmt.Errorf("modprobe names %q, which the kernel has not", f[1])
-		}
-		if err := put(some, path, files[path]); err != nil {
-			return nil, err
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "insmod" { // the others are built into the kernel
+			wanted["/usr"+strings.TrimPrefix(f[1], all)] = true
 		}
 	}
 	for path, f := range files {
-		if strings.HasPrefix(filepath.Base(path), "modules.") {
-			if err := put(some, path, f); err != nil {
-				return nil, err
-			}
+		if !wanted[path] && !strings.HasPrefix(filepath.Base(path), "modules.") {
+			continue
 		}
+		delete(wanted, path)
+		if err := putModule(some, f); err != nil {
+			return nil, err
+		}
+	}
+	if len(wanted) > 0 {
+		return nil, fmt.Errorf("modprobe names what the kernel has not: %s", strings.Join(sortedKeys(wanted), ", "))
 	}
 	if _, err := tool(ctx, "depmod", "-b", some, version); err != nil {
 		return nil, err
 	}
 	out := map[string][]byte{}
-	err = filepath.WalkDir(some, func(p string, d os.DirEntry, err error) error {
+	return out, filepath.WalkDir(some, func(p string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		out["/usr"+strings.TrimPrefix(p, some)], err = os.ReadFile(p)
 		return err
 	})
-	if len(slices.Collect(maps.Keys(out))) == 0 && err == nil {
-		err = errors.New("the kernel has no modules")
+}
+
+// moduleFiles are the kernel's modules, and the lists that it has of them, by path.
+func moduleFiles(kernel *rpmwrite.Package, version string) map[string]*rpmwrite.File {
+	files := map[string]*rpmwrite.File{}
+	for i := range kernel.Files {
+		f := &kernel.Files[i]
+		name, ok := strings.CutPrefix(f.Path, "/usr/lib/modules/"+version+"/")
+		if ok && f.Mode&rpmwrite.TypeMask == rpmwrite.TypeRegular && (strings.HasPrefix(name, "kernel/") || strings.HasPrefix(name, "modules.")) {
+			files[f.Path] = f
+		}
 	}
-	return out, err
+	return files
+}
+
+// putModule writes a file into a tree as kmod has it, without /usr.
+func putModule(tree string, f *rpmwrite.File) error {
+	b, err := content(f)
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(tree, strings.TrimPrefix(f.Path, "/usr"))
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(name, b, 0o600)
 }

@@ -19,7 +19,8 @@ import (
 )
 
 // ukiInitrd are the packages of the vendor's initrd; what they need comes with them. See defaultPackages for how alternatives are written.
-var ukiInitrd = []string{"base-files", "bash", "coreutils", "util-linux", "mount", "systemd", "udev", "kmod", "dmsetup", "systemd-cryptsetup|"}
+var ukiInitrd = []string{"base-files", "bash", "coreutils", "util-linux", "mount", "systemd", "udev", "kmod", "dmsetup", "systemd-cryptsetup|",
+	"liblzma5", "libzstd1"} // see loaded
 
 // ukiModules are the kernel's modules in it, as kernel-uki-virt's has them: disks of virtual machines, and what a verified root is opened by.
 var ukiModules = []string{"virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "nvme", "hv_storvsc", "ahci", "dm-mod", "dm-verity", "dm-crypt", "erofs", "squashfs", "ext4", "overlay"}

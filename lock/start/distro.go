@@ -85,6 +85,20 @@ func (d distro) releasePackage() string {
 	return "system-release" // what these provide
 }
 
+// isDebian tells whether packages have Debian's names: as RPMs there are such of
+// a repository of one's own.
+func (d distro) isDebian() bool { return slices.Contains([]string{"debian", "ubuntu", "kali"}, d.id) }
+
+// names are packages that every image needs, as the distribution calls them.
+func (d distro) names() (stub string, initrd, kernel []string) {
+	if d.isDebian() {
+		initrd = []string{"base-files", "bash", "coreutils", "util-linux", "mount", "systemd", "udev", "kmod", "dmsetup"}
+		return "systemd-boot-efi", initrd, []string{"linux-image-amd64"}
+	}
+	initrd = []string{"systemd", "systemd-udev", "util-linux", "kmod", "device-mapper", d.releasePackage()}
+	return "systemd-boot-unsigned", initrd, []string{"kernel-core", "kernel-modules-core"}
+}
+
 // fill adds what an image needs and no file said, with comments.
 func (d *draft) fill() {
 	d.called("podvm")
@@ -136,13 +150,14 @@ func (d *draft) uses(variable string) bool {
 
 func (d *draft) fillSets() {
 	m := &d.m
+	stub, initrd, kernel := d.distro.names()
 	set(m, lock.SetTools, func(s *lock.ManifestSet) {
-		add(&s.Packages, "rpm", "bash", "coreutils", "kmod", "systemd-boot-unsigned")
+		add(&s.Packages, "rpm", "bash", "coreutils", "kmod", stub)
 		add(&s.Packages, d.tools...)
 	})
 	d.comments["sets.tools"] = "What the build runs; never in the image. Steps have these programs and no others."
 	set(m, lock.SetInitrd, func(s *lock.ManifestSet) {
-		add(&s.Packages, "systemd", "systemd-udev", "util-linux", "kmod", "device-mapper", d.distro.releasePackage())
+		add(&s.Packages, initrd...)
 		for _, k := range []string{"dm-verity", m.Image.Root.Format, "overlay", "virtio_blk", "virtio_pci", "virtio_scsi"} {
 			if k == "" {
 				k = lock.RootEROFS
@@ -167,17 +182,32 @@ func (d *draft) fillSets() {
 	if !has("systemd") {
 		missing = append(missing, "systemd")
 	}
-	if !has("kernel") {
-		missing = append(missing, "kernel-core", "kernel-modules-core")
+	if !has("kernel") && !has("linux-image") {
+		missing = append(missing, kernel...)
 	}
 	if len(missing) > 0 {
 		at := fmt.Sprintf("sets.root.packages[%d]", len(root.Packages))
 		set(m, lock.SetRoot, func(s *lock.ManifestSet) { add(&s.Packages, missing...) })
 		d.comments[at] = "What every machine needs, and no file names."
 	}
+	d.fillChroots()
 	if d.locked {
 		d.comments["sets.root"] = "All packages of rpms.lock.yaml: leave those that you ask for, the others follow."
 	}
+}
+
+// fillChroots adds to the root what steps run there and packages need not bring.
+func (d *draft) fillChroots() {
+	root := d.m.Sets[lock.SetRoot]
+	at := fmt.Sprintf("sets.root.packages[%d]", len(root.Packages))
+	missing := slices.DeleteFunc([]string{"bash", "coreutils"}, func(p string) bool {
+		return d.known[p] || slices.Contains(root.Packages, p) || slices.Contains(root.Exclude, p)
+	})
+	if !d.chroots || len(missing) == 0 {
+		return
+	}
+	set(&d.m, lock.SetRoot, func(s *lock.ManifestSet) { add(&s.Packages, missing...) })
+	d.comments[at] = "What the steps run in the root."
 }
 
 func (d *draft) fillCmdline() {

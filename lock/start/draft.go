@@ -22,6 +22,7 @@ type draft struct {
 	locked   bool            // an rpms.lock.yaml named the packages
 	usesVars bool            // a repository of rpm.from has $releasever in its address
 	tools    []string        // what the steps need besides what every build does
+	chroots  bool            // a step runs the root's own programs
 	profiles []string        // of mkosi, that were asked for
 	named    map[string]bool // those of them that there are
 }
@@ -240,6 +241,7 @@ func (d *draft) step(line int, what, comment, script string) bool {
 		return false
 	}
 	d.comments[at] = comment
+	d.chroots = d.chroots || strings.Contains(script, `chroot "$ROOT"`)
 	return true
 }
 

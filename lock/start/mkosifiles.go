@@ -55,6 +55,10 @@ func (d *draft) mkosi(name string, b []byte) error {
 	}
 	w.beside(w.dir)
 	w.addScripts()
+	if d.m.RPM.WeakDeps == nil { // mkosi's WithRecommends= is off
+		off := false
+		d.m.RPM.WeakDeps = &off
+	}
 	return nil
 }
 
@@ -404,9 +408,9 @@ func (w *mkosiDraft) addScript(s mkosiScript) {
 		}
 	}
 	add(&w.tools, "bash", "coreutils")
-	run := fmt.Sprintf("env %s BUILDROOT=\"$ROOT\" bash \"$IN/%s\" final\n", strings.Join(env, " "), n)
+	run := fmt.Sprintf("%s BUILDROOT=\"$ROOT\" bash \"$IN/%s\" final\n", strings.Join(env, " "), n)
 	if s.chroot {
-		run = fmt.Sprintf("chroot \"$ROOT\" env %s BUILDROOT=/ bash -s final < \"$IN/%s\"\n", strings.Join(env, " "), n)
+		run = fmt.Sprintf("%s BUILDROOT=/ chroot \"$ROOT\" /bin/bash -s final < \"$IN/%s\"\n", strings.Join(env, " "), n)
 	}
 	if w.step(1, base, "The "+base+" of "+shorten(path.Dir(rel))+": see that it needs no network and no running system.", run) {
 		w.noteIn(s.name, 1, base, "it is a run step now, which has no network, no sources ($SRCDIR) and no running system: see that it needs none")
