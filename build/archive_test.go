@@ -314,3 +314,55 @@ func runContainer(t *testing.T, archive string) string {
 	}
 	return string(out)
 }
+
+// TestGoFromScratch compiles a program by a locked toolchain alone, and makes a
+// container image of it: there are no packages, and no tools.
+func TestGoFromScratch(t *testing.T) {
+	d := bare(t)
+	addToolchain(t, d)
+	base := t.TempDir()
+	put(t, filepath.Join(base, "src"), file{path: "go.mod", mode: 0o644, content: "module hello\n\ngo 1.26\n"},
+		file{path: "main.go", mode: 0o644, content: "package main\n\nfunc main() { println(\"hello from scratch\") }\n"})
+	d.addOverlay(t, base, "src")
+	d.lock.Payloads = []lock.Payload{{Kind: "go", Name: "hello", Source: "src", Toolchain: "go1.26.0"}}
+	d.lock.Steps = []lock.Step{{Go: &lock.GoStep{Input: "hello", Package: ".", To: "/hello"}}}
+	d.lock.Image = lock.Image{Output: []string{lock.OutputOCI}, Container: &lock.Container{Entrypoint: []string{"/hello"}, User: "65532:65532", Workdir: "/"}}
+	out := t.TempDir()
+	img, err := Build(context.Background(), d.options(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := readFiles(t, out)
+	if f := files["root:/hello"]; len(files) != 1 || f.Account != Compiled || f.By != "step 1" || len(f.Inputs) != 2 {
+		t.Errorf("got %+v", files)
+	}
+	if ev := readEvidence(t, out); len(ev.Steps) != 1 || ev.Steps[0].Step != "step 1: go build ." {
+		t.Errorf("got %+v", ev.Steps)
+	}
+	if said := runContainer(t, filepath.Join(out, img.Files[0].Name)); said != "hello from scratch\n" {
+		t.Errorf("got %q", said)
+	}
+}
+
+// addToolchain puts a Go toolchain from the module cache into the store.
+func addToolchain(t *testing.T, d *distro) {
+	t.Helper()
+	const version = "v0.0.1-go1.26.0.linux-amd64"
+	cache, err := exec.Command(tooltest.Find(t, "go"), "env", "GOMODCACHE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(filepath.Join(strings.TrimSpace(string(cache)), "cache/download/golang.org/toolchain/@v", version+".zip"))
+	if err != nil {
+		tooltest.Missing(t, "the toolchain is not in the module cache; `go mod download golang.org/toolchain@"+version+"` brings it")
+	}
+	defer f.Close()
+	sum, size, err := d.store.Put(f, [32]byte{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.lock.Inputs = append(d.lock.Inputs, lock.Input{
+		Kind: lock.KindToolchain, Name: "golang.org/toolchain@" + version + ".zip", SHA256: sum, Size: size,
+		Go: &lock.Go{Module: "golang.org/toolchain", Version: version}, For: []lock.Use{{Arch: "x86_64", Set: "go:hello", By: "go:hello"}},
+	})
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"caisson/verify"
@@ -10,7 +11,7 @@ import (
 func inspectArchive(ui *ui, name string, im *verify.Disk) error {
 	n, err := im.CheckContents()
 	if err != nil {
-		return notThisImage(name, err)
+		return &codeError{fmt.Errorf("%s contradicts itself: %w", name, err), exitDifferent, "it is damaged, or was altered: get it again, or build it"}
 	}
 	ui.print("image       %s (%s)", name, size(im.Size))
 	showContainer(ui, im)
