@@ -47,9 +47,14 @@ func TestMain(m *testing.M) {
 //	task KIND CODE NAME=VALUE.. run a Tekton Task's steps in containers, as tekton_test.go says
 //	readenv VAR FILE            VAR becomes what a file has
 //	subst FILE NAME...          put the values of variables into a file that has them as $NAME
-func TestScript(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+//	pod CODE ARG...             run caisson in a container without user namespaces, as e2e_vm_test.go says
+//	interrupt WHAT ARG...       run caisson and interrupt it, as e2e_vm_test.go says
+func TestScript(t *testing.T) { testscript.Run(t, scripts("testdata/script")) }
+
+// scripts are those of a folder, with the commands and conditions of TestScript.
+func scripts(dir string) testscript.Params {
+	return testscript.Params{
+		Dir: dir,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir+"/home")
 			e.Setenv("XDG_CACHE_HOME", e.WorkDir+"/cache")
@@ -61,6 +66,7 @@ func TestScript(t *testing.T) {
 			"stored": cmdStored, "mkboot": cmdMakeBoot, "mkinputs": cmdMakeInputs, "subst": cmdSubst,
 			"mktiny": cmdMakeTiny, "blamed": cmdBlamed, "servetls": cmdServeTLS, "servelogin": cmdServeLogin, "conforma": cmdConforma,
 			"registry": cmdRegistry, "refuse": cmdRefuse, "task": cmdTask, "readenv": cmdReadEnv,
+			"pod": cmdPod, "interrupt": cmdInterrupt,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -74,7 +80,7 @@ func TestScript(t *testing.T) {
 			}
 			return false, errors.New("unknown condition")
 		},
-	})
+	}
 }
 
 // expandWork puts the script's folder into its manifests, where they say
