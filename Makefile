@@ -16,9 +16,10 @@ export COSIGN_PASSWORD ?= demo
 
 all: bin/caisson bin/debrepo
 
+# Static: in a virtual machine that a build runs in, the program is all there is.
 bin/caisson bin/debrepo: bin/%: $(SOURCES) go.mod go.sum
 	@mkdir -p bin
-	go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
 
 # Lock, prefetch, build, verify (with a boot) and attest the demo's image.
 demo:

@@ -122,7 +122,7 @@ func Build(ctx context.Context, o Options) (img *Image, err error) {
 		return nil, err
 	}
 	if !o.AnySpace {
-		if err := checkSpace(b.Out, Space(o.Lock, o.Store, o.Arch, o.Variant)); err != nil {
+		if err := CheckSpace(b.Out, Space(o.Lock, o.Store, o.Arch, o.Variant)); err != nil {
 			return nil, err
 		}
 	}

@@ -134,6 +134,34 @@ type Evidence struct {
 	Skipped []SkippedScript `json:"skippedScriptlets,omitempty"`
 	// NotRecorded says in words which attempts to get out fail without being listed.
 	NotRecorded []string `json:"notRecorded"`
+	// VM is the virtual machine that the image was built in; nil where it was none.
+	VM *VM `json:"vm,omitempty"`
+}
+
+// VM is a virtual machine that an image was built in: what it is made of.
+type VM struct {
+	// QEMU is what it says of itself, Machine and CPU what it emulates, and
+	// Accelerator how: "kvm", or "tcg", which is in software.
+	QEMU        string `json:"qemu"`
+	Machine     string `json:"machine"`
+	CPU         string `json:"cpu"`
+	Accelerator string `json:"accelerator"`
+	CPUs        int    `json:"cpus"`
+	Memory      int64  `json:"memory"` // bytes
+	// NetworkCards is how many it has.
+	NetworkCards int      `json:"networkCards"`
+	Kernel       VMKernel `json:"kernel"`
+	// Initramfs is the digest of its first root: this program, and modules of the
+	// kernel.
+	Initramfs digest.Digest `json:"initramfs"`
+}
+
+// VMKernel is the kernel of a virtual machine: a file of a package of the lock.
+type VMKernel struct {
+	Set     string        `json:"set"`
+	Package string        `json:"package"`
+	SHA256  digest.Digest `json:"sha256"` // of the package
+	Version string        `json:"version"`
 }
 
 // SkippedScript is a scriptlet or trigger that was not run.

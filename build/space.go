@@ -148,8 +148,9 @@ func installedSize(s *cas.Store, in *lock.Input) (n int64) {
 	return n
 }
 
-// checkSpace compares what a build needs with what there is.
-func checkSpace(dir string, need int64) error {
+// CheckSpace compares what a build needs with what there is in a folder: the error is
+// a *NoSpaceError.
+func CheckSpace(dir string, need int64) error {
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st) != nil || st.Blocks == 0 { // some file systems do not say
 		return nil

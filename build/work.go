@@ -189,9 +189,7 @@ var descriptions = []string{
 }
 
 // publish writes the build's own descriptions and gives all results their
-// final names. What is said of an earlier image is removed before it is
-// replaced, so that whenever this is interrupted no image.json is beside
-// files of another build.
+// final names.
 func (b *builder) publish(ctx context.Context, img *Image, files []File, ev *Evidence) error {
 	for name, v := range map[string]any{"files.json": files, "evidence.json": ev} {
 		if err := writeJSON(filepath.Join(b.work, name), v); err != nil {
@@ -208,18 +206,7 @@ func (b *builder) publish(ctx context.Context, img *Image, files []File, ev *Evi
 		}
 		img.Files = append(img.Files, out)
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := b.removeDescriptions(img); err != nil {
-		return err
-	}
-	for _, f := range img.Files {
-		if err := os.Rename(filepath.Join(b.work, f.Name), filepath.Join(b.Out, f.Name)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.giveNames(ctx, img)
 }
 
 // removeDescriptions removes what an earlier build of this image left and

@@ -429,6 +429,16 @@ func (in *Input) InSet(arch, set string) bool {
 	return false
 }
 
+// onlyFor tells whether nothing but a set, in whatever variant, needs the input.
+func (in *Input) onlyFor(set string) bool {
+	for _, u := range in.For {
+		if name, _, _ := strings.Cut(u.Set, "+"); name != set {
+			return false
+		}
+	}
+	return len(in.For) > 0
+}
+
 // Find returns the input of that kind and name, or nil.
 func (l *Lock) Find(kind, name string) *Input {
 	for i := range l.Inputs {

@@ -140,6 +140,9 @@ const (
 	SetTools  = "tools"  // what the build runs; never in the image
 	SetInitrd = "initrd" // the initial RAM disk
 	SetRoot   = "root"   // the root file system
+	// SetVM need not be there: the kernel, with its modules, of the virtual machine in
+	// which a build runs where there are no user namespaces. It is never in the image.
+	SetVM = "vm"
 )
 
 // What ManifestSet.Scriptlets may be.

@@ -26,7 +26,7 @@ const maxEpoch = math.MaxUint32
 
 func archNames() []string { return []string{"aarch64", "ppc64le", "s390x", "x86_64"} }
 
-func setNames() []string { return []string{SetTools, SetInitrd, SetRoot} }
+func setNames() []string { return []string{SetTools, SetInitrd, SetRoot, SetVM} }
 
 // at is a path in the manifest, of keys and indexes.
 func at(path ...any) []any { return path }
@@ -136,6 +136,8 @@ func (m *manifestChecker) checkScriptlets(where []any, set, s string) error {
 	switch {
 	case s != "" && s != scriptletsRun && s != ScriptletsSkip:
 		return m.errorf(where, "got %q; want run or skip", s)
+	case s != "" && set == SetVM:
+		return m.errorf(where, "of the virtual machine's kernel nothing is installed: no scriptlet is run in any case")
 	case s != "" && set == SetTools:
 		return m.errorf(where, "the tools are unpacked only: no scriptlet of theirs is run in any case")
 	}

@@ -204,7 +204,7 @@ func (r *resolver) setEpoch() {
 		return
 	}
 	for _, in := range r.lock.Inputs {
-		if in.RPM != nil && !in.RPM.IsSource() { // sources are no input of the build
+		if in.RPM != nil && !in.RPM.IsSource() && !in.onlyFor(SetVM) { // sources are no input of the build, nor is where it runs
 			r.lock.Epoch = max(r.lock.Epoch, in.RPM.BuildTime)
 		}
 	}

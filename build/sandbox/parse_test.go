@@ -118,8 +118,26 @@ func TestExplain(t *testing.T) {
 		}
 		return nil, fs.ErrNotExist
 	})
-	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "user.max_user_namespaces=0") {
+	var refused *RefusedError
+	if !errors.As(err, &refused) || refused.Reason != "user.max_user_namespaces=0" || !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "user.max_user_namespaces=0") {
 		t.Errorf("got %v", err)
+	}
+	filtered := func(name string) ([]byte, error) {
+		if name == "/proc/self/status" {
+			return []byte("Name:\tx\nSeccomp:\t2\n"), nil
+		}
+		return nil, fs.ErrNotExist
+	}
+	for errno, want := range map[error]string{unix.EPERM: "operation not permitted, under a seccomp filter", unix.ENOSYS: "function not implemented, under a seccomp filter"} {
+		if err := explain(errno, filtered); !errors.As(err, &refused) || refused.Reason != want {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	// Too many processes, or too little memory, is no refusal.
+	for _, errno := range []error{unix.EAGAIN, unix.ENOMEM} {
+		if err := explain(errno, filtered); err != errno {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 

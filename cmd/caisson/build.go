@@ -29,6 +29,8 @@ type buildOptions struct {
 	around       string // Surroundings as JSON
 	onlySteps    []int
 	reuse        bool
+	isolation    isolation
+	describe     bool
 }
 
 func newBuildCommand(ui *ui) *cobra.Command {
@@ -53,11 +55,13 @@ that records what was tried. It leaves the image, what it will measure
 	c.Flags().BoolVar(&o.reuse, "reuse", false, "take what steps made from the store where this program has run them before with the same tools and inputs, and keep it there; verify never does")
 	timeoutFlag(c, &o.stepTimeout)
 	spaceFlag(c, &o.anySpace)
+	o.isolation.isolationFlags(c)
+	c.Flags().BoolVar(&o.describe, "describe", false, "leave "+madeFile+" in the output folder")
 	c.Flags().BoolVar(&o.json, "json", false, "print where time and bytes went, by step, package and other input, as JSON")
 	c.Flags().BoolVar(&o.events, "events", false, "print what goes on, a line of JSON each")
 	c.Flags().StringVar(&o.around, "around", "", "what the steps find otherwise than usual, as JSON")
 	c.Flags().IntSliceVar(&o.onlySteps, "only-steps", nil, "run these steps alone, make no image, and leave "+stepsFile)
-	for _, name := range []string{"events", "around", "only-steps"} {
+	for _, name := range []string{"events", "around", "only-steps", "describe"} {
 		c.Flags().Lookup(name).Hidden = true // they are between this program and itself
 	}
 	c.MarkFlagsMutuallyExclusive("json", "events")
@@ -70,7 +74,7 @@ func spaceFlag(c *cobra.Command, anySpace *bool) {
 }
 
 func timeoutFlag(c *cobra.Command, d *time.Duration) {
-	c.Flags().DurationVar(d, "step-timeout", build.StepTimeout, "how long one step, or one installation, may run")
+	c.Flags().DurationVar(d, "step-timeout", build.StepTimeout, "how long one step, or one installation, may run; ten times as long by default where a virtual machine is emulated")
 }
 
 func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {
@@ -112,6 +116,15 @@ func buildSteps(ctx context.Context, o build.Options, only []int) error {
 	return os.WriteFile(filepath.Join(o.Out, stepsFile), b, 0o600)
 }
 
+// writeDescription is for the run of this program that asked for it.
+func writeDescription(name string, img *build.Image) error {
+	b, err := json.Marshal(img)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, b, 0o600)
+}
+
 // buildImage builds and describes an image. For another run of this program, which
 // asked for the events, it is not described, and nil.
 func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *buildOptions) (*verify.Description, error) {
@@ -128,6 +141,10 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 			return nil, err
 		}
 		program = v.SHA256.String()
+	}
+	by, err := o.builders(ctx, ui)
+	if err != nil {
+		return nil, err
 	}
 	began := time.Now()
 	b, tell, end := ui.building()
@@ -147,9 +164,12 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 		}
 	}
 	if len(o.onlySteps) > 0 {
-		return nil, buildSteps(ctx, options, o.onlySteps)
+		return nil, by.steps(ctx, options, o.onlySteps)
 	}
-	img, err := build.Build(ctx, options)
+	img, err := by.image(ctx, options)
+	if err == nil && o.describe {
+		err = writeDescription(filepath.Join(o.out, madeFile), img)
+	}
 	if err != nil || o.events { // who reads the events predicts from the bytes what it needs
 		return nil, err
 	}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,6 +17,7 @@ import (
 
 	"caisson/build"
 	"caisson/build/sandbox"
+	"caisson/build/vm"
 	"caisson/prefetch"
 	"caisson/verify/boot"
 	"caisson/verify/vary"
@@ -181,10 +179,16 @@ func (d *doctor) sandbox(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil {
-		d.say("sandbox", wrong, "without user namespaces a build is not possible here", "%v", err)
+	if errors.As(err, new(*sandbox.RefusedError)) {
+		d.say("sandbox", lesser, "", "%v", err)
+		d.isolation(err)
 		return nil
 	}
+	if err != nil {
+		d.say("sandbox", wrong, "without user namespaces a build is possible in a virtual machine alone: --isolation vm", "%v", err)
+		return nil
+	}
+	d.isolation(nil)
 	d.say("sandbox", found, "", "%s namespaces, seccomp filter, all %d attempts to get out refused", strings.Join(ev.Namespaces, " "), len(ev.Canaries))
 	if ev.Volatile.SharedProc {
 		d.say("/proc", lesser, "steps see the names and arguments of this container's other processes; a pod whose /proc is not masked (procMount: Unmasked) has its own",
@@ -203,7 +207,7 @@ func (d *doctor) sandbox(ctx context.Context) error {
 // machine checks processors and memory.
 func (d *doctor) machine() {
 	d.say("processors", found, "", "%d", runtime.GOMAXPROCS(0))
-	free, err := freeMemory(os.ReadFile)
+	free, err := vm.FreeMemory(os.ReadFile)
 	switch {
 	case err != nil:
 		d.say("memory", lesser, "", "not known: %v", err)
@@ -212,42 +216,6 @@ func (d *doctor) machine() {
 	default:
 		d.say("memory", found, "", "%s free", size(free))
 	}
-}
-
-// freeMemory is how many bytes this process and its children can have: what
-// the machine has left, or the container.
-func freeMemory(read func(string) ([]byte, error)) (int64, error) {
-	b, err := read("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	free := int64(-1)
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-		if rest, ok := strings.CutPrefix(s.Text(), "MemAvailable:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("reading /proc/meminfo: %w", err)
-			}
-			free = kib << 10
-		}
-	}
-	if free < 0 {
-		return 0, errors.New("/proc/meminfo has no MemAvailable")
-	}
-	number := func(name string) (int64, bool) {
-		b, err := read("/sys/fs/cgroup/" + name)
-		if err != nil {
-			return 0, false
-		}
-		n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-		return n, err == nil // "max" is no limit
-	}
-	limit, limited := number("memory.max")
-	used, known := number("memory.current")
-	if limited && known {
-		free = min(free, max(limit-used, 0))
-	}
-	return free, nil
 }
 
 // folder checks one that is written to, or the nearest above it that exists.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"caisson/build/vm"
 )
 
 func TestFreeMemory(t *testing.T) {
@@ -26,7 +28,7 @@ func TestFreeMemory(t *testing.T) {
 		{name: "no /proc", err: "not exist"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := freeMemory(func(name string) ([]byte, error) {
+			got, err := vm.FreeMemory(func(name string) ([]byte, error) {
 				s := map[string]string{"/proc/meminfo": tt.meminfo, "/sys/fs/cgroup/memory.max": tt.limit, "/sys/fs/cgroup/memory.current": tt.used}[name]
 				if s == "" {
 					return nil, fs.ErrNotExist

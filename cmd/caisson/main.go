@@ -17,11 +17,13 @@ import (
 
 	"caisson/build"
 	"caisson/build/sandbox"
+	"caisson/build/vm"
 	"caisson/verify/vary"
 )
 
 func main() {
 	sandbox.Init() // becomes a sandbox's process 1 where it was started as one
+	vm.Init()      // becomes the init of a virtual machine likewise
 	vary.Init()    // takes on the conditions of a rebuild where it was started so
 	os.Exit(run(programArgs(os.Args)))
 }

@@ -55,9 +55,14 @@ func TestMain(m *testing.M) {
 //	inpod DIR FILE caisson ARG..   run a command as one of these steps, as tekton_test.go says
 //	readenv VAR FILE            VAR becomes what a file has
 //	subst FILE NAME...          put the values of variables into a file that has them as $NAME
-func TestScript(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+//	pod CODE ARG...             run caisson in a container without user namespaces, as e2e_vm_test.go says
+//	interrupt WHAT ARG...       run caisson and interrupt it, as e2e_vm_test.go says
+func TestScript(t *testing.T) { testscript.Run(t, scripts("testdata/script")) }
+
+// scripts are those of a folder, with the commands and conditions of TestScript.
+func scripts(dir string) testscript.Params {
+	return testscript.Params{
+		Dir: dir,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir+"/home")
 			e.Setenv("XDG_CACHE_HOME", e.WorkDir+"/cache")
@@ -70,6 +75,7 @@ func TestScript(t *testing.T) {
 			"mktiny": cmdMakeTiny, "examples": cmdExamples, "gate": cmdGate, "revoke": cmdRevoke, "blamed": cmdBlamed, "servetls": cmdServeTLS, "servelogin": cmdServeLogin, "conforma": cmdConforma,
 			"registry": cmdRegistry, "refuse": cmdRefuse, "task": cmdTask, "readenv": cmdReadEnv,
 			"registrytls": cmdRegistryTLS, "servesecrets": cmdServeSecrets, "inpod": cmdInPod, "labels": cmdLabels, "pipeline": cmdPipeline,
+			"pod": cmdPod, "interrupt": cmdInterrupt,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -83,7 +89,7 @@ func TestScript(t *testing.T) {
 			}
 			return false, errors.New("unknown condition")
 		},
-	})
+	}
 }
 
 // expandWork puts the script's folder into its manifests, where they say

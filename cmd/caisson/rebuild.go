@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -121,6 +120,7 @@ type rebuilder struct {
 	anySpace bool
 	// stepTimeout is that of the rebuild; its default if 0.
 	stepTimeout time.Duration
+	isolation   isolation
 }
 
 // space is how many bytes a rebuild needs where it runs, about: the inputs
@@ -140,12 +140,8 @@ func (r *rebuilder) run(ctx context.Context, c *vary.Conditions, out string) err
 
 // steps runs some steps alone under conditions, and says what they left.
 func (r *rebuilder) steps(ctx context.Context, c *vary.Conditions, only []int) ([]build.File, error) {
-	var numbers []string
-	for _, n := range only {
-		numbers = append(numbers, strconv.Itoa(n))
-	}
 	out := filepath.Join(c.Dir, "out")
-	if err := r.build(ctx, c, out, "--only-steps", strings.Join(numbers, ",")); err != nil {
+	if err := r.build(ctx, c, out, "--only-steps", numbers(only)); err != nil {
 		return nil, err
 	}
 	b, err := os.ReadFile(filepath.Join(out, stepsFile))
@@ -194,6 +190,7 @@ func (r *rebuilder) build(ctx context.Context, c *vary.Conditions, out string, m
 	if r.stepTimeout != 0 {
 		args = append(args, "--step-timeout", r.stepTimeout.String())
 	}
+	args = append(args, r.isolation.args()...)
 	_, tell, end := r.ui.building()
 	defer end()
 	cmd, err := c.Command(ctx, args...)

@@ -24,6 +24,7 @@ type runOptions struct {
 	manifest, out, variant, key string
 	boot, anySpace              bool
 	stepTimeout                 time.Duration
+	isolation                   isolation
 	given, givenToo             []string // the flags of the command line; those of them that verify has too
 }
 
@@ -39,7 +40,7 @@ is not done again. An image that is not what its lock makes is not attested.`,
 		Example: "  caisson run --out out --boot --key cosign.key",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.given, o.givenToo = givenFlags(cmd, nil), givenFlags(cmd, []string{"boot", "memory", "cpus", "timeout", "wait-for", "any-space", "step-timeout"})
+			o.given, o.givenToo = givenFlags(cmd, nil), givenFlags(cmd, []string{"boot", "memory", "cpus", "timeout", "wait-for", "any-space", "step-timeout", "isolation", "vm"})
 			return runAll(cmd.Context(), ui, &o)
 		},
 	}
@@ -51,6 +52,7 @@ is not done again. An image that is not what its lock makes is not attested.`,
 	c.Flags().BoolVar(&o.boot, "boot", false, "boot the image as well")
 	spaceFlag(c, &o.anySpace)
 	timeoutFlag(c, &o.stepTimeout)
+	o.isolation.isolationFlags(c)
 	o.storeFlag(c)
 	o.bootFlags(c)
 	require(c, "out")
@@ -113,6 +115,9 @@ func runAll(ctx context.Context, ui *ui, o *runOptions) error {
 	if _, err := o.boots.options(); err != nil {
 		return err
 	}
+	if err := o.isolation.check(); err != nil {
+		return err
+	}
 	if o.key != "" { // a wrong password is told now, not after all the work
 		if _, err := loadSigner(ctx, o.key); err != nil {
 			return err
@@ -168,7 +173,7 @@ func (r *running) build(ctx context.Context) (err error) {
 	if r.boot && r.lock.IsArchive() {
 		return noBoot(r.lock)
 	}
-	d, err := buildImage(ctx, r.ui, r.lock, r.store, &buildOptions{sources: r.sources, out: r.out, variant: r.variant, anySpace: r.anySpace, stepTimeout: r.stepTimeout})
+	d, err := buildImage(ctx, r.ui, r.lock, r.store, &buildOptions{sources: r.sources, out: r.out, variant: r.variant, anySpace: r.anySpace, stepTimeout: r.stepTimeout, isolation: r.isolation})
 	if err == nil {
 		r.image = filepath.Join(r.out, d.Files[0].Name)
 	}
@@ -176,7 +181,7 @@ func (r *running) build(ctx context.Context) (err error) {
 }
 
 func (r *running) verify(ctx context.Context) (err error) {
-	o := &verifyOptions{sources: r.sources, out: r.out, boot: r.boot, boots: r.boots, anySpace: r.anySpace, stepTimeout: r.stepTimeout}
+	o := &verifyOptions{sources: r.sources, out: r.out, boot: r.boot, boots: r.boots, anySpace: r.anySpace, stepTimeout: r.stepTimeout, isolation: r.isolation}
 	if r.report, err = verifyImage(ctx, r.ui, o, r.image, r.lock, r.text, r.store); err != nil {
 		return err
 	}

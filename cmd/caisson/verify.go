@@ -30,6 +30,7 @@ type verifyOptions struct {
 	variations
 	anySpace    bool
 	stepTimeout time.Duration
+	isolation   isolation
 	json        bool
 }
 
@@ -75,6 +76,7 @@ rebuilders who agree included.`,
 	o.variationFlags(c)
 	spaceFlag(c, &o.anySpace)
 	timeoutFlag(c, &o.stepTimeout)
+	o.isolation.isolationFlags(c)
 	c.Flags().BoolVar(&o.json, "json", false, "print the report as JSON")
 	return c
 }
@@ -120,6 +122,9 @@ func runVerify(ctx context.Context, ui *ui, o *verifyOptions, image string) erro
 		return err
 	}
 	if err := o.trusts.check(); err != nil {
+		return err
+	}
+	if err := o.isolation.check(); err != nil {
 		return err
 	}
 	if err := o.variations.check(&o.trusts); err != nil {
@@ -191,7 +196,7 @@ func verifyImage(ctx context.Context, ui *ui, o *verifyOptions, image string, l 
 	if l.IsArchive() && o.boot {
 		return nil, noBoot(l)
 	}
-	r := &rebuilder{lock: l, text: text, store: store, variant: variant, ui: ui, anySpace: o.anySpace, stepTimeout: o.stepTimeout}
+	r := &rebuilder{lock: l, text: text, store: store, variant: variant, ui: ui, anySpace: o.anySpace, stepTimeout: o.stepTimeout, isolation: o.isolation}
 	opts := verify.Options{
 		Image: image, Lock: l, Store: store, Arch: arch, Variant: variant, Out: o.out,
 		Version: programVersion(), Now: time.Now, Progress: func(s string) { ui.stage("%s", s) },

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"time"
 
+	"caisson/build/vm/qemu"
 	"caisson/verify/measure"
 )
 
@@ -116,8 +117,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		}
 		r.Attempts = n
 		again := strings.Contains(r.Serial, starved)
-		if errors.Is(err, errFault) && m.processor == everything {
-			again, m.processor = true, withoutCX16
+		if errors.Is(err, errFault) && m.processor == qemu.Everything {
+			again, m.processor = true, qemu.WithoutCX16
 		}
 		if err == nil || n == maxAttempts || !again {
 			return r, err
@@ -144,19 +145,19 @@ func (m *machine) boot(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer tpm.stop()
+	defer tpm.Stop()
 	console := newConsole(o.Serial, o.WaitFor)
 	start := time.Now()
 	vm, err := m.startVM(ctx, console)
 	if err != nil {
 		return nil, err
 	}
-	defer vm.stop()
+	defer vm.Stop()
 	runErr := m.wait(ctx, vm, console)
 	r := &Result{Time: time.Since(start), Serial: console.text(), Exit: "ended by Run"}
 	select {
-	case <-vm.done:
-		r.Exit = vm.exit()
+	case <-vm.Done():
+		r.Exit = vm.Exit()
 	default:
 	}
 	if err := m.readLog(r); err != nil && runErr == nil {
@@ -167,14 +168,14 @@ func (m *machine) boot(ctx context.Context, o Options) (*Result, error) {
 
 // wait waits for the first of: all has appeared, the machine ended, its kernel
 // faulted, the time ran out, ctx is done.
-func (m *machine) wait(ctx context.Context, vm *process, c *console) error {
+func (m *machine) wait(ctx context.Context, vm *qemu.Process, c *console) error {
 	timer := time.NewTimer(m.timeout)
 	defer timer.Stop()
 	select {
 	case <-c.all:
 		return nil
-	case <-vm.done:
-		return fmt.Errorf("the machine ended (%s) before %s appeared on its console%s", vm.exit(), c.missing(), c.tail())
+	case <-vm.Done():
+		return fmt.Errorf("the machine ended (%s) before %s appeared on its console%s", vm.Exit(), c.missing(), c.tail())
 	case <-c.fault:
 		return fmt.Errorf("%w before %s appeared on its console%s", errFault, c.missing(), c.tail())
 	case <-timer.C:
@@ -291,6 +292,3 @@ func findFirmware(o Options) (firmware, error) {
 	}
 	return firmware{}, &MissingError{What: "UEFI firmware (OVMF)", Package: "ovmf"}
 }
-
-// option escapes a value for one of QEMU's or swtpm's comma-separated lists.
-func option(value string) string { return strings.ReplaceAll(value, ",", ",,") }

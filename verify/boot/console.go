@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+
+	"caisson/build/vm/qemu"
 )
 
 const (
@@ -30,9 +32,6 @@ type console struct {
 	// faulted tells that fault is closed.
 	faulted bool
 }
-
-// oops is what Linux says of a fault of its own.
-const oops = "] Oops: "
 
 func newConsole(out io.Writer, want []*regexp.Regexp) *console {
 	c := &console{out: out, all: make(chan struct{}), fault: make(chan struct{}), want: append([]*regexp.Regexp(nil), want...)}
@@ -73,7 +72,7 @@ func (c *console) look() {
 		return
 	}
 	line := plain(c.line)
-	if !c.faulted && bytes.Contains(line, []byte(oops)) {
+	if !c.faulted && bytes.Contains(line, []byte(qemu.Fault)) {
 		c.faulted = true
 		close(c.fault)
 	}

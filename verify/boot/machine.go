@@ -1,19 +1,16 @@
 package boot
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
+	"caisson/build/vm/qemu"
 	"caisson/verify/measure"
 )
 
@@ -23,7 +20,6 @@ const (
 	varsName   = "vars.fd"
 
 	tpmPatience = 10 * time.Second // for swtpm's socket to appear
-	endPatience = 5 * time.Second  // for a process to end by itself
 )
 
 // machine is the machine that Options ask for, and its folder.
@@ -40,7 +36,7 @@ type machine struct {
 }
 
 func newMachine(o Options) (*machine, error) {
-	m := &machine{format: o.Format, memory: o.Memory, cpus: o.CPUs, timeout: o.Timeout, secure: o.Secure, resets: o.Resets, processor: everything}
+	m := &machine{format: o.Format, memory: o.Memory, cpus: o.CPUs, timeout: o.Timeout, secure: o.Secure, resets: o.Resets, processor: qemu.Everything}
 	if m.memory == 0 {
 		m.memory = 1024
 	}
@@ -92,7 +88,7 @@ func (t tool) find() (string, error) {
 }
 
 // startTPM starts swtpm and waits for its socket.
-func (m *machine) startTPM(ctx context.Context) (*process, error) {
+func (m *machine) startTPM(ctx context.Context) (*qemu.Process, error) {
 	state := filepath.Join(m.dir, "tpm")
 	if err := os.Mkdir(state, 0o700); err != nil {
 		return nil, err
@@ -116,30 +112,21 @@ func (m *machine) startTPM(ctx context.Context) (*process, error) {
 		select {
 		case <-ticker.C:
 			continue
-		case <-p.done:
-			err = fmt.Errorf("swtpm ended: %s", p.exit())
+		case <-p.Done():
+			err = fmt.Errorf("swtpm ended: %s", p.Exit())
 		case <-timer.C:
 			err = fmt.Errorf("swtpm has not opened its socket within %v", tpmPatience)
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
-		p.stop()
+		p.Stop()
 		return nil, err
 	}
 }
 
-// Models of the processor: all that QEMU knows to emulate, which is the fastest;
-// and that without an instruction that is wrong in QEMU 7.2, cmpxchg16b without
-// a lock. Kernels since 6.5 use it, and fault by it sooner or later. Programs
-// for x86-64-v2 want it to be there.
-const (
-	everything  = "max"
-	withoutCX16 = "max,cx16=off"
-)
-
 // startVM starts QEMU. No device but those named: a boot option that fails
 // before the disk's would be measured into PCR 4.
-func (m *machine) startVM(ctx context.Context, console io.Writer) (*process, error) {
+func (m *machine) startVM(ctx context.Context, console io.Writer) (*qemu.Process, error) {
 	vars := filepath.Join(m.dir, varsName)
 	if err := m.writeVars(vars); err != nil {
 		return nil, fmt.Errorf("copying the firmware's variables: %w", err)
@@ -154,9 +141,9 @@ func (m *machine) startVM(ctx context.Context, console io.Writer) (*process, err
 	return m.start(ctx, console, m.qemu, append(args,
 		"-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-cpu", m.processor,
 		"-smp", strconv.Itoa(m.cpus), "-m", strconv.Itoa(m.memory),
-		"-drive", "if=pflash,format=raw,readonly=on,file="+option(m.firmware.code),
+		"-drive", "if=pflash,format=raw,readonly=on,file="+qemu.Option(m.firmware.code),
 		"-drive", "if=pflash,format=raw,file="+varsName,
-		"-drive", "if=none,id=disk,snapshot=on,format="+m.format+",file="+option(m.disk),
+		"-drive", "if=none,id=disk,snapshot=on,format="+m.format+",file="+qemu.Option(m.disk),
 		"-device", "virtio-blk-pci,drive=disk,bootindex=1",
 		"-device", "virtio-rng-pci", // as machines in a cloud have it: firmware and EFI programs use it
 		"-chardev", "socket,id=tpm,path="+socketName,
@@ -164,61 +151,9 @@ func (m *machine) startVM(ctx context.Context, console io.Writer) (*process, err
 		"-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial", "-monitor", "none")...)
 }
 
-// process is a program that was started. It ends with the program that
-// started it.
-type process struct {
-	cmd    *exec.Cmd
-	errors bytes.Buffer
-	done   chan struct{} // closed when it has ended
-}
-
-// start runs a program in the machine's folder, with an environment that
-// does not depend on ours.
-func (m *machine) start(ctx context.Context, stdout io.Writer, name string, args ...string) (*process, error) {
-	p := &process{cmd: exec.CommandContext(ctx, name, args...), done: make(chan struct{})}
-	p.cmd.Dir = m.dir
-	p.cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + m.dir}
-	p.cmd.Stdout = stdout
-	p.cmd.Stderr = &p.errors
-	p.cmd.WaitDelay = endPatience
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // Pdeathsig is sent when the thread ends
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			_ = p.cmd.Wait() // ProcessState has it
-			close(p.done)
-		}
-	}()
-	if err := <-started; err != nil {
-		return nil, fmt.Errorf("starting %s: %w", filepath.Base(name), err)
-	}
-	return p, nil
-}
-
-// stop ends the process: first it is asked to, then it is killed.
-func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-	timer := time.NewTimer(endPatience)
-	defer timer.Stop()
-	select {
-	case <-p.done:
-	case <-timer.C:
-		_ = p.cmd.Process.Kill()
-		<-p.done
-	}
-}
-
-// exit tells how a process ended; it must have.
-func (p *process) exit() string {
-	text := p.cmd.ProcessState.String()
-	if said := strings.TrimSpace(p.errors.String()); said != "" {
-		text += ": " + said
-	}
-	return text
+// start runs a program in the machine's folder.
+func (m *machine) start(ctx context.Context, stdout io.Writer, name string, args ...string) (*qemu.Process, error) {
+	return qemu.Start(ctx, m.dir, stdout, name, args...)
 }
 
 // writeVars copies the firmware's variables, with the machine's keys.

@@ -63,7 +63,7 @@ func bySet(l *lock.Lock, kind, set, variant string) Use {
 	switch set {
 	case l.SetFor(lock.SetRoot, variant), l.SetFor(lock.SetInitrd, variant):
 		return Image
-	case l.SetFor(lock.SetTools, variant):
+	case l.SetFor(lock.SetTools, variant), l.SetFor(lock.SetVM, variant):
 		return Tool
 	}
 	return 0
