@@ -36,7 +36,7 @@ import (
 // canRunTasks tells whether the tools for it are there; where they have to be, a
 // script fails for want of them.
 func canRunTasks() bool {
-	for _, name := range []string{"runc", "docker-registry"} {
+	for _, name := range []string{"runc", "docker-registry", "git"} {
 		if _, err := exec.LookPath(name); err != nil {
 			return os.Getenv("CAISSON_TOOLS") == "required"
 		}
@@ -388,37 +388,55 @@ func (p *taskRun) volume(name string) string {
 	i := slices.IndexFunc(p.spec.Volumes, func(v corev1.Volume) bool { return v.Name == name })
 	v := p.spec.Volumes[i]
 	dir := filepath.Join(p.dir, "volume-"+name)
-	switch {
-	case v.EmptyDir != nil:
+	if v.EmptyDir != nil {
 		p.writable(dir)
+		return dir
+	}
+	p.ts.Check(os.RemoveAll(dir))
+	p.ts.Check(os.MkdirAll(dir, 0o755))
+	secret := func(name string) {
+		from := filepath.Join(p.ts.MkAbs("secrets"), p.expand(name))
+		entries, err := os.ReadDir(from)
+		if !errors.Is(err, fs.ErrNotExist) {
+			p.ts.Check(err)
+		}
+		for _, e := range entries {
+			p.put(filepath.Join(from, e.Name()), dir, e.Name())
+		}
+	}
+	switch {
 	case v.Secret != nil:
-		dir = filepath.Join(p.ts.MkAbs("secrets"), p.expand(v.Secret.SecretName))
+		secret(v.Secret.SecretName)
 	case v.ConfigMap != nil:
 		for _, item := range v.ConfigMap.Items {
-			p.copy(filepath.Join(p.ts.MkAbs("configmaps"), p.expand(v.ConfigMap.Name), p.expand(item.Key)), filepath.Join(dir, item.Path))
+			p.put(filepath.Join(p.ts.MkAbs("configmaps"), p.expand(v.ConfigMap.Name), p.expand(item.Key)), dir, item.Path)
 		}
 	case v.Projected != nil:
 		for _, source := range v.Projected.Sources {
-			from := filepath.Join(p.ts.MkAbs("secrets"), p.expand(source.Secret.Name))
-			entries, _ := os.ReadDir(from)
-			for _, e := range entries {
-				p.copy(filepath.Join(from, e.Name()), filepath.Join(dir, e.Name()))
-			}
+			secret(source.Secret.Name)
 		}
+	default:
+		p.ts.Fatalf("the volume %s is of no known kind", name)
 	}
-	p.ts.Check(os.MkdirAll(dir, 0o755)) // what is optional and not there is an empty folder
 	return dir
 }
 
-// copy copies a file that may be absent, as what is optional.
-func (p *taskRun) copy(from, to string) {
+// put puts a file, which may be absent, into a volume as the kubelet does: a link to a
+// link to where it is.
+func (p *taskRun) put(from, dir, name string) {
 	b, err := os.ReadFile(from)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	p.ts.Check(err)
-	p.ts.Check(os.MkdirAll(filepath.Dir(to), 0o755))
-	p.ts.Check(os.WriteFile(to, b, 0o644))
+	data := filepath.Join(dir, "..2026_11_21")
+	p.ts.Check(os.MkdirAll(data, 0o755))
+	p.ts.Check(os.WriteFile(filepath.Join(data, name), b, 0o644))
+	for link, to := range map[string]string{"..data": "..2026_11_21", name: "..data/" + name} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); !errors.Is(err, fs.ErrExist) {
+			p.ts.Check(err)
+		}
+	}
 }
 
 // run runs a step and returns its exit code.
