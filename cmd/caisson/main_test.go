@@ -45,12 +45,12 @@ func TestMain(m *testing.M) {
 //	mkmeasured                  make an image, firmware and event logs, as measure_test.go says
 //	examples PAGE               run the commands that a page of the help shows, as topics_test.go says
 //	gate FILE                   write the five lines for CI as a script
-//	registry VAR                start a registry, as tekton_test.go says
+//	registry VAR                start a registry, as tektonserver_test.go says
 //	refuse VAR [STATUS CODE]    start a registry that refuses everybody, or all that is sent to it
-//	registrytls HOST VAR CA USER PASSWORD   put TLS and a login before a registry, as tekton_test.go says
-//	servesecrets VAR DIR TOKEN USER PASSWORD   serve files to who has secrets, as tekton_test.go says
+//	registrytls HOST VAR CA USER PASSWORD   put TLS and a login before a registry, as tektonserver_test.go says
+//	servesecrets VAR DIR TOKEN USER PASSWORD   serve files to who has secrets, as tektonserver_test.go says
 //	task KIND CODE NAME=VALUE.. run a Tekton Task's steps in containers, as tekton_test.go says
-//	pipeline CODE NAME=VALUE..  run the Tasks of the Pipeline, as tekton_test.go says
+//	pipeline CODE NAME=VALUE..  run the Tasks of the Pipeline, as tektonpipeline_test.go says
 //	labels REF NAME=VALUE...    want labels of an image in a registry
 //	inpod DIR FILE caisson ARG..   run a command as one of these steps, as tekton_test.go says
 //	readenv VAR FILE            VAR becomes what a file has

@@ -2,28 +2,17 @@ package main
 
 import (
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"log"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/rogpeppe/go-internal/testscript"
 	tektonv1 "github.com/tektoncd/pipeline/pkg/apis/pipeline/v1"
 	"golang.org/x/sys/unix"
@@ -36,108 +25,12 @@ import (
 // canRunTasks tells whether the tools for it are there; where they have to be, a
 // script fails for want of them.
 func canRunTasks() bool {
-	for _, name := range []string{"runc", "docker-registry"} {
+	for _, name := range []string{"runc", "docker-registry", "git"} {
 		if _, err := exec.LookPath(name); err != nil {
 			return os.Getenv("CAISSON_TOOLS") == "required"
 		}
 	}
 	return os.Geteuid() == 0 && canMakeTiny()
-}
-
-// cmdRegistry starts Debian's docker-registry. The variable becomes HOST:PORT.
-func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	host := l.Addr().String()
-	l.Close()
-	config := ts.MkAbs("registry.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", ts.MkAbs("registry"), host)
-	ts.Check(os.WriteFile(config, []byte(text), 0o644))
-	c := exec.Command("docker-registry", "serve", config)
-	ts.Check(c.Start())
-	ts.Defer(func() { c.Process.Kill(); c.Wait() })
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if resp, err := http.Get("http://" + host + "/v2/"); err == nil {
-			resp.Body.Close()
-			ts.Setenv(args[0], host)
-			return
-		}
-	}
-	ts.Fatalf("the registry does not start")
-}
-
-// cmdRefuse starts a registry that refuses everybody, or one that refuses only
-// what is sent to it:
-//
-//	refuse VAR [STATUS CODE]
-func cmdRefuse(ts *testscript.TestScript, _ bool, args []string) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case len(args) == 1:
-			w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
-			w.WriteHeader(http.StatusUnauthorized)
-		case r.Method == http.MethodPost:
-			status, err := strconv.Atoi(args[1])
-			ts.Check(err)
-			w.WriteHeader(status)
-			fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"refused"}]}`, args[2])
-		}
-	}))
-	ts.Defer(srv.Close)
-	ts.Setenv(args[0], strings.TrimPrefix(srv.URL, "http://"))
-}
-
-// cmdRegistryTLS puts TLS and a login before a registry, and its authority into a
-// file:
-//
-//	registrytls HOST VAR CA USER PASSWORD
-func cmdRegistryTLS(ts *testscript.TestScript, _ bool, args []string) {
-	to := &url.URL{Scheme: "http", Host: args[0]}
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(to)
-		r.SetXForwarded()
-		r.Out.Host = r.In.Host
-		r.Out.Header.Del("Authorization")
-	}}
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != args[3] || password != args[4] {
-			w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		proxy.ServeHTTP(w, r)
-	}))
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
-	srv.StartTLS()
-	ts.Defer(srv.Close)
-	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[2])), 0o755))
-	ts.Check(os.WriteFile(ts.MkAbs(args[2]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o644))
-	ts.Setenv(args[1], strings.TrimPrefix(srv.URL, "https://"))
-}
-
-// cmdServeSecrets serves by TLS /token.txt to who has exchanged an offline token at
-// /token, as Red Hat's downloads are, and /netrc.txt to who has a password. Its
-// authority is registrytls'.
-//
-//	servesecrets VAR DIR TOKEN USER PASSWORD
-func cmdServeSecrets(ts *testscript.TestScript, _ bool, args []string) {
-	files := http.FileServer(http.Dir(ts.MkAbs(args[1])))
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		user, password, _ := r.BasicAuth()
-		switch {
-		case r.URL.Path == "/token" && r.FormValue("refresh_token") == args[2]:
-			io.WriteString(w, `{"access_token":"short","expires_in":300}`)
-		case r.URL.Path == "/token.txt" && r.Header.Get("Authorization") == "Bearer short",
-			r.URL.Path == "/netrc.txt" && user == args[3] && password == args[4]:
-			files.ServeHTTP(w, r)
-		default:
-			w.WriteHeader(http.StatusUnauthorized)
-		}
-	}))
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
-	srv.StartTLS()
-	ts.Defer(srv.Close)
-	ts.Setenv(args[0], srv.URL)
 }
 
 // printedTask is a Task as Tekton reads it: KIND, or KIND:vm for one that wants no
@@ -214,65 +107,6 @@ func finishRun(ts *testscript.TestScript, want string, code int, last string) {
 	}
 	ts.Check(os.WriteFile(ts.MkAbs("task.log"), []byte("step "+last+"\n"+log), 0o644))
 }
-
-// cmdPipeline runs the Tasks of the Pipeline one after the other, as Tekton does,
-// until one fails, and leaves the Pipeline's results in results:
-//
-//	pipeline CODE NAME=VALUE...
-func cmdPipeline(ts *testscript.TestScript, _ bool, args []string) {
-	var text strings.Builder
-	ts.Check(tekton.Print(&text, "pipeline", tekton.Options{Image: "quay.io/example/caisson@sha256:" + strings.Repeat("1", 64)}))
-	var p tektonv1.Pipeline
-	ts.Check(yaml.UnmarshalStrict([]byte(text.String()), &p))
-	known := map[string]string{}
-	for name, value := range paramValues(ts, p.Spec.Params, args[1:]) {
-		known["params."+name] = value
-	}
-	expand := func(s string) string {
-		return referenceRE.ReplaceAllStringFunc(s, func(ref string) string {
-			value, ok := known[ref[2:len(ref)-1]]
-			if !ok {
-				ts.Fatalf("%s is not known", ref)
-			}
-			return value
-		})
-	}
-	for _, task := range p.Spec.Tasks {
-		var params []string
-		for _, param := range task.Params {
-			params = append(params, param.Name+"="+expand(param.Value.StringVal))
-		}
-		code, last := newTaskRun(ts, &task.TaskSpec.TaskSpec, params).runAll()
-		if code != 0 {
-			finishRun(ts, args[0], code, task.Name+" "+last)
-			return
-		}
-		for _, result := range task.TaskSpec.Results {
-			at, value := "tasks."+task.Name+".results."+result.Name, ts.ReadFile(filepath.Join("results", result.Name))
-			known[at] = value
-			if result.Type == tektonv1.ResultsTypeObject {
-				object := map[string]string{}
-				ts.Check(json.Unmarshal([]byte(value), &object))
-				for key, v := range object {
-					known[at+"."+key] = v
-				}
-			}
-		}
-	}
-	finishRun(ts, args[0], 0, "")
-	ts.Check(os.RemoveAll(ts.MkAbs("results")))
-	ts.Check(os.Mkdir(ts.MkAbs("results"), 0o755))
-	for _, result := range p.Spec.Results {
-		value := expand(result.Value.StringVal)
-		for key, v := range result.Value.ObjectVal {
-			value += key + "=" + expand(v) + "\n"
-		}
-		ts.Check(os.WriteFile(filepath.Join(ts.MkAbs("results"), result.Name), []byte(value), 0o644))
-	}
-}
-
-// referenceRE is what Tekton puts a value for.
-var referenceRE = regexp.MustCompile(`\$\([a-zA-Z0-9._-]+\)`)
 
 // checkResults wants every result of a Task that succeeded: a Pipeline that hands
 // one on fails without it.
@@ -388,37 +222,55 @@ func (p *taskRun) volume(name string) string {
 	i := slices.IndexFunc(p.spec.Volumes, func(v corev1.Volume) bool { return v.Name == name })
 	v := p.spec.Volumes[i]
 	dir := filepath.Join(p.dir, "volume-"+name)
-	switch {
-	case v.EmptyDir != nil:
+	if v.EmptyDir != nil {
 		p.writable(dir)
+		return dir
+	}
+	p.ts.Check(os.RemoveAll(dir))
+	p.ts.Check(os.MkdirAll(dir, 0o755))
+	secret := func(name string) {
+		from := filepath.Join(p.ts.MkAbs("secrets"), p.expand(name))
+		entries, err := os.ReadDir(from)
+		if !errors.Is(err, fs.ErrNotExist) {
+			p.ts.Check(err)
+		}
+		for _, e := range entries {
+			p.put(filepath.Join(from, e.Name()), dir, e.Name())
+		}
+	}
+	switch {
 	case v.Secret != nil:
-		dir = filepath.Join(p.ts.MkAbs("secrets"), p.expand(v.Secret.SecretName))
+		secret(v.Secret.SecretName)
 	case v.ConfigMap != nil:
 		for _, item := range v.ConfigMap.Items {
-			p.copy(filepath.Join(p.ts.MkAbs("configmaps"), p.expand(v.ConfigMap.Name), p.expand(item.Key)), filepath.Join(dir, item.Path))
+			p.put(filepath.Join(p.ts.MkAbs("configmaps"), p.expand(v.ConfigMap.Name), p.expand(item.Key)), dir, item.Path)
 		}
 	case v.Projected != nil:
 		for _, source := range v.Projected.Sources {
-			from := filepath.Join(p.ts.MkAbs("secrets"), p.expand(source.Secret.Name))
-			entries, _ := os.ReadDir(from)
-			for _, e := range entries {
-				p.copy(filepath.Join(from, e.Name()), filepath.Join(dir, e.Name()))
-			}
+			secret(source.Secret.Name)
 		}
+	default:
+		p.ts.Fatalf("the volume %s is of no known kind", name)
 	}
-	p.ts.Check(os.MkdirAll(dir, 0o755)) // what is optional and not there is an empty folder
 	return dir
 }
 
-// copy copies a file that may be absent, as what is optional.
-func (p *taskRun) copy(from, to string) {
+// put puts a file, which may be absent, into a volume as the kubelet does: a link to a
+// link to where it is.
+func (p *taskRun) put(from, dir, name string) {
 	b, err := os.ReadFile(from)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	p.ts.Check(err)
-	p.ts.Check(os.MkdirAll(filepath.Dir(to), 0o755))
-	p.ts.Check(os.WriteFile(to, b, 0o644))
+	data := filepath.Join(dir, "..2026_11_21")
+	p.ts.Check(os.MkdirAll(data, 0o755))
+	p.ts.Check(os.WriteFile(filepath.Join(data, name), b, 0o644))
+	for link, to := range map[string]string{"..data": "..2026_11_21", name: "..data/" + name} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); !errors.Is(err, fs.ErrExist) {
+			p.ts.Check(err)
+		}
+	}
 }
 
 // run runs a step and returns its exit code.
@@ -501,22 +353,6 @@ func seccomp(kind corev1.SeccompProfileType) map[string]any {
 		}
 	}
 	return obj{"defaultAction": "SCMP_ACT_ALLOW", "architectures": []string{"SCMP_ARCH_X86_64"}, "syscalls": calls}
-}
-
-// cmdLabels wants labels of an image in a registry.
-func cmdLabels(ts *testscript.TestScript, _ bool, args []string) {
-	ref, err := name.ParseReference(args[0])
-	ts.Check(err)
-	im, err := remote.Image(ref)
-	ts.Check(err)
-	config, err := im.ConfigFile()
-	ts.Check(err)
-	for _, want := range args[1:] {
-		key, value, _ := strings.Cut(want, "=")
-		if got := config.Config.Labels[key]; got != value {
-			ts.Fatalf("label %s is %q, want %q", key, got, value)
-		}
-	}
 }
 
 // cmdReadEnv sets a variable to what a file has.

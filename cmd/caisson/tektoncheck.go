@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path"
@@ -151,6 +152,8 @@ func probeError(err error, param, ref string) error {
 	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
 		return &codeError{told, exitError, "the run's service account needs a Secret of type kubernetes.io/dockerconfigjson for " + host +
 			", of somebody who may push there; where it says quota, make room first"}
+	case e.Status == 0 && !errors.As(err, new(net.Error)):
+		return &codeError{told, exitError, "logins are those of the Secrets of the run's service account, which Tekton puts into ~/.docker/config.json"}
 	case e.Status == 0:
 		return &codeError{told, exitError, "check the host's name in " + param + "; an authority of your own goes into the ConfigMap of caTrustConfigMapName"}
 	}

@@ -34,7 +34,7 @@
 // what CHAINS-GIT_URL, CHAINS-GIT_COMMIT and LOCK_ARTIFACT_INPUTS name
 // (slsa-provenance.md, "Type Hinting"). SBOM and disk are no *ARTIFACT_OUTPUTS: what
 // Chains signs of these it attaches to a manifest of that digest, which they do not
-// have; the manifest of the image has both. Every result that a Pipeline hands on is
+// have; the image's manifest names the disk, and the SBOM is attached to it. Every result that a Pipeline hands on is
 // always written: Tekton fails a run for one that is not.
 //
 // # Limits
