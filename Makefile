@@ -101,7 +101,7 @@ unit:
 	go test -tags pkcs11key -run TestToken ./attest/sign
 
 # The whole line on a real repository: dnf's answers, builds as root and as an
-# ordinary user, a boot, damaged files, cosign. Then images of SUITES, releases of
+# ordinary user, a boot, damaged files, cosign, an audit. Then images of SUITES, releases of
 # Debian beside the machine's own, and every way to a kernel that there is, booted
 # and compared with what is predicted: by one version of each program, or with
 # CHAINS=all by every one.

@@ -292,7 +292,8 @@ func checkLock(ui *ui, o *lockOptions, sum digest.Digest) error {
 		return err
 	}
 	if err := sameRevision(l, o.out); err != nil {
-		ui.stage("warning: %s; see `caisson lock --upgrade --dry-run`", err)
+		_, hint := classify(err)
+		ui.stage("warning: %v: %s", err, hint)
 	}
 	err = lock.Check(l, sum, filepath.Dir(o.manifest))
 	if o.json {

@@ -150,6 +150,19 @@ func newHelpCommand(root *cobra.Command) *cobra.Command {
 			c.InitDefaultHelpFlag()
 			return c.Help()
 		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			c, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var all []string
+			for _, sub := range c.Commands() {
+				if !sub.Hidden {
+					all = append(all, sub.Name()+"\t"+sub.Short)
+				}
+			}
+			return all, cobra.ShellCompDirectiveNoFileComp
+		},
 	}
 }
 

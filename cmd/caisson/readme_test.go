@@ -32,3 +32,30 @@ func TestReadme(t *testing.T) {
 		}
 	}
 }
+
+// TestReadmeLinks follows the links of README.md to its own headings, as GitHub
+// names them, and to files.
+func TestReadmeLinks(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	heads := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^##+ (.*)$`).FindAllStringSubmatch(string(b), -1) {
+		name := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		heads[strings.ReplaceAll(name, " ", "-")] = true
+	}
+	links := regexp.MustCompile(`\]\(([^):]+)\)`).FindAllStringSubmatch(string(b), -1)
+	if len(links) < 15 {
+		t.Errorf("%d links", len(links))
+	}
+	for _, m := range links {
+		if head, ok := strings.CutPrefix(m[1], "#"); ok {
+			if !heads[head] {
+				t.Errorf("README.md has no heading %s", head)
+			}
+		} else if _, err := os.Stat("../../" + m[1]); err != nil {
+			t.Error(err)
+		}
+	}
+}
