@@ -1,6 +1,7 @@
-// Package lockfiles checks the definitions beside it. Their repositories are
-// out of reach: that they lock and build is shown for the demo's distribution
-// only.
+// Package lockfiles checks the definitions beside it. Repositories are out of
+// reach: that the PodVMs' lock and build is shown for the demo's distribution
+// only (cmd/caisson), and that bytes are the same everywhere by small, whose
+// packages are made here.
 package lockfiles
 
 import (

@@ -14,8 +14,9 @@
 // so is all that the manifest has a comment at.
 //
 // Read are rpms.in.yaml, rpms.lock.yaml, Hermeto's prefetch-input,
-// Containerfiles, mkosi.conf with its drop-ins, OpenCHAMI image-build's
-// config.yaml, .aib.yml of automotive-image-builder, and kickstarts.
+// Containerfiles, mkosi.conf with its drop-ins, profiles and scripts, OpenCHAMI
+// image-build's config.yaml, .aib.yml of automotive-image-builder, and
+// kickstarts.
 package start
 
 import (
