@@ -102,9 +102,6 @@ a seccomp filter by which no socket is made but UNIX ones.`,
 	}
 }
 
-// isolationVariable says how a build is kept apart: one of tekton.Isolations.
-const isolationVariable = "CAISSON_ISOLATION"
-
 // runOffline runs a command as the same user in a user namespace that owns a
 // network namespace with nothing in it, or under a filter.
 func runOffline(ctx context.Context, ui *ui, args []string) error {
@@ -122,7 +119,7 @@ func runOffline(ctx context.Context, ui *ui, args []string) error {
 		return ended(c.Wait())
 	case !noNamespaces(err):
 		return err
-	case os.Getenv(isolationVariable) == "namespaces":
+	case os.Getenv(isolationEnv) == isolateNamespaces:
 		return &codeError{fmt.Errorf("running %s without the network: %w", args[0], err), exitError,
 			"the step's securityContext.seccompProfile, and the node, have to allow user namespaces, or ISOLATION has to be auto or vm; `caisson doctor` says more"}
 	}
