@@ -34,9 +34,6 @@ var ociArch = map[string]string{"x86_64": "amd64", "aarch64": "arm64", "s390x": 
 // pack writes the root in the forms asked for, the container image first. The
 // folder that it is read from is gone then.
 func (b *builder) pack(ctx context.Context, root *installed) (*archives, error) {
-	if b.Sign != nil {
-		return nil, errors.New("an archive has no EFI programs to be signed for Secure Boot")
-	}
 	a := &archives{builder: b}
 	if err := a.check(root.tree); err != nil {
 		return nil, err
@@ -99,6 +96,9 @@ const whiteout = ".wh."
 // check refuses a container image that could not be started, or that would not
 // have all of the root's files.
 func (a *archives) check(t *rootfs.Tree) error {
+	if t.Len() == 1 { // the root folder itself
+		return errors.New("the root is empty: no package, no step and no overlay brings anything")
+	}
 	if !slices.Contains(a.image.Output, lock.OutputOCI) {
 		return nil
 	}

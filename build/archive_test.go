@@ -132,6 +132,7 @@ func TestArchiveRefuses(t *testing.T) {
 		want   string
 	}{
 		{"a whiteout", func(_ *builder, root *installed) error { return root.putFile("usr/.wh.x", 0o644, nil) }, "/usr/.wh.x: in a container image"},
+		{"nothing", func(_ *builder, root *installed) error { root.tree = rootfs.New(); return nil }, "the root is empty"},
 		{"a program that is missing", func(b *builder, _ *installed) error {
 			b.image.Container.Entrypoint = []string{"/usr/bin/pong"}
 			return nil

@@ -194,6 +194,9 @@ func newBuilder(o Options) (*builder, error) {
 	if host := hostArch(); host != o.Arch {
 		return nil, fmt.Errorf("this machine is %s: an image for %s has to be built on such a machine", host, o.Arch)
 	}
+	if o.Sign != nil && im.IsArchive() {
+		return nil, errors.New("an archive has no EFI programs to be signed for Secure Boot")
+	}
 	if o.Reuse != "" && !o.Around.Usual() {
 		return nil, errors.New("what steps make with other surroundings is not to be reused")
 	}

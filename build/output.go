@@ -1,7 +1,10 @@
 package build
 
 import (
+	"strings"
+
 	"caisson/build/sandbox"
+	"caisson/lock"
 	"caisson/lock/digest"
 )
 
@@ -39,8 +42,10 @@ type Image struct {
 	SkippedScriptlets map[string]int `json:"skippedScriptlets,omitempty"`
 }
 
-// IsArchive tells an archive from a disk, which has a root hash.
-func (i *Image) IsArchive() bool { return i.RootHash == "" }
+// IsArchive tells an archive from a disk, by the name of its file.
+func (i *Image) IsArchive() bool {
+	return len(i.Files) > 0 && strings.HasSuffix(i.Files[0].Name, "."+lock.OutputTar)
+}
 
 // Output is a file of the output folder.
 type Output struct {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"caisson/build/imagefile"
+	"caisson/lock"
 	"caisson/lock/digest"
 	"caisson/verify/diff"
 )
@@ -39,15 +40,19 @@ func OpenCompared(name string) (*Disk, error) {
 	if !errors.Is(err, imagefile.ErrCompressed) && !errors.Is(err, imagefile.ErrArchive) {
 		return d, err
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
+	f, openErr := os.Open(name)
+	if openErr != nil {
+		return nil, openErr
 	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
+	st, statErr := f.Stat()
+	if statErr != nil {
+		return nil, errors.Join(statErr, f.Close())
 	}
-	return &Disk{ReaderAt: f, Size: st.Size(), Format: imagefile.Raw, file: f}, nil
+	d = &Disk{ReaderAt: f, Size: st.Size(), Format: imagefile.Raw, file: f}
+	if errors.Is(err, imagefile.ErrArchive) {
+		d.Format = lock.OutputTar
+	}
+	return d, nil
 }
 
 // ReadCompared reads an image to its end, for the digests.
@@ -60,6 +65,9 @@ func ReadCompared(name string, d *Disk) (Compared, error) {
 	defer f.Close()
 	if c.SHA256, c.Size, err = digest.Reader(f); err != nil {
 		return c, fmt.Errorf("reading %s: %w", name, err)
+	}
+	if d.IsArchive() {
+		return c, nil
 	}
 	if c.Disk, err = d.Digest(); err != nil {
 		return c, fmt.Errorf("%s: reading the disk in it: %w", name, err)
@@ -98,9 +106,14 @@ func newComparisonPage(c *Comparison) comparisonPage {
 	}
 	add("Format", diff.Printable(c.A.Format), diff.Printable(c.B.Format), false)
 	add("Size of the file", sizeText(c.A.Size), sizeText(c.B.Size), false)
-	add("Size of the disk in it", sizeText(c.A.DiskSize), sizeText(c.B.DiskSize), false)
+	disks := !c.A.Disk.IsZero() || !c.B.Disk.IsZero() // and no archives
+	if disks {
+		add("Size of the disk in it", sizeText(c.A.DiskSize), sizeText(c.B.DiskSize), false)
+	}
 	add("SHA-256 of the file", digestText(c.A.SHA256), digestText(c.B.SHA256), true)
-	add("SHA-256 of the disk in it", digestText(c.A.Disk), digestText(c.B.Disk), true)
+	if disks {
+		add("SHA-256 of the disk in it", digestText(c.A.Disk), digestText(c.B.Disk), true)
+	}
 	for _, s := range diff.NotCompared(c.Differences) {
 		p.NotCompared = append(p.NotCompared, diff.Printable(s))
 	}

@@ -262,7 +262,7 @@ func (w *writer) addImage() *v2_3.Package {
 		PackageLicenseDeclared:  none,
 		PackageCopyrightText:    none,
 		PrimaryPackagePurpose:   w.purpose(),
-		PackageComment:        w.contents(),
+		PackageComment:          w.contents(),
 		PackageExternalReferences: []*v2_3.PackageExternalReference{
 			{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: w.PURL},
 		},

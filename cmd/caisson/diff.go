@@ -168,6 +168,10 @@ func diffImages(ctx context.Context, ui *ui, o *diffOptions, a, b string) error 
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	if len(nodes) == 0 {
+		if da.IsArchive() {
+			ui.stage("the archives are the same, to the bit")
+			return nil
+		}
 		return sayEqual(ui, a, b)
 	}
 	if left := diff.NotCompared(nodes); len(left) > 0 {

@@ -91,11 +91,8 @@ func runPush(ctx context.Context, ui *ui, o *pushOptions, ref string) error {
 	if err != nil {
 		return err
 	}
-	if len(o.uplosi) > 0 && p.Description.IsArchive() {
-		return fmt.Errorf("--uplosi: %s is an archive, and uplosi makes cloud images of disks", p.Disk.Name)
-	}
-	if p.Image == nil && !strings.HasPrefix(ref, "s3://") {
-		return fmt.Errorf("%s is a root in a tar archive, which no registry takes: add oci to image.output of the manifest, or push the files to s3://BUCKET/PREFIX", p.Disk.Name)
+	if err := wantPlace(p, o, ref); err != nil {
+		return err
 	}
 	if len(o.uplosi) > 0 {
 		conf, err := uplosiConfig(p, o.uplosi, o.version, o.set)
@@ -104,15 +101,7 @@ func runPush(ctx context.Context, ui *ui, o *pushOptions, ref string) error {
 		}
 		return err
 	}
-	if len(p.Statements) == 0 && p.Image != nil {
-		ui.stage("there are no statements in %s: the image goes without", o.out)
-	}
-	for _, name := range p.LeftOut {
-		if p.Image == nil { // into a bucket, where they go with the file
-			break
-		}
-		ui.stage("left out: %s: it is about the file, and not about the OCI image", name)
-	}
+	sayLeftOut(ui, p, o.out)
 	if o.layout != "" {
 		return pushLayout(ctx, ui, o, p, ref)
 	}
@@ -147,6 +136,31 @@ func runPush(ctx context.Context, ui *ui, o *pushOptions, ref string) error {
 		ui.next("attest", "--check", at, "--key", "cosign.pub")
 	}
 	return nil
+}
+
+// wantPlace refuses what there is no place for.
+func wantPlace(p *attest.Package, o *pushOptions, ref string) error {
+	switch {
+	case len(o.uplosi) > 0 && p.Description.IsArchive():
+		return fmt.Errorf("--uplosi: %s is an archive, and uplosi makes cloud images of disks", p.Disk.Name)
+	case p.Image == nil && (o.layout != "" || !strings.HasPrefix(ref, "s3://")):
+		return fmt.Errorf("%s is a root in a tar archive, which no registry takes: add oci to image.output of the manifest, or push the files to s3://BUCKET/PREFIX", p.Disk.Name)
+	}
+	return nil
+}
+
+// sayLeftOut tells which statements do not go with an OCI image. With a root in a
+// tar archive, which goes into a bucket, all do.
+func sayLeftOut(ui *ui, p *attest.Package, out string) {
+	if p.Image == nil {
+		return
+	}
+	if len(p.Statements) == 0 {
+		ui.stage("there are no statements in %s: the image goes without", out)
+	}
+	for _, name := range p.LeftOut {
+		ui.stage("left out: %s: it is about the file, and not about the OCI image", name)
+	}
 }
 
 // pushLayout writes a folder.

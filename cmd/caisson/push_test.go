@@ -1,6 +1,7 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -249,5 +250,25 @@ func TestPushBucket(t *testing.T) {
 	}
 	if err := runPush(t.Context(), u, &pushOptions{out: dir}, "s3://"); exitCode(err) == exitOK {
 		t.Errorf("no bucket: %v", err)
+	}
+	// A root in a tar archive goes there, too, and nowhere else.
+	var root bytes.Buffer
+	tw := tar.NewWriter(&root)
+	must(t, tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "etc/", Mode: 0o755}))
+	must(t, tw.Close())
+	dir = t.TempDir()
+	text, err = json.Marshal(build.Image{Name: "box", Files: []build.Output{{Name: "box.tar", Size: int64(root.Len()), SHA256: digest.Of(root.Bytes())}}})
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "box.tar"), root.Bytes(), 0o644))
+	must(t, os.WriteFile(filepath.Join(dir, "image.json"), text, 0o644))
+	out.Reset()
+	must(t, runPush(t.Context(), u, &pushOptions{out: dir, endpoint: srv.URL}, "s3://images/box"))
+	if got, want := out.String(), "s3://images/box/box.tar\ns3://images/box/image.json\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for _, o := range []pushOptions{{out: dir}, {out: dir, layout: t.TempDir()}} {
+		if err := runPush(t.Context(), u, &o, "localhost:1/box"); err == nil || !strings.Contains(err.Error(), "which no registry takes") {
+			t.Errorf("got %v", err)
+		}
 	}
 }

@@ -342,6 +342,9 @@ func (j *judge) sharedProc() *rule {
 
 func (j *judge) boot() *rule {
 	r := &rule{name: "boot", passed: "it was booted", mend: "verify with --boot"}
+	if j.Report.IsArchive() {
+		r.mend = "hold archives, which no machine boots, against a policy of their own that does not require it"
+	}
 	if !slices.ContainsFunc(j.Report.Checks, func(c verify.Check) bool { return c.Name == "boot" && c.Status == verify.Passed }) {
 		r.find("", "the verdict has to rest on a boot, and there was none that passed")
 	}

@@ -195,6 +195,9 @@ func TestJudge(t *testing.T) {
 		{"shared /proc", "evidence: {sharedProc: deny}", func(w *world) { w.Seen.Steps[0].Volatile.SharedProc = true }, "shared /proc", verify.Refused, `the rebuild's step "install"`},
 		{"booted", "require: {boot: true}", nil, "boot", verify.Passed, ""},
 		{"not booted", "require: {boot: true}", func(w *world) { w.Report.Checks[0].Status = verify.NotAsked }, "boot", verify.Refused, "--boot"},
+		{"an archive not booted", "require: {boot: true}", func(w *world) {
+			w.Report.Checks = append(w.Report.Checks[:0], verify.Check{Name: "contents", Status: verify.Passed})
+		}, "boot", verify.Refused, "archives, which no machine boots"},
 		{"builder", "builders: [b.pub]", nil, "builder", verify.Passed, "b.pub"},
 		{"no builder", "builders: [b.pub]", func(w *world) {
 			w.License = func(*lock.Input) (string, error) { return "GPLv3+", nil }
