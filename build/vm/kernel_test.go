@@ -151,7 +151,7 @@ func TestMachine(t *testing.T) {
 		if got := strings.Contains(args, "-sandbox on"); got != m.sandbox {
 			t.Errorf("%s: confined: %v", args, got)
 		}
-		if got := strings.Contains(m.commandLine(), "clearcpuid=cx16"); got != (m.Machine == "q35" && m.Accelerator == TCG) {
+		if got := strings.Contains(m.commandLine(), " clearcpuid=cx16,rep_good "); got != (m.Machine == "q35" && m.Accelerator == TCG) {
 			t.Errorf("%s", m.commandLine())
 		}
 	}

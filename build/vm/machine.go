@@ -96,7 +96,7 @@ func newMachine(ctx context.Context, arch string, w Wish, need, free int64) (*Ma
 		}
 		m.CPU = "host"
 	default:
-		m.Machine, m.CPU = "q35", qemu.Everything
+		m.Machine, m.CPU = "q35", qemu.WithoutREP
 		if m.Accelerator == KVM {
 			m.CPU = "host"
 		}
@@ -111,6 +111,7 @@ func (m *Machine) commandLine() string {
 		"panic=-1", "oops=panic", // the machine ends, and QEMU with it
 		"selinux=0",       // an image's labels are written, not looked at
 		"mitigations=off", // nobody else is in the machine, and in software they cost much
+		"init_on_alloc=0",
 		"random.trust_cpu=on",
 	}
 	switch m.Machine {
@@ -120,7 +121,7 @@ func (m *Machine) commandLine() string {
 		args = append(args, "console=ttyS0")
 		if m.Accelerator == TCG {
 			// Where the host is busy QEMU's timer comes late, and Linux finds it broken.
-			args = append(args, "no_timer_check", qemu.KernelWithoutCX16)
+			args = append(args, "no_timer_check", "clearcpuid="+qemu.KernelWithoutCX16+","+qemu.KernelWithoutREP)
 		}
 	}
 	return strings.Join(append(args, "--", initArg), " ")

@@ -53,6 +53,10 @@ import (
 // that it is alive.
 const silence = 10 * time.Minute
 
+// birth is how long a machine by KVM may take until it says something for the first time,
+// which takes it a few seconds.
+const birth = 90 * time.Second
+
 // Options say what a machine is to do.
 type Options struct {
 	Lock     *lock.Lock
@@ -62,9 +66,9 @@ type Options struct {
 	Variant  string
 	// Out is the folder for the results in the machine; any path.
 	Out string
-	// Args is the command line of this program in the machine, without its name. It
-	// finds lock and store at LockPath and StorePath.
-	Args []string
+	// Args is the command line of this program, without its name, in a machine that is
+	// run in this way. It finds lock and store at LockPath and StorePath.
+	Args func(accelerator string) ([]string, error)
 	// Environ is the caller's environment, of which little is handed on; UID, GID and
 	// Umask are what the program is to have.
 	Environ  []string
@@ -77,8 +81,10 @@ type Options struct {
 	AnySpace bool
 	// Tell is given every line that the program prints.
 	Tell func(line string)
-	// Begin is told of the machine before it is started; it may be nil.
+	// Begin is told of a machine before it is started, and Again why there is another
+	// one: KVM, which nobody asked for, does not work. Both may be nil.
 	Begin func(*Machine)
+	Again func(error)
 	// Wanted tells whether a build leaves a file of that name.
 	Wanted func(name string) bool
 }
@@ -102,10 +108,28 @@ type running struct {
 	exit *exit
 }
 
+// deadError is of a machine that ended before it said anything.
+type deadError struct{ text string }
+
+func (e *deadError) Error() string { return e.text }
+
 // Run runs a program in a machine, in the folder work, and leaves its results in the
 // folder results, which has to be there. Inputs that the store lacks or has damaged are
-// a *cas.MissingError or *cas.DamagedError.
+// a *cas.MissingError or *cas.DamagedError. Where KVM was not asked for, and a machine by
+// it does not come to life, there is another one in software.
 func Run(ctx context.Context, o Options, work, results string) (*build.VM, error) {
+	m, err := run(ctx, o, work, results)
+	if errors.As(err, new(*deadError)) && o.Wish.Accelerator == "" && Accelerator() == KVM && ctx.Err() == nil {
+		if o.Again != nil {
+			o.Again(err)
+		}
+		o.Wish.Accelerator = TCG
+		return run(ctx, o, work, results)
+	}
+	return m, err
+}
+
+func run(ctx context.Context, o Options, work, results string) (*build.VM, error) {
 	place, from, err := findKernel(o.Lock, o.Store, o.Arch, o.Variant)
 	if err != nil {
 		return nil, err
@@ -233,8 +257,11 @@ func (r *running) writeBoot(ctx context.Context, k *place, from []*lock.Input) (
 }
 
 func (r *running) writeInputs(ctx context.Context, inputs []*lock.Input) error {
-	j := &job{Args: r.Args, Env: conditions(r.Environ), UID: r.UID, GID: r.GID, Umask: r.Umask, Out: r.Out}
+	j := &job{Env: conditions(r.Environ), UID: r.UID, GID: r.GID, Umask: r.Umask, Out: r.Out}
 	var err error
+	if j.Args, err = r.Args(r.Accelerator); err != nil {
+		return err
+	}
 	if j.Persona, err = personality(); err != nil {
 		return err
 	}
@@ -265,7 +292,9 @@ func (r *running) start(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	heard := make(chan struct{}, 1)
+	alive := false
 	l := &listener{tell: func(m message) {
+		alive = true
 		select {
 		case heard <- struct{}{}:
 		default:
@@ -282,15 +311,24 @@ func (r *running) start(ctx context.Context) error {
 		return err
 	}
 	defer p.Stop()
-	quiet := time.NewTimer(silence)
+	patience := silence
+	if r.Accelerator == KVM {
+		patience = birth
+	}
+	quiet := time.NewTimer(patience)
 	defer quiet.Stop()
 	for {
 		select {
 		case <-heard:
-			quiet.Reset(silence)
+			patience = silence
+			quiet.Reset(patience)
 			continue
 		case <-quiet.C:
-			return fmt.Errorf("nothing has been heard of the virtual machine for %v%s", silence, r.console())
+			text := fmt.Sprintf("nothing has been heard of the virtual machine for %v%s", patience, r.console())
+			if patience == birth {
+				return &deadError{text}
+			}
+			return errors.New(text)
 		case <-p.Done():
 		}
 		break
@@ -300,6 +338,8 @@ func (r *running) start(ctx context.Context) error {
 		return ctx.Err()
 	case l.err != nil:
 		return l.err
+	case r.exit == nil && !alive:
+		return &deadError{fmt.Sprintf("the virtual machine did not start (%s)%s", p.Exit(), r.console())}
 	case r.exit == nil:
 		return fmt.Errorf("the virtual machine ended (%s) before its build%s", p.Exit(), r.console())
 	case r.exit.Error != "":

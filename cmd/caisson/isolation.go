@@ -242,30 +242,29 @@ func (m *inMachine) run(ctx context.Context, o *build.Options, work, results str
 	}
 	umask := syscall.Umask(0)
 	syscall.Umask(umask)
-	args, err := m.args(o, out, wish)
-	if err != nil {
-		return nil, err
-	}
 	text, err := lock.Format(o.Lock)
 	if err != nil {
 		return nil, err
 	}
 	said := &eventLines{tell: o.Events}
 	machine, err := vm.Run(ctx, vm.Options{
-		Lock: o.Lock, LockText: text, Store: o.Store, Arch: o.Arch, Variant: o.Variant, Out: out, Args: args,
+		Lock: o.Lock, LockText: text, Store: o.Store, Arch: o.Arch, Variant: o.Variant, Out: out,
 		Environ: os.Environ(), UID: uid, GID: gid, Umask: umask, Wish: wish, Free: free, AnySpace: o.AnySpace, Wanted: wanted,
-		Tell: func(line string) { _, _ = said.Write([]byte(line + "\n")) }, // it does not fail
-		Begin: func(machine *vm.Machine) {
-			m.ui.stage("%s", m.choice.line(machine))
-		},
+		Tell:  func(line string) { _, _ = said.Write([]byte(line + "\n")) }, // it does not fail
+		Args:  func(accelerator string) ([]string, error) { return m.args(o, out, accelerator) },
+		Begin: func(machine *vm.Machine) { m.ui.stage("%s", m.choice.line(machine)) },
+		Again: func(err error) { m.ui.stage("KVM does not work here, so that it is done in software: %v", err) },
 	}, work, results)
 	return machine, m.translate(err)
 }
 
 // args are the command line of this program in the machine.
-func (m *inMachine) args(o *build.Options, out string, wish vm.Wish) ([]string, error) {
+func (m *inMachine) args(o *build.Options, out, accelerator string) ([]string, error) {
 	timeout := o.StepTimeout
-	if timeout == build.StepTimeout && wish.Accelerator != vm.KVM && (wish.Accelerator == vm.TCG || vm.Accelerator() == vm.TCG) {
+	if timeout == 0 {
+		timeout = build.StepTimeout
+	}
+	if timeout == build.StepTimeout && accelerator == vm.TCG {
 		timeout *= slower
 	}
 	args := []string{"build", "--quiet", "--events", "--any-space", "--isolation", isolateNamespaces, "--describe",
