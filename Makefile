@@ -71,6 +71,7 @@ $(KEY):
 # out/image/layout is an OCI layout, with the statements attached to the image.
 IMAGE_PACKAGES := dash coreutils qemu-system-x86 rpm bash ca-certificates
 image: bin/caisson bin/debrepo
+	@mkdir -p out/image
 	@.ci/setup image
 	@$(MAKE) --no-print-directory $(KEY)
 	bin/debrepo make --out out/image-repo $(IMAGE_PACKAGES)
@@ -83,6 +84,7 @@ image: bin/caisson bin/debrepo
 # out/release has the programs for amd64 and arm64, each in a folder with its lock
 # and statements, and SHA256SUMS of all.
 release: bin/caisson
+	@mkdir -p out/release/linux-amd64 out/release/linux-arm64
 	@$(MAKE) --no-print-directory $(KEY)
 	for arch in amd64 arm64; do \
 		bin/caisson run -f lockfiles/caisson/linux-$$arch.yaml --lock out/release/linux-$$arch/caisson.lock \

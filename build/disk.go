@@ -309,6 +309,16 @@ func (u untilDone) ReadAt(p []byte, off int64) (int, error) {
 	return u.f.ReadAt(p, off)
 }
 
+// Hole tells whether a part of the file was never written: a disk is mostly that
+// where it is given a size.
+func (u untilDone) Hole(off, n int64) bool {
+	if u.ctx.Err() != nil {
+		return false
+	}
+	data, err := unix.Seek(int(u.f.Fd()), off, unix.SEEK_DATA) // it is read by ReadAt, so its position counts for nothing
+	return errors.Is(err, unix.ENXIO) || err == nil && data >= off+n
+}
+
 func (u untilDone) WriteAt(p []byte, off int64) (int, error) {
 	if err := u.ctx.Err(); err != nil {
 		return 0, err

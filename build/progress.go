@@ -163,6 +163,15 @@ func (t tracked) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
+// Hole tells of what need not be read.
+func (t tracked) Hole(off, n int64) bool {
+	if !t.untilDone.Hole(off, n) {
+		return false
+	}
+	t.p.moved(n, "")
+	return true
+}
+
 // WriteAt writes.
 func (t tracked) WriteAt(b []byte, off int64) (int, error) {
 	n, err := t.untilDone.WriteAt(b, off)

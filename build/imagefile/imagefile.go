@@ -255,15 +255,22 @@ func writeRaw(f *os.File, disk io.ReaderAt, size int64) error {
 
 // UntilDone is a reader that fails when ctx is done: the writers of formats
 // know nothing of contexts.
-func UntilDone(ctx context.Context, r io.ReaderAt) io.ReaderAt {
-	return readerAt(func(p []byte, off int64) (int, error) {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		return r.ReadAt(p, off)
-	})
+func UntilDone(ctx context.Context, r io.ReaderAt) io.ReaderAt { return untilDone{ctx, r} }
+
+type untilDone struct {
+	ctx context.Context //nolint:containedctx // it lives as long as one call
+	r   io.ReaderAt
 }
 
-type readerAt func(p []byte, off int64) (int, error)
+func (u untilDone) ReadAt(p []byte, off int64) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.ReadAt(p, off)
+}
 
-func (r readerAt) ReadAt(p []byte, off int64) (int, error) { return r(p, off) }
+// Hole is that of a qcow2.Sparse.
+func (u untilDone) Hole(off, n int64) bool {
+	s, ok := u.r.(qcow2.Sparse)
+	return ok && u.ctx.Err() == nil && s.Hole(off, n)
+}

@@ -22,6 +22,15 @@ type cluster struct {
 	data   []byte
 }
 
+// Sparse is a disk that may know, without being read, that a part of it is all
+// zeros. Write asks it from several goroutines.
+type Sparse interface {
+	io.ReaderAt
+	// Hole tells whether it is known that n bytes from off on are zeros. They are
+	// on the disk.
+	Hole(off, n int64) bool
+}
+
 // job is a part of the disk, with the memory to work on it.
 type job struct {
 	first    int64 // cluster
@@ -113,6 +122,13 @@ func newEncoder(o Options) (*zstd.Encoder, error) {
 func (j *job) run(disk io.ReaderAt, size int64, enc *zstd.Encoder) {
 	at := j.first * clusterSize
 	n := min(jobSize, size-at)
+	if s, ok := disk.(Sparse); ok && s.Hole(at, n) {
+		j.clusters = j.clusters[:0]
+		for range (n + clusterSize - 1) / clusterSize {
+			j.clusters = append(j.clusters, cluster{zero: true})
+		}
+		return
+	}
 	if got, err := disk.ReadAt(j.in[:n], at); int64(got) < n {
 		if err == nil || err == io.EOF {
 			err = io.ErrUnexpectedEOF

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -107,6 +108,47 @@ func TestSameBytes(t *testing.T) {
 			if !bytes.Equal(got, want) {
 				t.Errorf("compress=%t, %d workers: other bytes", compress, n)
 			}
+		}
+	}
+}
+
+// holed is a disk whose zeros are not to be read.
+type holed struct {
+	t    *testing.T
+	disk []byte
+	told atomic.Int64
+}
+
+func (h *holed) Hole(off, n int64) bool {
+	if !isZero(h.disk[off : off+n]) {
+		return false
+	}
+	h.told.Add(n)
+	return true
+}
+
+func (h *holed) ReadAt(p []byte, off int64) (int, error) {
+	if isZero(h.disk[off:min(int(off)+len(p), len(h.disk))]) {
+		h.t.Errorf("%d bytes at %d were read", len(p), off)
+	}
+	return bytes.NewReader(h.disk).ReadAt(p, off)
+}
+
+// TestHoles: what is known to be zeros is not read, and the image is the same.
+func TestHoles(t *testing.T) {
+	disk := make([]byte, 40*jobSize+3*512)
+	copy(disk[17*jobSize:], testDisk())
+	for _, compress := range []bool{false, true} {
+		h := &holed{t: t, disk: disk}
+		var got file
+		if err := Write(&got, h, int64(len(disk)), Options{Compress: compress}); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got.b, write(t, disk, Options{Compress: compress})) {
+			t.Errorf("compress=%t: other bytes", compress)
+		}
+		if h.told.Load() < 30*jobSize {
+			t.Errorf("compress=%t: asked of %d bytes only", compress, h.told.Load())
 		}
 	}
 }
