@@ -3,8 +3,9 @@
 // A verdict rests on: the image rebuilt from lock and store under other
 // conditions, and the whole disk compared bit for bit; the root hash derived
 // again from the data; the measurements predicted again from the bytes, of
-// image and rebuild; the evidence of both builds. Booting is added where it is
-// asked for. Whatever of this could not be checked makes the verdict "not
+// image and rebuild; the evidence of both builds. Of an archive, which no machine
+// boots, every digest in it is derived again instead of root hash and
+// measurements. Booting is added where it is asked for. Whatever of this could not be checked makes the verdict "not
 // verified", and never a success.
 //
 // Where it is asked for, the verdict rests on more: on what others signed who
