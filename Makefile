@@ -69,7 +69,7 @@ $(KEY):
 	bin/caisson keygen --prefix $(basename $@)
 
 # out/image/layout is an OCI layout, with the statements attached to the image.
-IMAGE_PACKAGES := dash coreutils qemu-system-x86 rpm bash ca-certificates
+IMAGE_PACKAGES := coreutils qemu-system-x86 rpm bash ca-certificates
 image: bin/caisson bin/debrepo
 	@mkdir -p out/image
 	@.ci/setup image

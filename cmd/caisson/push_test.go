@@ -180,7 +180,7 @@ func TestPushUplosi(t *testing.T) {
 	if in["region"] != "eu-central-1" || in["bucket"] != `a"b` || in["publish"] != true || len(in["replicationRegions"].([]any)) != 2 {
 		t.Errorf("got %v", in)
 	}
-	if !strings.Contains(out.String(), `# subscriptionID = "" # has to be given: --set azure.subscriptionID=…`) || !strings.Contains(out.String(), "caisson convert demo.qcow2 -o demo.raw") {
+	if !strings.Contains(out.String(), `# subscriptionID = "" # has to be given: --set azure.subscriptionID=…`) || !strings.Contains(out.String(), "qemu-img convert -f qcow2 -O raw demo.qcow2 demo.raw") {
 		t.Errorf("got %s", out.String())
 	}
 	for _, tt := range []struct {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"caisson/attest"
+	"caisson/lock"
 )
 
 // cloud is what uplosi has to know of a provider (its README, "Reference").
@@ -56,7 +57,11 @@ func uplosiConfig(p *attest.Package, providers []string, version string, given [
 	var b strings.Builder
 	fmt.Fprintf(&b, "# uplosi.conf: of %s, %s\n# lock %s\n", p.Disk.Name, p.Disk.SHA256, p.Description.Lock)
 	if p.Disk.Name != raw {
-		fmt.Fprintf(&b, "# uplosi wants a raw disk: caisson convert %s -o %s\n", p.Disk.Name, raw)
+		from := strings.TrimPrefix(filepath.Ext(p.Disk.Name), ".")
+		if from == lock.OutputVHD {
+			from = "vpc" // as qemu-img calls it
+		}
+		fmt.Fprintf(&b, "# uplosi wants a raw disk: qemu-img convert -f %s -O raw %s %s; or image.output: [qcow2, raw]\n", from, p.Disk.Name, raw)
 	}
 	fmt.Fprintf(&b, "# then: uplosi upload %s\n\n[base]\nimageVersion = %s\n", raw, tomlString(version))
 	name := p.Description.Name
