@@ -26,7 +26,10 @@ const maxEpoch = math.MaxUint32
 
 func archNames() []string { return []string{"aarch64", "ppc64le", "s390x", "x86_64"} }
 
-func setNames() []string { return []string{SetTools, SetInitrd, SetRoot, SetVM} }
+// imageSets are those that every image has, setNames all that there can be.
+func imageSets() []string { return []string{SetTools, SetInitrd, SetRoot} }
+
+func setNames() []string { return append(imageSets(), SetVM) }
 
 // at is a path in the manifest, of keys and indexes.
 func at(path ...any) []any { return path }

@@ -39,8 +39,8 @@ func (m *manifestChecker) checkRPM() error {
 	if path.IsAbs(m.RPM.From) {
 		return m.errorf(at("rpm", "from"), "got %q; want a path relative to the manifest", m.RPM.From)
 	}
-	if !slices.Contains(setNames(), m.RPM.Set) {
-		return m.errorf(at("rpm", "set"), "%q is not one of %s", m.RPM.Set, strings.Join(setNames(), ", "))
+	if !slices.Contains(imageSets(), m.RPM.Set) {
+		return m.errorf(at("rpm", "set"), "%q is not one of %s", m.RPM.Set, strings.Join(imageSets(), ", "))
 	}
 	return nil
 }

@@ -142,7 +142,7 @@ func TestParseManifestErrors(t *testing.T) {
 		{"version: 1\nname: x\nrpm:\n  vars: {basearch: c}\n", "m:4: rpm.vars.basearch: its value is the arch that is locked"},
 		{"version: 1\nname: x\nrpm: {from: /etc/x}\n", `m:3: rpm.from: got "/etc/x"; want a path relative to the manifest`},
 		{"version: 1\nname: x\nrpm: {from: x, set: main}\n", `m:3: rpm.set: "main" is not one of tools, initrd, root`},
-		{head + "sets: {rootfs: {}}\n", "m:4: sets.rootfs: want one of tools, initrd, root"},
+		{head + "sets: {rootfs: {}}\n", "m:4: sets.rootfs: want one of tools, initrd, root, vm"},
 		{head + "sets:\n  root:\n    packages: [a, ' ']\n", "m:6: sets.root.packages[1]: an empty name"},
 		{head + "sets:\n  root:\n    exclude:\n    -\n", "m:7: sets.root.exclude: an empty item in the list"},
 		{head + "sets: {root: {modules: [a]}}\n", "m:4: sets.root.modules: modules belong to the initrd"},

@@ -389,3 +389,30 @@ data: {module: dbms, stream: "1", profiles: {"1": [default]}}
 		t.Error("modules.yaml is not an input")
 	}
 }
+
+// Where a build runs is no part of the image: its time does not depend on the machine's
+// kernel.
+func TestVMSet(t *testing.T) {
+	w := newWorld(t)
+	w.repo("base", "", base()...)
+	without := w.lock(oneRepo + "sets: {root: {packages: [libapp]}}\n")
+	l := w.lock(oneRepo + "sets: {root: {packages: [libapp]}, vm: {packages: [tool]}}\nvariants: {debug: {sets: {vm: {packages: [docs]}}}}\n")
+	if got := chosen(l, "x86_64", SetVM); got != "libapp-1.5-1.x86_64@base tool-1-1.x86_64@base" {
+		t.Errorf("got %s", got)
+	}
+	if got := chosen(l, "x86_64", SetName(SetVM, "debug")); !strings.HasPrefix(got, "docs-1-1.noarch@base ") {
+		t.Errorf("got %s", got)
+	}
+	if l.Epoch != without.Epoch || l.Epoch != 1600000003 {
+		t.Errorf("epoch %d, without the set %d", l.Epoch, without.Epoch)
+	}
+	for manifest, want := range map[string]string{
+		"sets: {vm: {packages: [tool], scriptlets: skip}}": "of the virtual machine's kernel nothing is installed",
+		"sets: {vm: {packages: [tool], modules: [erofs]}}": "modules belong to the initrd",
+		"sets: {mv: {packages: [tool]}}":                   "want one of tools, initrd, root, vm",
+	} {
+		if _, err := ParseManifest("m", []byte(oneRepo+manifest+"\n")); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", manifest, err, want)
+		}
+	}
+}

@@ -131,7 +131,7 @@ func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 	select {
 	case <-said.there:
 	case err := <-ended:
-		ts.Fatalf("it ended (%v) before it said %q:\n%s", err, args[0], said.Bytes())
+		ts.Fatalf("it ended (%v) before it said %q:\n%s", err, args[0], said.text.Bytes())
 	}
 	machines := children(c.Process.Pid)
 	if len(machines) == 0 {
@@ -140,7 +140,7 @@ func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(c.Process.Signal(os.Interrupt))
 	<-ended
 	if code := c.ProcessState.ExitCode(); code != exitInterrupted {
-		ts.Fatalf("exit code %d, want %d:\n%s", code, exitInterrupted, said.Bytes())
+		ts.Fatalf("exit code %d, want %d:\n%s", code, exitInterrupted, said.text.Bytes())
 	}
 	for _, pid := range machines {
 		if syscall.Kill(pid, 0) == nil {
@@ -151,15 +151,15 @@ func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 
 // awaited keeps what is written to it, and tells when a text is in it.
 type awaited struct {
-	bytes.Buffer
+	text  bytes.Buffer
 	want  string
 	there chan struct{}
 	seen  bool
 }
 
 func (w *awaited) Write(b []byte) (int, error) {
-	n, err := w.Buffer.Write(b)
-	if !w.seen && strings.Contains(w.String(), w.want) {
+	n, err := w.text.Write(b)
+	if !w.seen && strings.Contains(w.text.String(), w.want) {
 		w.seen = true
 		close(w.there)
 	}

@@ -129,17 +129,21 @@ func (c *choice) hintVM() string {
 	return "allow user namespaces here, or " + qemu
 }
 
+// why is why a machine is used.
+func (c *choice) why() string {
+	if c.refused != nil {
+		return "user namespaces are refused here (" + c.refused.Reason + ")"
+	}
+	return "--isolation " + isolateVM
+}
+
 // line says that a machine is used, and how much slower that is.
 func (c *choice) line(m *vm.Machine) string {
-	why := "--isolation vm"
-	if c.refused != nil {
-		why = "user namespaces are refused here (" + c.refused.Reason + ")"
-	}
 	how := "in software, which takes about ten times as long"
 	if m.Accelerator == vm.KVM {
 		how = "by KVM"
 	}
-	return fmt.Sprintf("%s: building in a virtual machine without a network card, %s (%s, %s of memory)", why, how, count(m.CPUs, "processor"), size(m.Memory))
+	return fmt.Sprintf("%s: building in a virtual machine without a network card, %s (%s, %s of memory)", c.why(), how, count(m.CPUs, "processor"), size(m.Memory))
 }
 
 // refuseInVM refuses what cannot be done in a machine, before anything is.

@@ -191,6 +191,13 @@ func (r *rebuilder) build(ctx context.Context, c *vary.Conditions, out string, m
 		args = append(args, "--step-timeout", r.stepTimeout.String())
 	}
 	args = append(args, r.isolation.args()...)
+	isolated, err := r.isolation.choose(ctx)
+	if err != nil {
+		return err
+	}
+	if isolated.vm {
+		r.ui.stage("%s: the rebuild runs in a virtual machine without a network card", isolated.why())
+	}
 	_, tell, end := r.ui.building()
 	defer end()
 	cmd, err := c.Command(ctx, args...)

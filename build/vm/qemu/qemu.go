@@ -61,12 +61,13 @@ type Process struct {
 	done chan struct{} // closed when it has ended
 }
 
-// said is the beginning of what a program says.
-type said struct{ bytes.Buffer }
+// said is the beginning of what a program says. It embeds no buffer, whose ReadFrom
+// would be used in place of Write, and has no bound.
+type said struct{ text bytes.Buffer }
 
 func (s *said) Write(b []byte) (int, error) {
-	if room := maxSaid - s.Len(); room > 0 {
-		s.Buffer.Write(b[:min(len(b), room)])
+	if room := maxSaid - s.text.Len(); room > 0 {
+		s.text.Write(b[:min(len(b), room)])
 	}
 	return len(b), nil
 }
@@ -119,7 +120,7 @@ func (p *Process) Success() bool { return p.cmd.ProcessState.Success() }
 // Exit tells in words how the process ended; it must have.
 func (p *Process) Exit() string {
 	text := p.cmd.ProcessState.String()
-	if said := strings.TrimSpace(p.said.String()); said != "" {
+	if said := strings.TrimSpace(p.said.text.String()); said != "" {
 		text += ": " + said
 	}
 	return text
