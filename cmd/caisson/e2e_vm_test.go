@@ -52,7 +52,7 @@ func TestE2EVM(t *testing.T) {
 	testscript.Run(t, p)
 }
 
-// cmdPod runs $BIN/caisson as a pod of a strict policy does: as an ordinary user without
+// cmdPod runs Caisson's own container image as a pod of a strict policy does: as an ordinary user without
 // capabilities, on a read-only root with parts of /proc covered, where a seccomp filter
 // refuses user namespaces. The script's folder is where it is, to be read, and out in it
 // to be written to.
@@ -69,13 +69,9 @@ func cmdPod(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(os.MkdirAll(d, 0o755))
 	}
 	ts.Check(os.Chown(out, ordinary, ordinary))
-	for _, d := range []string{"proc", "dev", "sys", "tmp", "usr", "caisson", work} {
+	ts.Check(unpackOwnImage(filepath.Join(ts.Getenv("BIN"), "../out"), root))
+	for _, d := range []string{"proc", "dev", "sys", "tmp", work} {
 		ts.Check(os.MkdirAll(filepath.Join(root, d), 0o755))
-	}
-	for _, l := range []string{"bin", "lib", "lib64"} {
-		if err := os.Symlink("usr/"+l, filepath.Join(root, l)); err != nil && !os.IsExist(err) {
-			ts.Check(err)
-		}
 	}
 	bind := func(from, to, how string) obj {
 		return obj{"destination": to, "type": "bind", "source": from, "options": []string{"rbind", "nosuid", how}}
@@ -84,7 +80,7 @@ func cmdPod(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := json.Marshal(obj{
 		"ociVersion": "1.0.2",
 		"process": obj{
-			"user": obj{"uid": ordinary, "gid": ordinary}, "args": append([]string{"/caisson/caisson"}, args[1:]...), "cwd": work, "noNewPrivileges": true,
+			"user": obj{"uid": ordinary, "gid": ordinary}, "args": append([]string{"/usr/bin/caisson"}, args[1:]...), "cwd": work, "noNewPrivileges": true,
 			"env":          []string{"PATH=/usr/bin:/bin", "TMPDIR=" + out, "HOME=/nowhere"},
 			"capabilities": obj{"bounding": none, "effective": none, "permitted": none, "inheritable": none, "ambient": none},
 		},
@@ -93,7 +89,7 @@ func cmdPod(ts *testscript.TestScript, neg bool, args []string) {
 			{"destination": "/proc", "type": "proc", "source": "proc"},
 			{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": []string{"nosuid", "mode=755", "size=65536k"}},
 			{"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": []string{"nosuid", "noexec", "nodev", "ro"}},
-			bind("/usr", "/usr", "ro"), bind(ts.Getenv("BIN"), "/caisson", "ro"), bind(work, work, "ro"), bind(out, out, "rw"),
+			bind(work, work, "ro"), bind(out, out, "rw"),
 		},
 		"linux": obj{
 			"namespaces":    []obj{{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}},
