@@ -85,9 +85,9 @@ image: bin/caisson bin/debrepo
 # and statements, and SHA256SUMS of all.
 ARCHES ?= amd64 arm64
 release: bin/caisson
-	@mkdir -p out/release/linux-amd64 out/release/linux-arm64
 	@$(MAKE) --no-print-directory $(KEY)
 	for arch in $(ARCHES); do \
+		mkdir -p out/release/linux-$$arch; \
 		bin/caisson run -f lockfiles/caisson/linux-$$arch.yaml --lock out/release/linux-$$arch/caisson.lock \
 			--store out/own/store --out out/release/linux-$$arch --key $(KEY) || exit; \
 	done
@@ -110,12 +110,14 @@ unit:
 # CHAINS=all by every one.
 SUITES ?= trixie
 CHAINS ?= quick
+# The image has the program for amd64.
+RELEASES ?= arm64
 BOOT   := $(CURDIR)/out/boot
 e2e: bin/caisson bin/debrepo
 	bin/debrepo make --out $(REPO)
 	for s in $(sort trixie $(SUITES)); do bin/debrepo make --suite $$s --out $(REPO)-$$s || exit; done
 	.ci/boot-packages $(BOOT)
-	$(MAKE) --no-print-directory image release
+	$(MAKE) --no-print-directory image release ARCHES="$(RELEASES)"
 	PATH="$$PWD/bin:$$PATH" CAISSON_DEBREPO="$$PWD/$(REPO)" CAISSON_SUITES='$(SUITES)' CAISSON_E2E=yes \
 		go test -count=1 -timeout 40m -v -run 'E2E|Repository|Debrepo' ./cmd/... ./build
 	CAISSON_UKIFY='$(BOOT)/unpacked/ukify/usr/bin/ukify' CAISSON_STUB='$(BOOT)/unpacked/systemd-257/usr/lib/systemd/boot/efi/linuxx64.efi.stub' \
