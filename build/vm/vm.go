@@ -6,7 +6,7 @@
 // where there is none from the image's own root or initrd. The kernel has to have
 // virtio_pci, virtio_blk and virtio_console, built in or as modules, and user
 // namespaces. The running program has to be static. In software, without /dev/kvm,
-// a build takes about ten times as long. Machines are x86-64 and aarch64; on the latter this
+// a build takes about twenty times as long. Machines are x86-64 and aarch64; on the latter this
 // has not been run. What a failed step leaves cannot be kept, nor what steps made be
 // reused: nothing leaves the machine but a finished build.
 //

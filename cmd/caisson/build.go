@@ -74,7 +74,7 @@ func spaceFlag(c *cobra.Command, anySpace *bool) {
 }
 
 func timeoutFlag(c *cobra.Command, d *time.Duration) {
-	c.Flags().DurationVar(d, "step-timeout", build.StepTimeout, "how long one step, or one installation, may run; ten times as long by default where a virtual machine is emulated")
+	c.Flags().DurationVar(d, "step-timeout", build.StepTimeout, "how long one step, or one installation, may run; twenty times as long by default where a virtual machine is emulated")
 }
 
 func runBuild(ctx context.Context, ui *ui, o *buildOptions) error {

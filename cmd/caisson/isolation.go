@@ -32,7 +32,7 @@ const isolationEnv = "CAISSON_ISOLATION"
 
 // slower is about how many times longer a program takes where it is emulated; the time
 // for a step is as much longer unless it was given.
-const slower = 10
+const slower = 20
 
 // madeFile is, in the output folder of a build in a virtual machine, the description of
 // what was built.
@@ -139,7 +139,7 @@ func (c *choice) why() string {
 
 // line says that a machine is used, and how much slower that is.
 func (c *choice) line(m *vm.Machine) string {
-	how := "in software, which takes about ten times as long"
+	how := "in software, which takes about twenty times as long"
 	if m.Accelerator == vm.KVM {
 		how = "by KVM"
 	}
@@ -343,7 +343,7 @@ func takeJSON(name string, v any) error {
 
 // isolation says what steps would run in here.
 func (d *doctor) isolation(refused error) {
-	kvm := "in software, about ten times as slow as by namespaces"
+	kvm := "in software, about twenty times as slow as by namespaces"
 	if vm.Accelerator() == vm.KVM {
 		kvm = "by KVM"
 	}
