@@ -193,20 +193,8 @@ func (l *Lock) checkReferences() error {
 		}
 	}
 	for i, s := range l.Steps {
-		switch {
-		case s.Go != nil && s.Cargo == nil && s.Run == "":
-			if !payloads["go:"+s.Go.Input] {
-				return fmt.Errorf("step %d: there is no Go payload %q", i, s.Go.Input)
-			}
-			if s.Go.Arch != "" && (GoArch(s.Go.Arch) == "" || s.Go.Cgo) {
-				return fmt.Errorf("step %d: a Go program for %q is not made, or not with cgo", i, s.Go.Arch)
-			}
-		case s.Cargo != nil && s.Go == nil && s.Run == "":
-			if !payloads["cargo:"+s.Cargo.Input] {
-				return fmt.Errorf("step %d: there is no Cargo payload %q", i, s.Cargo.Input)
-			}
-		case s.Run == "" || s.Go != nil || s.Cargo != nil:
-			return fmt.Errorf("step %d: want exactly one of go, cargo, run", i)
+		if err := s.check(payloads); err != nil {
+			return fmt.Errorf("step %d: %w", i, err)
 		}
 	}
 	for _, v := range append([]Variant{{Image: l.Image}}, l.Variants...) {
@@ -215,6 +203,26 @@ func (l *Lock) checkReferences() error {
 				return fmt.Errorf("overlay %q is not among the inputs", o)
 			}
 		}
+	}
+	return nil
+}
+
+// check checks a step against the payloads that there are, by kind and name.
+func (s *Step) check(payloads map[string]bool) error {
+	switch {
+	case s.Go != nil && s.Cargo == nil && s.Run == "":
+		if !payloads["go:"+s.Go.Input] {
+			return fmt.Errorf("there is no Go payload %q", s.Go.Input)
+		}
+		if s.Go.Arch != "" && (GoArch(s.Go.Arch) == "" || s.Go.Cgo) {
+			return fmt.Errorf("a Go program for %q is not made, or not with cgo", s.Go.Arch)
+		}
+	case s.Cargo != nil && s.Go == nil && s.Run == "":
+		if !payloads["cargo:"+s.Cargo.Input] {
+			return fmt.Errorf("there is no Cargo payload %q", s.Cargo.Input)
+		}
+	case s.Run == "" || s.Go != nil || s.Cargo != nil:
+		return errors.New("want exactly one of go, cargo, run")
 	}
 	return nil
 }

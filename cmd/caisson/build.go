@@ -134,13 +134,9 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	if err := wantFolder(o.out, "the output folder"); err != nil {
 		return nil, err
 	}
-	program := ""
-	if o.reuse {
-		v, err := readVersion()
-		if err != nil {
-			return nil, err
-		}
-		program = v.SHA256.String()
+	program, err := o.reuser()
+	if err != nil {
+		return nil, err
 	}
 	by, err := o.builders(ctx, ui)
 	if err != nil {
@@ -197,6 +193,15 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	}
 	ui.stage("%s: %s, %s, %s", filepath.Join(o.out, d.Files[0].Name), size(d.Files[0].Size), knownBy(&d.Image), took(began))
 	return d, nil
+}
+
+// reuser is the program whose steps may be reused, by its digest; empty for none.
+func (o *buildOptions) reuser() (string, error) {
+	if !o.reuse {
+		return "", nil
+	}
+	v, err := readVersion()
+	return v.SHA256.String(), err
 }
 
 // knownBy is, in short, the digest that an image is known by besides its file's.
