@@ -200,6 +200,7 @@ func TestParseCheck(t *testing.T) {
 		{func(l *Lock) { f := l.Inputs[5].For; f[0] = f[1] }, "input rpm bash-1:5-1.noarch: its uses are not sorted, or one is there twice"},
 		{func(l *Lock) { l.Payloads[0].Source = "none" }, `payload "agent": its source "none" is not among the inputs`},
 		{func(l *Lock) { l.Steps[0].Go.Input = "none" }, `step 0: there is no Go payload "none"`},
+		{func(l *Lock) { l.Steps[0].Go.Arch = "arm64" }, `step 0: a Go program for "arm64" is not made, or not with cgo`},
 		{func(l *Lock) { l.Steps[1].Cargo.Input = "agent" }, `step 1: there is no Cargo payload "agent"`},
 		{func(l *Lock) { l.Steps[2].Run = "" }, "step 2: want exactly one of go, cargo, run"},
 		{func(l *Lock) { l.Steps[0].Run = "x" }, "step 0: want exactly one of go, cargo, run"},
