@@ -114,7 +114,7 @@ func TestE2EOwnImage(t *testing.T) {
 	script := `set -eu; caisson version --modules=false; caisson tekton --help >/dev/null
 		qemu-system-x86_64 --version; test -s /etc/ssl/certs/ca-certificates.crt; test -w /tmp`
 	c := exec.Command("unshare", "--map-root-user", "--net", "--pid", "--fork", "--mount-proc="+root+"/proc", "chroot", root, "/bin/sh", "-c", script)
-	c.Env = []string{"PATH=/usr/bin:/bin"}
+	c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	said, err := c.CombinedOutput()
 	if err != nil || !strings.Contains(string(said), "QEMU emulator") {
 		t.Errorf("in the image: %v\n%s", err, said)
