@@ -148,9 +148,12 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	if o.events {
 		tell = func(e build.Event) { ui.event(e) }
 	}
-	if !o.events && !l.IsArchive() {
-		tell(build.Event{Step: stepMeasure, State: build.Planned})
+	measuring := func(s build.State) {
+		if !o.events && !l.IsArchive() {
+			tell(build.Event{Step: stepMeasure, State: s})
+		}
 	}
+	measuring(build.Planned)
 	options := build.Options{
 		Lock: l, Store: store, Variant: o.variant, Arch: machineArch(), Out: o.out, Keep: o.keep, AnySpace: o.anySpace, Sign: o.sign, StepTimeout: o.stepTimeout, Reuse: program, Events: tell,
 	}
@@ -169,16 +172,12 @@ func buildImage(ctx context.Context, ui *ui, l *lock.Lock, store *cas.Store, o *
 	if err != nil || o.events { // who reads the events predicts from the bytes what it needs
 		return nil, err
 	}
-	if !l.IsArchive() {
-		tell(build.Event{Step: stepMeasure, State: build.Begun})
-	}
+	measuring(build.Begun)
 	d, err := verify.Describe(o.out, img)
 	if err != nil {
 		return nil, err
 	}
-	if !l.IsArchive() {
-		tell(build.Event{Step: stepMeasure, State: build.Ended})
-	}
+	measuring(build.Ended)
 	end()
 	s, err := spentOn(o.out, d, b, time.Since(began))
 	if err != nil {
